@@ -1,0 +1,63 @@
+# Fairlead. `make help` lists what there is; README has the two commands that matter.
+SHELL     := /bin/bash
+BIN       := bin
+CACHE     := .cache
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+LDFLAGS   := -X github.com/fairlead-mesh/fairlead/pkg/telemetry.Version=$(VERSION)
+COMMANDS  := fairlead node-agent control-plane
+GOLANGCI  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+GO_TEST   := go test -count=1 -timeout 20m
+
+.DEFAULT_GOAL := help
+
+## build: the product's binaries, in bin/
+.PHONY: build
+build:
+	@mkdir -p $(BIN)
+	go build -trimpath -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(COMMANDS))
+
+## setup: the programs that the lab, the tests and the demo call (Debian packages)
+.PHONY: setup
+setup:
+	@test/setup.sh
+
+## demo: build, then a two-node mesh on this machine that shows what Fairlead does (KEEP=1 leaves it up)
+.PHONY: demo
+demo: setup build
+	@test/demo/demo.sh
+
+## test: unit, golden, fuzz seeds, BPF and lab scenarios, with the race detector (as root)
+.PHONY: test
+test: setup build
+	@test/run.sh
+
+## lint: vet, golangci-lint and the layer rules
+.PHONY: lint
+lint: $(CACHE)/golangci-lint
+	go vet ./...
+	$(CACHE)/golangci-lint run
+
+$(CACHE)/golangci-lint: Makefile
+	@mkdir -p $(CACHE)
+	GOBIN=$(CURDIR)/$(CACHE) go install $(GOLANGCI)
+
+## generate: the BPF objects and protobuf Go, with pinned compilers; CI compares the result
+.PHONY: generate
+generate:
+	bpf/generate.sh
+	api/generate.sh
+
+## bench: Fairlead beside direct veth, a Go TLS pair and HAProxy, interleaved; writes docs/performance.md
+.PHONY: bench
+bench: setup build
+	go run ./test/bench
+
+## clean: what the build left
+.PHONY: clean
+clean:
+	rm -rf $(BIN) $(CACHE)
+
+## help: this list
+.PHONY: help
+help:
+	@sed -n 's/^## //p' $(MAKEFILE_LIST) | awk -F': ' '{printf "  make %-10s %s\n", $$1, $$2}'
