@@ -45,6 +45,7 @@ const (
 // Evaluate decides on conn: a DENY that matches, then, if any ALLOW exists, an
 // ALLOW that matches, else refusal.
 func Evaluate(policies []*mesh.Policy, conn Conn) Decision {
+	peer := peer{Conn: conn, principal: conn.Source.Principal()}
 	var dryRun []string
 	allowExists := false
 	for _, p := range policies {
@@ -52,7 +53,7 @@ func Evaluate(policies []*mesh.Policy, conn Conn) Decision {
 			allowExists = allowExists || !p.DryRun
 			continue
 		}
-		if !Matches(p, conn) {
+		if !policyMatches(p, &peer) {
 			continue
 		}
 		if p.DryRun {
@@ -65,7 +66,7 @@ func Evaluate(policies []*mesh.Policy, conn Conn) Decision {
 		return Decision{Allow: true, Reason: ReasonNoPolicy, DryRun: dryRun}
 	}
 	for _, p := range policies {
-		if p.Action == mesh.ActionAllow && !p.DryRun && Matches(p, conn) {
+		if p.Action == mesh.ActionAllow && !p.DryRun && policyMatches(p, &peer) {
 			return Decision{Allow: true, Policy: p.Key(), Reason: ReasonAllowed, DryRun: dryRun}
 		}
 	}
@@ -74,56 +75,73 @@ func Evaluate(policies []*mesh.Policy, conn Conn) Decision {
 
 // Matches reports whether any rule of p matches conn, whatever p's action.
 func Matches(p *mesh.Policy, conn Conn) bool {
+	return policyMatches(p, &peer{Conn: conn, principal: conn.Source.Principal()})
+}
+
+// peer is a Conn with its principal spelled out once.
+type peer struct {
+	Conn
+	principal string
+}
+
+func policyMatches(p *mesh.Policy, c *peer) bool {
 	for i := range p.Rules {
-		if ruleMatches(&p.Rules[i], conn) {
+		if ruleMatches(&p.Rules[i], c) {
 			return true
 		}
 	}
 	return false
 }
 
-func ruleMatches(r *mesh.PolicyRule, conn Conn) bool {
+func ruleMatches(r *mesh.PolicyRule, c *peer) bool {
 	for i := range r.Clauses {
-		if !clauseMatches(&r.Clauses[i], conn) {
+		if !clauseMatches(&r.Clauses[i], c) {
 			return false
 		}
 	}
 	return true
 }
 
-func clauseMatches(c *mesh.PolicyClause, conn Conn) bool {
-	if len(c.Matches) == 0 {
+func clauseMatches(clause *mesh.PolicyClause, c *peer) bool {
+	if len(clause.Matches) == 0 {
 		return true
 	}
-	for i := range c.Matches {
-		if matchHolds(&c.Matches[i], conn) {
+	for i := range clause.Matches {
+		if matchHolds(&clause.Matches[i], c) {
 			return true
 		}
 	}
 	return false
 }
 
-func matchHolds(m *mesh.PolicyMatch, conn Conn) bool {
-	fields := 0
-	holds := func(positive, negative int, found, excluded bool) bool {
-		fields += positive + negative
-		return (positive == 0 || found) && !excluded
+// matchHolds compares the cheap fields first; the order has no meaning.
+func matchHolds(m *mesh.PolicyMatch, c *peer) bool {
+	src, ns, dst := c.Source, c.Source.Namespace, c.Destination
+	switch {
+	case len(m.DestinationPorts) > 0 && !slices.Contains(m.DestinationPorts, dst.Port()),
+		slices.Contains(m.NotDestinationPorts, dst.Port()),
+		len(m.Namespaces) > 0 && !anyString(m.Namespaces, ns),
+		anyString(m.NotNamespaces, ns),
+		len(m.Principals) > 0 && !anyPrincipal(m.Principals, c.principal),
+		anyPrincipal(m.NotPrincipals, c.principal),
+		len(m.ServiceAccounts) > 0 && !anyAccount(m.ServiceAccounts, src),
+		anyAccount(m.NotServiceAccounts, src),
+		len(m.SourceIPs) > 0 && !anyPrefix(m.SourceIPs, c.SourceIP),
+		anyPrefix(m.NotSourceIPs, c.SourceIP),
+		len(m.DestinationIPs) > 0 && !anyPrefix(m.DestinationIPs, dst.Addr()),
+		anyPrefix(m.NotDestinationIPs, dst.Addr()):
+		return false
 	}
-	principal, ns := conn.Source.Principal(), conn.Source.Namespace
-	ok := holds(len(m.Namespaces), len(m.NotNamespaces),
-		anyString(m.Namespaces, ns), anyString(m.NotNamespaces, ns)) &&
-		holds(len(m.Principals), len(m.NotPrincipals),
-			anyPrincipal(m.Principals, principal), anyPrincipal(m.NotPrincipals, principal)) &&
-		holds(len(m.ServiceAccounts), len(m.NotServiceAccounts),
-			anyAccount(m.ServiceAccounts, conn.Source), anyAccount(m.NotServiceAccounts, conn.Source)) &&
-		holds(len(m.SourceIPs), len(m.NotSourceIPs),
-			anyPrefix(m.SourceIPs, conn.SourceIP), anyPrefix(m.NotSourceIPs, conn.SourceIP)) &&
-		holds(len(m.DestinationIPs), len(m.NotDestinationIPs),
-			anyPrefix(m.DestinationIPs, conn.Destination.Addr()), anyPrefix(m.NotDestinationIPs, conn.Destination.Addr())) &&
-		holds(len(m.DestinationPorts), len(m.NotDestinationPorts),
-			slices.Contains(m.DestinationPorts, conn.Destination.Port()),
-			slices.Contains(m.NotDestinationPorts, conn.Destination.Port()))
-	return ok && fields > 0
+	return !isEmpty(m)
+}
+
+func isEmpty(m *mesh.PolicyMatch) bool {
+	return len(m.DestinationPorts)+len(m.NotDestinationPorts)+
+		len(m.Namespaces)+len(m.NotNamespaces)+
+		len(m.Principals)+len(m.NotPrincipals)+
+		len(m.ServiceAccounts)+len(m.NotServiceAccounts)+
+		len(m.SourceIPs)+len(m.NotSourceIPs)+
+		len(m.DestinationIPs)+len(m.NotDestinationIPs) == 0
 }
 
 // anyPrincipal differs from anyString in that an absent principal matches nothing.
