@@ -1,0 +1,241 @@
+// Package capture listens on a network namespace's devices with a packet socket
+// and answers what a test or the demo wants to know of the bytes that passed:
+// were the application's among them, how many SYNs left, which TLS version was
+// agreed. It sees what tcpdump sees, and needs no program on the machine.
+package capture
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"net/netip"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-mesh/fairlead/pkg/netns"
+)
+
+// maxPackets bounds what a capture keeps; past it [Capture.Stop] reports an error.
+const maxPackets = 1 << 18
+
+// Packet is one IP packet that carried TCP.
+type Packet struct {
+	Source, Destination netip.AddrPort
+	SYN, ACK, RST       bool
+	Payload             []byte
+	// Outgoing is set where the device sent it, as the device's owner sees it.
+	Outgoing bool
+}
+
+// Capture is a running capture.
+type Capture struct {
+	fd   int
+	stop chan struct{} // closed by Stop
+	done chan struct{} // closed when the reader has ended
+
+	mu      sync.Mutex
+	packets []Packet
+	lost    error
+}
+
+// Start captures TCP on all devices of the namespace at path. Packets are kept
+// until Stop.
+func Start(path string) (*Capture, error) {
+	ns, err := netns.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer ns.Close()
+	c := &Capture{stop: make(chan struct{}), done: make(chan struct{})}
+	err = ns.Do(func() error {
+		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(htons(unix.ETH_P_ALL)))
+		c.fd = fd
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("packet socket in %s: %w", path, err)
+	}
+	if err := unix.SetsockoptInt(c.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, 64<<20); err != nil {
+		unix.Close(c.fd)
+		return nil, fmt.Errorf("packet socket in %s: receive buffer: %w", path, err)
+	}
+	tick := unix.NsecToTimeval(int64(20 * time.Millisecond))
+	if err := unix.SetsockoptTimeval(c.fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tick); err != nil {
+		unix.Close(c.fd)
+		return nil, fmt.Errorf("packet socket in %s: %w", path, err)
+	}
+	go c.read()
+	return c, nil
+}
+
+func htons(v uint16) uint16 { return v<<8 | v>>8 }
+
+func (c *Capture) read() {
+	defer close(c.done)
+	// After Stop, what is queued is still read: until it is quiet, or for so long.
+	const drain = 2 * time.Second
+	var end time.Time
+	buf := make([]byte, 1<<17)
+	for {
+		select {
+		case <-c.stop:
+			if end.IsZero() {
+				end = time.Now().Add(drain)
+			}
+		default:
+		}
+		n, from, err := unix.Recvfrom(c.fd, buf, 0)
+		switch {
+		case errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EINTR):
+			if !end.IsZero() {
+				return
+			}
+			continue
+		case !end.IsZero() && time.Now().After(end):
+			return
+		case err != nil:
+			return
+		}
+		ll, _ := from.(*unix.SockaddrLinklayer)
+		packet, ok := parse(buf[:n])
+		if !ok {
+			continue
+		}
+		packet.Outgoing = ll != nil && ll.Pkttype == unix.PACKET_OUTGOING
+		c.mu.Lock()
+		if len(c.packets) < maxPackets {
+			c.packets = append(c.packets, packet)
+		} else {
+			c.lost = fmt.Errorf("capture: more than %d packets", maxPackets)
+		}
+		c.mu.Unlock()
+	}
+}
+
+// parse reads IPv4 or IPv6 with TCP; anything else is not ok.
+func parse(b []byte) (Packet, bool) {
+	var p Packet
+	if len(b) < 20 {
+		return p, false
+	}
+	var src, dst netip.Addr
+	var segment []byte
+	switch b[0] >> 4 {
+	case 4:
+		header, total := int(b[0]&15)*4, int(binary.BigEndian.Uint16(b[2:]))
+		if b[9] != unix.IPPROTO_TCP || header < 20 || len(b) < header {
+			return p, false
+		}
+		if total >= header && total <= len(b) {
+			b = b[:total]
+		}
+		src, dst, segment = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20])), b[header:]
+	case 6:
+		if len(b) < 40 || b[6] != unix.IPPROTO_TCP {
+			return p, false
+		}
+		src, dst, segment = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40])), b[40:]
+	default:
+		return p, false
+	}
+	if len(segment) < 20 {
+		return p, false
+	}
+	offset, flags := int(segment[12]>>4)*4, segment[13]
+	if offset < 20 || offset > len(segment) {
+		return p, false
+	}
+	p.Source = netip.AddrPortFrom(src, binary.BigEndian.Uint16(segment))
+	p.Destination = netip.AddrPortFrom(dst, binary.BigEndian.Uint16(segment[2:]))
+	p.SYN, p.RST, p.ACK = flags&2 != 0, flags&4 != 0, flags&16 != 0
+	p.Payload = bytes.Clone(segment[offset:])
+	return p, true
+}
+
+// Packets is what was seen so far.
+func (c *Capture) Packets() []Packet {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return append([]Packet(nil), c.packets...)
+}
+
+// Contains reports whether any packet's payload holds text.
+func (c *Capture) Contains(text string) bool {
+	for _, p := range c.Packets() {
+		if bytes.Contains(p.Payload, []byte(text)) {
+			return true
+		}
+	}
+	return false
+}
+
+// Payload counts the bytes that packets selected by match carried.
+func (c *Capture) Payload(match func(Packet) bool) int {
+	total := 0
+	for _, p := range c.Packets() {
+		if match(p) {
+			total += len(p.Payload)
+		}
+	}
+	return total
+}
+
+// TLS13 reports whether a server's hello from port agreed on TLS 1.3.
+func (c *Capture) TLS13(port uint16) bool {
+	for _, p := range c.Packets() {
+		if p.Source.Port() == port && isTLS13ServerHello(p.Payload) {
+			return true
+		}
+	}
+	return false
+}
+
+// isTLS13ServerHello reads RFC 8446 section 4.1.3: the version stands in the
+// extension supported_versions (43).
+func isTLS13ServerHello(b []byte) bool {
+	const handshake, serverHello, supportedVersions, tls13 = 22, 2, 43, 0x0304
+	if len(b) < 5+4+2+32+1 || b[0] != handshake || b[5] != serverHello {
+		return false
+	}
+	b = b[5+4+2+32:]
+	session := int(b[0])
+	if len(b) < 1+session+2+1+2 {
+		return false
+	}
+	b = b[1+session+2+1:]
+	extensions := int(binary.BigEndian.Uint16(b))
+	b = b[2:]
+	if len(b) > extensions {
+		b = b[:extensions]
+	}
+	for len(b) >= 4 {
+		kind, length := binary.BigEndian.Uint16(b), int(binary.BigEndian.Uint16(b[2:]))
+		b = b[4:]
+		if length > len(b) {
+			return false
+		}
+		if kind == supportedVersions && length == 2 {
+			return binary.BigEndian.Uint16(b) == tls13
+		}
+		b = b[length:]
+	}
+	return false
+}
+
+// Stop ends the capture. It reports an error where packets were not kept, since
+// then "not seen" proves nothing.
+func (c *Capture) Stop() error {
+	close(c.stop)
+	<-c.done
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	stats, err := unix.GetsockoptTpacketStats(c.fd, unix.SOL_PACKET, unix.PACKET_STATISTICS)
+	if err == nil && stats.Drops > 0 {
+		c.lost = errors.Join(c.lost, fmt.Errorf("capture: the kernel dropped %d packets", stats.Drops))
+	}
+	unix.Close(c.fd)
+	return c.lost
+}

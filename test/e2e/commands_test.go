@@ -1,0 +1,309 @@
+package e2e
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"maps"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// retryFor bounds a command that begins with `*`. It is long because two cores
+// may be shared with anything; a condition that comes true ends the wait.
+const retryFor = 40 * time.Second
+
+// command is one word of the scenarios. It returns an error rather than failing
+// so that `*` can try it again.
+type command func(ts *testscript.TestScript, args []string) error
+
+var verbs = map[string]command{
+	"lab":    labVerb,
+	"reach":  reach,
+	"metric": metric,
+	"log":    logRecord,
+	"status": status,
+	"run":    run,
+}
+
+var commands = func() map[string]func(*testscript.TestScript, bool, []string) {
+	all := map[string]func(*testscript.TestScript, bool, []string){"*": retry}
+	for name, verb := range verbs {
+		all[name] = func(ts *testscript.TestScript, neg bool, args []string) {
+			judge(ts, neg, name, verb(ts, args))
+		}
+	}
+	return all
+}()
+
+func judge(ts *testscript.TestScript, neg bool, name string, err error) {
+	switch {
+	case neg && err == nil:
+		ts.Fatalf("%s succeeded", name)
+	case !neg && err != nil:
+		ts.Fatalf("%s: %v", name, err)
+	}
+}
+
+// retry runs `* verb args...` until it succeeds; `* ! verb args...` until it fails.
+func retry(ts *testscript.TestScript, neg bool, args []string) {
+	if len(args) > 0 && args[0] == "!" {
+		neg, args = true, args[1:]
+	}
+	if len(args) == 0 || verbs[args[0]] == nil {
+		ts.Fatalf("usage: * [!] %s args...", strings.Join(slices.Sorted(maps.Keys(verbs)), "|"))
+	}
+	deadline := time.Now().Add(retryFor)
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := verbs[args[0]](ts, args[1:])
+		if (err == nil) != neg {
+			return
+		}
+		if time.Now().After(deadline) {
+			judge(ts, neg, strings.Join(args, " ")+" (tried for "+retryFor.String()+")", err)
+			return
+		}
+		<-tick.C
+	}
+}
+
+// fairlead runs the CLI and returns its standard output.
+func fairlead(ts *testscript.TestScript, args ...string) (string, error) {
+	cmd := exec.Command(filepath.Join(binaries, "fairlead"), args...)
+	cmd.Dir = ts.MkAbs(".")
+	var stdout, stderr bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &stdout, &stderr
+	if err := cmd.Run(); err != nil {
+		return stdout.String(), fmt.Errorf("fairlead %s: %w\n%s%s", strings.Join(args, " "), err, stdout.String(), stderr.String())
+	}
+	return stdout.String(), nil
+}
+
+func inPod(ts *testscript.TestScript, pod string, argv ...string) (string, error) {
+	return fairlead(ts, append([]string{"lab", "exec", "--name", ts.Getenv("LAB"), pod, "--"}, argv...)...)
+}
+
+// labVerb: lab VERB args... is `fairlead lab VERB --name $LAB args...`; `lab up`
+// takes the directory `cluster` and returns when the cluster is ready.
+func labVerb(ts *testscript.TestScript, args []string) error {
+	if len(args) == 0 {
+		return fmt.Errorf("usage: lab up|down|ps|kill|start|delete|logs ...")
+	}
+	argv := append([]string{"lab", args[0], "--name", ts.Getenv("LAB")}, args[1:]...)
+	if args[0] == "up" {
+		argv = append(argv, "--detach", ts.MkAbs("cluster"))
+	}
+	out, err := fairlead(ts, argv...)
+	ts.Logf("%s", out)
+	return err
+}
+
+// run POD PROGRAM args... [want=REGEXP] runs a program in a pod; the last
+// argument may say what its output must match.
+func run(ts *testscript.TestScript, args []string) error {
+	if len(args) < 2 {
+		return fmt.Errorf("usage: run POD PROGRAM args... [want=REGEXP]")
+	}
+	argv, want := args[1:], ""
+	if w, ok := strings.CutPrefix(argv[len(argv)-1], "want="); ok {
+		argv, want = argv[:len(argv)-1], w
+	}
+	out, err := inPod(ts, args[0], argv...)
+	if err != nil {
+		return err
+	}
+	return match("output", want, out)
+}
+
+// reach POD URL [status=N] [body=REGEXP] [error=refused|reset|timeout|any] asks
+// for URL with curl in the pod. A word without a scheme is taken as http.
+func reach(ts *testscript.TestScript, args []string) error {
+	if len(args) < 2 {
+		return fmt.Errorf("usage: reach POD URL [status=N] [body=REGEXP] [error=refused|reset|timeout|any]")
+	}
+	want := keyValues(args[2:])
+	out, err := inPod(ts, args[0], "curl", "-sS", "-m", "15", "--noproxy", "*", "-w", "\n%{http_code}", args[1])
+	if kind, ok := want["error"]; ok {
+		if err == nil {
+			return fmt.Errorf("answered, want error %s:\n%s", kind, out)
+		}
+		return curlError(kind, err)
+	}
+	if err != nil {
+		return err
+	}
+	body, code, _ := cutLast(out, "\n")
+	if s, ok := want["status"]; ok && s != code {
+		return fmt.Errorf("status %s, want %s:\n%s", code, s, body)
+	}
+	return match("body", want["body"], body)
+}
+
+// curlError tells curl's ways of failing apart by its exit code.
+func curlError(kind string, err error) error {
+	codes := map[string][]string{
+		"refused": {"(7)"},
+		"reset":   {"(52)", "(56)", "(7)"},
+		"timeout": {"(28)"},
+		"any":     {"curl:"},
+	}
+	for _, code := range codes[kind] {
+		if strings.Contains(err.Error(), code) {
+			return nil
+		}
+	}
+	return fmt.Errorf("want error %s: %w", kind, err)
+}
+
+// metric NODE 'name{label="value",...}' OP N compares the sum of a node agent's
+// matching series: OP is one of == >= <= > <.
+func metric(ts *testscript.TestScript, args []string) error {
+	if len(args) != 4 {
+		return fmt.Errorf("usage: metric NODE 'name{label=\"value\"}' OP N")
+	}
+	out, err := inPod(ts, "node/"+args[0], "curl", "-sS", "-m", "10", "http://localhost:15020/metrics")
+	if err != nil {
+		return err
+	}
+	got, series := sum(out, args[1])
+	want, err := strconv.ParseFloat(args[3], 64)
+	if err != nil {
+		return err
+	}
+	ok := map[string]bool{"==": got == want, ">=": got >= want, "<=": got <= want, ">": got > want, "<": got < want}[args[2]]
+	if !ok {
+		return fmt.Errorf("%s is %v in %d series, want %s %v", args[1], got, series, args[2], want)
+	}
+	return nil
+}
+
+var label = regexp.MustCompile(`\w+="[^"]*"`)
+
+// sum adds up the series of an exposition whose name and labels are selected.
+func sum(exposition, selector string) (total float64, series int) {
+	name, labels, _ := strings.Cut(selector, "{")
+	want := label.FindAllString(labels, -1)
+	for line := range strings.Lines(exposition) {
+		rest, ok := strings.CutPrefix(line, name)
+		if !ok || rest == "" || (rest[0] != '{' && rest[0] != ' ') {
+			continue
+		}
+		have := label.FindAllString(rest, -1)
+		if !containsAll(have, want) {
+			continue
+		}
+		_, value, _ := cutLast(strings.TrimSpace(rest), " ")
+		if v, err := strconv.ParseFloat(value, 64); err == nil {
+			total += v
+			series++
+		}
+	}
+	return total, series
+}
+
+func containsAll(have, want []string) bool {
+	for _, w := range want {
+		if !slices.Contains(have, w) {
+			return false
+		}
+	}
+	return true
+}
+
+// logRecord NODE key=value... succeeds when a node agent's log holds a record
+// with all of them; a value may be a regular expression between slashes.
+func logRecord(ts *testscript.TestScript, args []string) error {
+	if len(args) < 2 {
+		return fmt.Errorf("usage: log NODE key=value...")
+	}
+	out, err := fairlead(ts, "lab", "logs", "--name", ts.Getenv("LAB"), "agent/"+args[0])
+	if err != nil {
+		return err
+	}
+	want := keyValues(args[1:])
+	near, nearest := "", -1
+	for line := range strings.Lines(out) {
+		var record map[string]any
+		if json.Unmarshal([]byte(line), &record) != nil {
+			continue
+		}
+		hits := 0
+		for k, v := range want {
+			if fieldMatches(record, k, v) {
+				hits++
+			}
+		}
+		if hits == len(want) {
+			return nil
+		}
+		if hits > nearest {
+			near, nearest = line, hits
+		}
+	}
+	return fmt.Errorf("no record with %v; nearest has %d of them:\n%s", args[1:], nearest, near)
+}
+
+func fieldMatches(record map[string]any, key, want string) bool {
+	got, ok := record[key]
+	if !ok {
+		return want == ""
+	}
+	text := fmt.Sprint(got)
+	if len(want) > 1 && want[0] == '/' && want[len(want)-1] == '/' {
+		matched, err := regexp.MatchString(want[1:len(want)-1], text)
+		return err == nil && matched
+	}
+	return text == want
+}
+
+// status FILE REGEXP looks at what the control plane wrote under cluster/.fairlead/status.
+func status(ts *testscript.TestScript, args []string) error {
+	if len(args) != 2 {
+		return fmt.Errorf("usage: status FILE REGEXP")
+	}
+	file := ts.MkAbs(filepath.Join("cluster/.fairlead/status", args[0]))
+	out, err := exec.Command("cat", file).CombinedOutput()
+	if err != nil {
+		return fmt.Errorf("%s: %s", file, out)
+	}
+	return match(args[0], args[1], string(out))
+}
+
+func keyValues(args []string) map[string]string {
+	out := map[string]string{}
+	for _, a := range args {
+		k, v, _ := strings.Cut(a, "=")
+		out[k] = v
+	}
+	return out
+}
+
+func match(what, pattern, text string) error {
+	if pattern == "" {
+		return nil
+	}
+	re, err := regexp.Compile("(?s)" + pattern)
+	if err != nil {
+		return err
+	}
+	if !re.MatchString(text) {
+		return fmt.Errorf("%s does not match %q:\n%s", what, pattern, text)
+	}
+	return nil
+}
+
+func cutLast(s, sep string) (before, after string, found bool) {
+	if i := strings.LastIndex(s, sep); i >= 0 {
+		return s[:i], s[i+len(sep):], true
+	}
+	return s, "", false
+}

@@ -1,0 +1,81 @@
+// Package e2e runs the scenarios of testdata: each is a promise to a user, a
+// cluster as a directory of YAML, and the commands that show the promise kept.
+// They run on pkg/lab: real network namespaces, the real kernel, and the
+// product's own binaries.
+//
+// A command that begins with `*` is tried again until it succeeds. The commands
+// are listed in commands.go.
+package e2e
+
+import (
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+)
+
+// binaries is where `make build` puts the product.
+var binaries string
+
+func TestMain(m *testing.M) {
+	root, err := filepath.Abs("../..")
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	binaries = filepath.Join(root, "bin")
+	os.Exit(m.Run())
+}
+
+func TestScenarios(t *testing.T) {
+	needRoot(t)
+	build(t)
+	testscript.Run(t, testscript.Params{
+		Dir:                 "testdata",
+		Setup:               setup,
+		Cmds:                commands,
+		RequireExplicitExec: true,
+		RequireUniqueNames:  true,
+	})
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("the scenarios need root")
+	}
+	t.Skip("the scenarios need root: network namespaces and BPF")
+}
+
+// build makes the binaries under test from the tree under test, so that a
+// scenario never runs against yesterday's.
+func build(t *testing.T) {
+	t.Helper()
+	cmd := exec.Command("make", "-s", "-C", filepath.Dir(binaries), "build")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("make build: %v\n%s", err, out)
+	}
+}
+
+// setup gives each scenario a lab name of its own, and takes the lab down at the
+// end whatever happened.
+func setup(env *testscript.Env) error {
+	name := fmt.Sprintf("e2e-%s-%d", strings.TrimPrefix(filepath.Base(env.WorkDir), "script-"), os.Getpid())
+	env.Setenv("LAB", name)
+	env.Setenv("PATH", binaries+":"+os.Getenv("PATH"))
+	env.Setenv("HOME", env.WorkDir)
+	env.Defer(func() {
+		down := exec.Command(filepath.Join(binaries, "fairlead"), "lab", "down", "--name", name)
+		if out, err := down.CombinedOutput(); err != nil {
+			fmt.Fprintf(os.Stderr, "lab down %s: %v\n%s", name, err, out)
+		}
+	})
+	return nil
+}
