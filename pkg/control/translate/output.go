@@ -1,0 +1,53 @@
+package translate
+
+import (
+	"errors"
+
+	securityapi "github.com/fairlead-mesh/fairlead/api/security"
+	workloadapi "github.com/fairlead-mesh/fairlead/api/workload"
+	"github.com/fairlead-mesh/fairlead/pkg/control/status"
+)
+
+// Options is what the objects do not say.
+type Options struct {
+	// ClusterID is the first part of workloads' names, "Kubernetes" by custom.
+	ClusterID string
+	// Network is the network of the cluster's pods and services, "" by default.
+	Network string
+}
+
+func (o Options) validate() error {
+	if o.ClusterID == "" {
+		return errors.New("translate: Options.ClusterID is empty: give the cluster's id, such as Kubernetes")
+	}
+	return nil
+}
+
+// Output is everything that follows from the objects.
+type Output struct {
+	// Addresses are workloads and services, sorted by AddressName.
+	Addresses []*workloadapi.Address
+	// Policies are sorted by PolicyName.
+	Policies []*securityapi.Authorization
+	// Status is sorted by object.
+	Status []status.Status
+	// Denied counts the refused security objects for which a denial was made.
+	Denied int
+}
+
+// AddressName is the resource name of a workload (its uid) or a service
+// ("namespace/hostname").
+func AddressName(a *workloadapi.Address) string {
+	switch t := a.GetType().(type) {
+	case *workloadapi.Address_Workload:
+		return t.Workload.GetUid()
+	case *workloadapi.Address_Service:
+		return serviceName(t.Service)
+	}
+	return ""
+}
+
+func serviceName(s *workloadapi.Service) string { return s.GetNamespace() + "/" + s.GetHostname() }
+
+// PolicyName is the resource name of a policy, "namespace/name".
+func PolicyName(p *securityapi.Authorization) string { return p.GetNamespace() + "/" + p.GetName() }
