@@ -1,0 +1,329 @@
+package source
+
+import (
+	"encoding/json"
+	"fmt"
+	"reflect"
+	"regexp"
+	"slices"
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	kjson "k8s.io/apimachinery/pkg/util/json"
+	"k8s.io/apimachinery/pkg/util/validation"
+)
+
+// parsed is what one text of one file says.
+type parsed struct {
+	objects  []object
+	mesh     []meshConfig
+	refused  []Refused
+	problems []Problem
+}
+
+// broken tells whether something in the text was not taken, so that what the
+// file said before stays in force.
+func (p *parsed) broken() bool {
+	return slices.ContainsFunc(p.problems, func(x Problem) bool { return x.Severity == Error && !x.NotServed })
+}
+
+// parseFile decodes all documents of a file. It never fails as a whole.
+func parseFile(file string, data []byte) *parsed {
+	p := &parsed{}
+	if len(data) > maxFileSize {
+		p.fail(Position{file, 1}, Ref{}, "", fmt.Sprintf("the file is larger than %d MiB", maxFileSize>>20))
+		return p
+	}
+	for _, doc := range splitDocuments(data) {
+		p.document(file, doc)
+	}
+	return p
+}
+
+func (p *parsed) fail(pos Position, ref Ref, field, message string) {
+	p.problems = append(p.problems, Problem{Position: pos, Severity: Error, Ref: ref, Field: field, Message: message})
+}
+
+func (p *parsed) warn(pos Position, ref Ref, field, message string) {
+	p.problems = append(p.problems, Problem{Position: pos, Severity: Warning, Ref: ref, Field: field, Message: message})
+}
+
+func (p *parsed) document(file string, doc document) {
+	pos := Position{file, doc.line}
+	if doc.err != nil {
+		p.fail(pos, Ref{}, "", doc.err.Error())
+		p.refuseText(pos, doc.text, doc.err)
+		return
+	}
+	node, err := expand(doc.node)
+	if err != nil {
+		pos.Line = lineOf(err, doc.line)
+		p.fail(pos, Ref{}, "", err.Error())
+		p.refuseText(pos, doc.text, err)
+		return
+	}
+	p.item(file, node, "", "")
+}
+
+// item decodes one object, or the items of a list. The version and kind that a
+// typed list implies are passed on.
+func (p *parsed) item(file string, node *yaml.Node, version, kindName string) {
+	pos := Position{file, node.Line}
+	if node.Kind != yaml.MappingNode {
+		p.fail(pos, Ref{}, "", "this is not an object: want apiVersion, kind and metadata")
+		return
+	}
+	if v := text(field(node, "apiVersion")); v != "" {
+		version = v
+	}
+	if k := text(field(node, "kind")); k != "" {
+		kindName = k
+	}
+	if items := field(node, "items"); strings.HasSuffix(kindName, "List") && items != nil && items.Kind == yaml.SequenceNode {
+		inner := strings.TrimSuffix(kindName, "List")
+		if inner == "" {
+			version = ""
+		}
+		for _, i := range items.Content {
+			p.item(file, i, version, inner)
+		}
+		return
+	}
+	p.object(pos, node, version, kindName)
+}
+
+func (p *parsed) object(pos Position, node *yaml.Node, version, kindName string) {
+	group, short := splitVersion(version)
+	meta := field(node, "metadata")
+	ref := Ref{Group: group, Kind: kindName, Namespace: text(field(meta, "namespace")), Name: text(field(meta, "name"))}
+	gk := groupKind{group, kindName}
+	k, known := kinds[gk]
+	if known && !k.clusterWide && ref.Namespace == "" {
+		ref.Namespace = metav1.NamespaceDefault
+	}
+	c := &checker{}
+	switch {
+	case version == "" || kindName == "":
+		c.add(node, "", "an object needs apiVersion and kind")
+	case !known:
+		c.findings = append(c.findings, finding{line: node.Line, message: unknownKind(gk)})
+	case !slices.Contains(k.versions, short):
+		c.add(node, "apiVersion", "%s %q is not known: use %s", kindName, version, apiVersion(group, k.versions[0]))
+	default:
+		c.head(node, k, ref)
+	}
+	var value metav1.Object
+	if known && !c.failed(k) {
+		value = p.decode(c, pos, node, gk, k, ref)
+	}
+	p.conclude(c, pos, node, gk, k, ref, value)
+}
+
+func splitVersion(apiVersion string) (group, version string) {
+	if g, v, ok := strings.Cut(apiVersion, "/"); ok {
+		return g, v
+	}
+	return "", apiVersion
+}
+
+func unknownKind(gk groupKind) string {
+	for other := range kinds {
+		if other.kind == gk.kind {
+			return fmt.Sprintf("kind %s is not known in the group %q: is its apiVersion %s?", gk.kind, gk.group, groupsOf(gk.kind))
+		}
+	}
+	return fmt.Sprintf("kind %q of the group %q is not known%s", gk.kind, gk.group, didYouMean(gk.kind, kindNames()))
+}
+
+func groupsOf(name string) string {
+	var versions []string
+	for gk, k := range kinds {
+		if gk.kind == name {
+			versions = append(versions, apiVersion(gk.group, k.versions[0]))
+		}
+	}
+	slices.Sort(versions)
+	return strings.Join(versions, " or ")
+}
+
+// failed tells whether a finding keeps the object from being taken.
+func (c *checker) failed(k kind) bool {
+	return slices.ContainsFunc(c.findings, func(f finding) bool { return !f.warning && (!f.unknown || !k.lenient) })
+}
+
+var metaType = reflect.TypeFor[metav1.ObjectMeta]()
+
+// head checks the fields that all kinds have, and the body by its schema.
+func (c *checker) head(node *yaml.Node, k kind, ref Ref) {
+	meta := field(node, "metadata")
+	if meta == nil {
+		c.add(node, "metadata", "an object needs metadata with a name")
+		return
+	}
+	switch {
+	case k.spec != nil:
+		c.istioBody(node, k)
+	case k.object != nil:
+		c.structure(node, k.object, "")
+	default:
+		c.structure(meta, metaType, "metadata")
+	}
+	if ref.Name == "" {
+		c.add(meta, "metadata.name", "an object needs a name")
+	} else if errs := validation.IsDNS1123Subdomain(ref.Name); len(errs) > 0 && !strings.HasPrefix(ref.Group, "rbac.") {
+		c.add(meta, "metadata.name", "%q: %s", ref.Name, errs[0])
+	}
+	if ref.Namespace != "" {
+		if errs := validation.IsDNS1123Label(ref.Namespace); len(errs) > 0 {
+			c.add(meta, "metadata.namespace", "%q: %s", ref.Namespace, errs[0])
+		}
+	}
+}
+
+var istioFields = []string{"apiVersion", "kind", "metadata", "spec", "status"}
+
+func (c *checker) istioBody(node *yaml.Node, k kind) {
+	for i := 0; i+1 < len(node.Content); i += 2 {
+		key, value := node.Content[i], node.Content[i+1]
+		switch key.Value {
+		case "metadata":
+			c.structure(value, metaType, "metadata")
+		case "spec":
+			c.message(value, k.spec, "spec")
+		case "apiVersion", "kind", "status":
+		default:
+			c.unknown(key, "", key.Value, istioFields)
+		}
+	}
+}
+
+// decode makes the Go value of a checked object and looks at its meaning.
+func (p *parsed) decode(c *checker, pos Position, node *yaml.Node, gk groupKind, k kind, ref Ref) metav1.Object {
+	if !k.served {
+		return nil
+	}
+	raw, err := toJSON(node)
+	if err != nil {
+		c.findings = append(c.findings, finding{line: lineOf(err, node.Line), message: err.Error()})
+		return nil
+	}
+	value, err := unmarshal(raw, k)
+	if err != nil {
+		c.add(node, "", "cannot be decoded: %v", err)
+		return nil
+	}
+	value.SetNamespace(ref.Namespace)
+	value.SetManagedFields(nil)
+	if gk == (groupKind{"", "ConfigMap"}) {
+		p.meshConfigMap(c, pos, node, ref)
+		return nil
+	}
+	c.meaning(node, value)
+	return value
+}
+
+func unmarshal(raw []byte, k kind) (metav1.Object, error) {
+	target := reflect.New(k.object).Interface()
+	var err error
+	if k.spec != nil {
+		err = json.Unmarshal(raw, target) // the specs decode themselves, as protobuf
+	} else {
+		err = kjson.Unmarshal(raw, target)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return target.(metav1.Object), nil
+}
+
+// conclude files what was found.
+func (p *parsed) conclude(c *checker, pos Position, node *yaml.Node, gk groupKind, k kind, ref Ref, value metav1.Object) {
+	for _, f := range c.findings {
+		at := Position{pos.File, f.line}
+		if f.unknown && k.lenient {
+			p.warn(at, ref, f.field, f.message+" (it is left out)")
+			continue
+		}
+		if f.warning {
+			p.warn(at, ref, f.field, f.message)
+			continue
+		}
+		p.fail(at, ref, f.field, f.message)
+	}
+	switch {
+	case c.failed(k):
+		if gk.security() {
+			p.refuse(pos, node, ref, c.reason())
+		}
+	case gk.security() && !k.served:
+		p.problems = append(p.problems, Problem{Position: pos, Severity: Error, Ref: ref, NotServed: true,
+			Message: "refused: this control plane does not serve " + ref.Kind + ", so nothing enforces it"})
+	case !k.served && k.object != nil || !k.served && k.spec != nil:
+		p.problems = append(p.problems, Problem{Position: pos, Severity: Warning, Ref: ref, NotServed: true,
+			Message: "this control plane does not serve " + ref.Kind + ": it has no effect"})
+	case value != nil:
+		p.objects = append(p.objects, object{ref, pos, value})
+	}
+}
+
+// reason is the first finding that is not a warning.
+func (c *checker) reason() string {
+	for _, f := range c.findings {
+		switch {
+		case f.warning:
+		case f.field == "":
+			return f.message
+		default:
+			return f.field + ": " + f.message
+		}
+	}
+	return ""
+}
+
+// refuse notes a wrong security object with what it selects, as far as that can
+// be read: labels, else its namespace.
+func (p *parsed) refuse(pos Position, node *yaml.Node, ref Ref, reason string) {
+	if ref.Namespace == "" {
+		ref.Namespace = metav1.NamespaceDefault
+	}
+	spec := field(node, "spec")
+	if field(spec, "targetRefs") != nil || field(spec, "targetRef") != nil {
+		return // meant for a waypoint: no node enforces it, so none can deny for it
+	}
+	r := Refused{Ref: ref, Position: pos, Reason: reason}
+	if labels := field(field(spec, "selector"), "matchLabels"); labels != nil && labels.Kind == yaml.MappingNode {
+		r.Selector = map[string]string{}
+		for i := 0; i+1 < len(labels.Content); i += 2 {
+			if labels.Content[i+1].Kind != yaml.ScalarNode {
+				r.Selector = nil
+				break
+			}
+			r.Selector[labels.Content[i].Value] = labels.Content[i+1].Value
+		}
+	}
+	p.refused = append(p.refused, r)
+}
+
+var (
+	securityText  = regexp.MustCompile(`(?m)security\.istio\.io|^\s*"?kind"?\s*:\s*"?(AuthorizationPolicy|PeerAuthentication|RequestAuthentication)`)
+	kindText      = regexp.MustCompile(`\bkind"?\s*:\s*["']?([A-Za-z]+)`)
+	namespaceText = regexp.MustCompile(`\bnamespace"?\s*:\s*["']?([a-z0-9-]+)`)
+	nameText      = regexp.MustCompile(`\bname"?\s*:\s*["']?([a-z0-9.-]+)`)
+)
+
+// refuseText notes a security object in text that is not even YAML. Its labels
+// cannot be trusted, so its namespace is denied.
+func (p *parsed) refuseText(pos Position, text []byte, err error) {
+	if !securityText.Match(text) {
+		return
+	}
+	first := func(re *regexp.Regexp, otherwise string) string {
+		if m := re.FindSubmatch(text); m != nil {
+			return string(m[1])
+		}
+		return otherwise
+	}
+	ref := Ref{groupSecurity, first(kindText, "AuthorizationPolicy"), first(namespaceText, metav1.NamespaceDefault), first(nameText, "unreadable")}
+	p.refused = append(p.refused, Refused{Ref: ref, Position: pos, Reason: err.Error()})
+}
