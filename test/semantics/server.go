@@ -60,7 +60,7 @@ func accept(l net.Listener, handle func(*net.TCPConn)) {
 
 func (s *server) handle(c *net.TCPConn) {
 	defer c.Close()
-	in := bufio.NewReaderSize(c, 4096)
+	in := bufio.NewReaderSize(c, 16) // small: what follows the command stays in the socket
 	line, err := in.ReadString('\n')
 	if err != nil {
 		return
