@@ -1,0 +1,76 @@
+package podwatch
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"sync"
+)
+
+// file remembers pods on disk, so that a restarted agent takes them over
+// without asking anyone. It holds no secrets.
+type file struct {
+	path string
+	mu   sync.Mutex // orders writers
+}
+
+// content is the file's form.
+type content struct {
+	Pods []Pod `json:"pods"`
+}
+
+func (f *file) load() ([]Pod, error) {
+	b, err := os.ReadFile(f.path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("pods of the last run: %w", err)
+	}
+	var c content
+	if err := json.Unmarshal(b, &c); err != nil {
+		return nil, fmt.Errorf("pods of the last run in %s: %w", f.path, err)
+	}
+	good := c.Pods[:0]
+	var errs []error
+	for _, p := range c.Pods {
+		if err := p.Validate(); err != nil {
+			errs = append(errs, fmt.Errorf("pods of the last run in %s: %s: %w", f.path, p.Key(), err))
+			continue
+		}
+		good = append(good, p)
+	}
+	return good, errors.Join(errs...)
+}
+
+// save writes what pods returns. It is called under the file's lock, so the last
+// writer writes the newest state.
+func (f *file) save(pods func() []Entry) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	var c content
+	for _, e := range pods() {
+		c.Pods = append(c.Pods, e.Pod)
+	}
+	b, err := json.MarshalIndent(c, "", "  ")
+	if err != nil {
+		return err
+	}
+	if err := os.MkdirAll(filepath.Dir(f.path), 0o700); err != nil {
+		return err
+	}
+	tmp := f.path + ".new"
+	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+		return err
+	}
+	return os.Rename(tmp, f.path)
+}
+
+// namespaceGone reports whether nothing is at path any more.
+func namespaceGone(path string) bool {
+	_, err := os.Stat(path)
+	return errors.Is(err, fs.ErrNotExist)
+}

@@ -1,0 +1,232 @@
+package podwatch
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"sync"
+)
+
+// Enroller makes pods part of the mesh; cmd/node-agent implements it.
+type Enroller interface {
+	// Enroll captures p and serves its connections. It is not called for a pod
+	// that is enrolled.
+	Enroll(ctx context.Context, p Pod) (cookie uint64, err error)
+	// Remove lets go of an enrolled pod: of its capture where the pod lives on
+	// (gone false), of everything where it is gone.
+	Remove(ctx context.Context, uid string, gone bool) error
+}
+
+// Options of a [Manager].
+type Options struct {
+	// Enroller must be non-nil.
+	Enroller Enroller
+	// Logger must be non-nil.
+	Logger *slog.Logger
+	// File is where pods are remembered; empty remembers nothing.
+	File string
+}
+
+// Manager knows the node's pods and keeps their capture as was last asked for.
+type Manager struct {
+	// Constant after NewManager.
+	enroller Enroller
+	log      *slog.Logger
+	file     *file // or nil
+
+	// mu guards below. It is not held while a pod is worked on.
+	mu       sync.Mutex
+	pods     map[string]*entry
+	restored bool
+	complete bool // a snapshot was received, or all remembered pods were taken over
+}
+
+// entry is one pod. Its lock orders the work on it; the Manager's lock guards
+// what readers see.
+type entry struct {
+	work     sync.Mutex
+	enrolled bool // guarded by work
+
+	pod    Pod    // guarded by Manager.mu
+	status Status // guarded by Manager.mu
+	gone   bool   // guarded by Manager.mu
+}
+
+// NewManager returns a Manager without pods; call Restore once.
+func NewManager(o Options) (*Manager, error) {
+	if o.Enroller == nil || o.Logger == nil {
+		return nil, errors.New("podwatch: Enroller and Logger must be set")
+	}
+	m := &Manager{enroller: o.Enroller, log: o.Logger, pods: map[string]*entry{}}
+	if o.File != "" {
+		m.file = &file{path: o.File}
+	}
+	return m, nil
+}
+
+// Restore takes over the pods that the agent's last run knew. A pod whose
+// namespace is gone is forgotten; one that fails stays known, with its error.
+func (m *Manager) Restore(ctx context.Context) error {
+	var pods []Pod
+	var err error
+	if m.file != nil {
+		pods, err = m.file.load()
+	}
+	for _, p := range pods {
+		if namespaceGone(p.NetNS) {
+			m.log.Info("pod of the last run is gone", "pod", p.Key(), "uid", p.UID)
+			// What is left of it in the kernel goes as well.
+			if rerr := m.enroller.Remove(ctx, p.UID, true); rerr != nil {
+				m.log.Warn("remains of a gone pod not removed", "pod", p.Key(), "err", rerr)
+			}
+			continue
+		}
+		if _, perr := m.Put(ctx, p); perr != nil {
+			m.log.Error("pod of the last run not taken over", "pod", p.Key(), "uid", p.UID, "err", perr)
+		}
+	}
+	m.mu.Lock()
+	m.restored = true
+	m.complete = m.complete || len(pods) > 0
+	m.mu.Unlock()
+	m.save()
+	return err
+}
+
+// Complete reports whether the agent can know all its pods: it took over those
+// of its last run, or was told a snapshot.
+func (m *Manager) Complete() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.complete
+}
+
+// Put makes p as it says and returns when it is.
+func (m *Manager) Put(ctx context.Context, p Pod) (Status, error) {
+	e, err := m.entryOf(p)
+	if err != nil {
+		return Status{}, err
+	}
+	e.work.Lock()
+	defer e.work.Unlock()
+	m.mu.Lock()
+	if e.gone {
+		m.mu.Unlock()
+		return Status{}, fmt.Errorf("pod %s was deleted meanwhile", p.Key())
+	}
+	old, status := e.pod, e.status
+	m.mu.Unlock()
+	if status.State != "" && status.State != StateFailed && old.Equal(&p) {
+		return status, nil
+	}
+	status, err = m.apply(ctx, e, p)
+	m.mu.Lock()
+	e.pod, e.status = p, status
+	m.mu.Unlock()
+	m.save()
+	return status, err
+}
+
+// apply does the work of Put; e.work is held.
+func (m *Manager) apply(ctx context.Context, e *entry, p Pod) (Status, error) {
+	failed := func(err error) (Status, error) { return Status{State: StateFailed, Error: err.Error()}, err }
+	// A pod that goes through an enrolment again is refused in between by the
+	// guard, not let through: Remove(gone=false) is for pods that leave the mesh.
+	if e.enrolled {
+		if err := m.enroller.Remove(ctx, p.UID, false); err != nil {
+			return failed(fmt.Errorf("pod %s: %w", p.Key(), err))
+		}
+		e.enrolled = false
+	}
+	if !p.Captured {
+		return Status{State: StatePassthrough}, nil
+	}
+	cookie, err := m.enroller.Enroll(ctx, p)
+	if err != nil {
+		return failed(fmt.Errorf("enrol pod %s: %w", p.Key(), err))
+	}
+	e.enrolled = true
+	return Status{State: StateEnrolled, Cookie: cookie}, nil
+}
+
+func (m *Manager) entryOf(p Pod) (*entry, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if e := m.pods[p.UID]; e != nil {
+		return e, nil
+	}
+	if len(m.pods) >= maxPods {
+		return nil, fmt.Errorf("pod %s: the agent knows %d pods already, its limit", p.Key(), maxPods)
+	}
+	e := &entry{pod: p}
+	m.pods[p.UID] = e
+	return e, nil
+}
+
+// Delete forgets a pod that is gone. An unknown uid is no error.
+func (m *Manager) Delete(ctx context.Context, uid string) error {
+	m.mu.Lock()
+	e := m.pods[uid]
+	m.mu.Unlock()
+	if e == nil {
+		return nil
+	}
+	e.work.Lock()
+	defer e.work.Unlock()
+	if e.enrolled {
+		if err := m.enroller.Remove(ctx, uid, true); err != nil {
+			return fmt.Errorf("remove pod %s: %w", uid, err)
+		}
+		e.enrolled = false
+	}
+	m.mu.Lock()
+	e.gone = true
+	if m.pods[uid] == e {
+		delete(m.pods, uid)
+	}
+	m.mu.Unlock()
+	m.save()
+	return nil
+}
+
+// Prune deletes every pod that is not in uids.
+func (m *Manager) Prune(ctx context.Context, uids []string) error {
+	var errs []error
+	for _, e := range m.Pods() {
+		if !slices.Contains(uids, e.UID) {
+			errs = append(errs, m.Delete(ctx, e.UID))
+		}
+	}
+	m.mu.Lock()
+	m.complete = true
+	m.mu.Unlock()
+	return errors.Join(errs...)
+}
+
+// Pods returns all pods with their status, ordered by uid.
+func (m *Manager) Pods() []Entry {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	all := make([]Entry, 0, len(m.pods))
+	for _, e := range m.pods {
+		all = append(all, Entry{Pod: e.pod, Status: e.status})
+	}
+	slices.SortFunc(all, func(a, b Entry) int { return cmp.Compare(a.UID, b.UID) })
+	return all
+}
+
+// save remembers the pods; while Restore runs nothing is written over what it reads.
+func (m *Manager) save() {
+	m.mu.Lock()
+	skip := m.file == nil || !m.restored
+	m.mu.Unlock()
+	if skip {
+		return
+	}
+	if err := m.file.save(m.Pods); err != nil {
+		m.log.Error("pods not remembered: a restarted agent has to be told of them", "err", err)
+	}
+}
