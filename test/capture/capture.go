@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-mesh/fairlead/pkg/netns"
@@ -26,6 +27,8 @@ type Packet struct {
 	Source, Destination netip.AddrPort
 	SYN, ACK, RST       bool
 	Payload             []byte
+	// Device is the network device's name.
+	Device string
 	// Outgoing is set where the device sent it, as the device's owner sees it.
 	Outgoing bool
 }
@@ -36,6 +39,9 @@ type Capture struct {
 	stop chan struct{} // closed by Stop
 	done chan struct{} // closed when the reader has ended
 
+	devices map[int]string // constant after Start
+
+	// mu guards below.
 	mu      sync.Mutex
 	packets []Packet
 	lost    error
@@ -49,8 +55,15 @@ func Start(path string) (*Capture, error) {
 		return nil, err
 	}
 	defer ns.Close()
-	c := &Capture{stop: make(chan struct{}), done: make(chan struct{})}
+	c := &Capture{stop: make(chan struct{}), done: make(chan struct{}), devices: map[int]string{}}
 	err = ns.Do(func() error {
+		links, err := netlink.LinkList()
+		if err != nil {
+			return err
+		}
+		for _, l := range links {
+			c.devices[l.Attrs().Index] = l.Attrs().Name
+		}
 		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, int(htons(unix.ETH_P_ALL)))
 		c.fd = fd
 		return err
@@ -104,7 +117,9 @@ func (c *Capture) read() {
 		if !ok {
 			continue
 		}
-		packet.Outgoing = ll != nil && ll.Pkttype == unix.PACKET_OUTGOING
+		if ll != nil {
+			packet.Outgoing, packet.Device = ll.Pkttype == unix.PACKET_OUTGOING, c.devices[ll.Ifindex]
+		}
 		c.mu.Lock()
 		if len(c.packets) < maxPackets {
 			c.packets = append(c.packets, packet)
