@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -239,6 +240,7 @@ func unmarshal(raw []byte, k kind) (metav1.Object, error) {
 
 // conclude files what was found.
 func (p *parsed) conclude(c *checker, pos Position, node *yaml.Node, gk groupKind, k kind, ref Ref, value metav1.Object) {
+	slices.SortStableFunc(c.findings, func(a, b finding) int { return cmp.Or(cmp.Compare(a.line, b.line), cmp.Compare(a.field, b.field)) })
 	for _, f := range c.findings {
 		at := Position{pos.File, f.line}
 		if f.unknown && k.lenient {

@@ -196,18 +196,24 @@ func (m meaning) ports(at string, values []string) {
 }
 
 // ParseBlock reads an address or a range; an address is the range of itself.
+// IPv4 addresses written as IPv6 become IPv4.
 func ParseBlock(s string) (netip.Prefix, error) {
+	wrong := fmt.Errorf("%q is not an IP address or a range such as 10.0.0.0/8", s)
 	if strings.Contains(s, "/") {
 		p, err := netip.ParsePrefix(s)
 		if err != nil {
-			return netip.Prefix{}, fmt.Errorf("%q is not an IP address or a range such as 10.0.0.0/8", s)
+			return netip.Prefix{}, wrong
+		}
+		if p.Addr().Is4In6() && p.Bits() >= 96 {
+			p = netip.PrefixFrom(p.Addr().Unmap(), p.Bits()-96)
 		}
 		return p.Masked(), nil
 	}
 	a, err := netip.ParseAddr(s)
 	if err != nil || a.Zone() != "" {
-		return netip.Prefix{}, fmt.Errorf("%q is not an IP address or a range such as 10.0.0.0/8", s)
+		return netip.Prefix{}, wrong
 	}
+	a = a.Unmap()
 	return netip.PrefixFrom(a, a.BitLen()), nil
 }
 

@@ -35,11 +35,11 @@ func DefaultSettings() Settings {
 
 // Prefixes are the ranges, parsed.
 func (a AutoAllocate) Prefixes() (v4, v6 netip.Prefix, err error) {
-	if v4, err = netip.ParsePrefix(a.IPv4); err != nil || !v4.Addr().Is4() || v4.Bits() > 24 {
-		return v4, v6, fmt.Errorf("autoAllocate.ipv4: %q is not an IPv4 range of at least 256 addresses", a.IPv4)
+	if v4, err = netip.ParsePrefix(a.IPv4); err != nil || !v4.Addr().Is4() || v4.Bits() < 8 || v4.Bits() > 24 {
+		return v4, v6, fmt.Errorf("autoAllocate.ipv4: %q is not an IPv4 range between /8 and /24", a.IPv4)
 	}
-	if v6, err = netip.ParsePrefix(a.IPv6); err != nil || !v6.Addr().Is6() || v6.Bits() > 112 {
-		return v4, v6, fmt.Errorf("autoAllocate.ipv6: %q is not an IPv6 range of at least 65536 addresses", a.IPv6)
+	if v6, err = netip.ParsePrefix(a.IPv6); err != nil || !v6.Addr().Is6() || v6.Addr().Is4In6() || v6.Bits() > 96 {
+		return v4, v6, fmt.Errorf("autoAllocate.ipv6: %q is not an IPv6 range of /96 or wider", a.IPv6)
 	}
 	return v4.Masked(), v6.Masked(), nil
 }

@@ -1,13 +1,36 @@
 package translate
 
 import (
+	"cmp"
+	"slices"
+
+	workloadapi "github.com/fairlead-mesh/fairlead/api/workload"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
+	"github.com/fairlead-mesh/fairlead/pkg/control/status"
 )
 
 // Translate is the whole of the package: objects in, resources and statuses out.
+// The objects must have come from package source, which checked them.
 func Translate(in *source.Objects, opts Options) (Output, error) {
 	if err := opts.validate(); err != nil {
 		return Output{}, err
 	}
-	return Output{}, nil
+	w := newWorld(in, opts)
+	var out Output
+	w.services = append(kubeServices(w), w.serviceEntryServices()...)
+	for _, s := range w.services {
+		out.Addresses = append(out.Addresses, &workloadapi.Address{Type: &workloadapi.Address_Service{Service: s.wire}})
+	}
+	policies := collectPolicies(w)
+	out.Policies, out.Denied = policies.wire, policies.denied
+	for _, workload := range slices.Concat(w.podWorkloads(policies), w.sliceWorkloads(), w.workloadEntryWorkloads(policies), w.serviceEntryWorkloads(policies)) {
+		out.Addresses = append(out.Addresses, &workloadapi.Address{Type: &workloadapi.Address_Workload{Workload: workload}})
+	}
+	slices.SortFunc(out.Addresses, func(a, b *workloadapi.Address) int { return cmp.Compare(AddressName(a), AddressName(b)) })
+	w.reportProblems()
+	for _, s := range w.statuses {
+		out.Status = append(out.Status, *s)
+	}
+	status.Sort(out.Status)
+	return out, nil
 }

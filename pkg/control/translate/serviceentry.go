@@ -1,0 +1,207 @@
+package translate
+
+import (
+	"fmt"
+	"net/netip"
+	"strings"
+
+	networkingapi "istio.io/api/networking/v1alpha3"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+
+	workloadapi "github.com/fairlead-mesh/fairlead/api/workload"
+	"github.com/fairlead-mesh/fairlead/pkg/control/source"
+	"github.com/fairlead-mesh/fairlead/pkg/control/status"
+)
+
+const labelAutoAllocate = "networking.istio.io/enable-autoallocate-ip"
+
+// serviceEntryServices are one service per host. A host that a Service has, or
+// an older ServiceEntry of the namespace, is not served again.
+func (w *world) serviceEntryServices() []*service {
+	taken := map[string]string{}
+	canonical := map[string]bool{}
+	for _, s := range w.Services {
+		host := w.kubeHostname(s)
+		taken[host] = "Service " + s.Namespace + "/" + s.Name
+	}
+	var out []*service
+	for _, e := range oldest(w.ServiceEntries) {
+		object := entryObject(e)
+		for _, host := range e.Spec.Hosts {
+			key := e.Namespace + "/" + host
+			by := taken[host]
+			if by == "" {
+				by = taken[key]
+			}
+			if by != "" {
+				w.condition(object, status.Condition{Type: status.Served, Status: "False", Reason: "HostTaken",
+					Message: fmt.Sprintf("host %s is not served: %s has it", host, by)})
+				continue
+			}
+			taken[key] = "ServiceEntry " + e.Namespace + "/" + e.Name
+			s := w.entryService(e, host)
+			s.wire.Canonical = !canonical[host]
+			canonical[host] = true
+			out = append(out, s)
+		}
+	}
+	w.allocate(out)
+	return out
+}
+
+func entryObject(e *networkingv1.ServiceEntry) status.Object {
+	return status.Object{APIVersion: "networking.istio.io/v1", Kind: "ServiceEntry", Namespace: e.Namespace, Name: e.Name}
+}
+
+func (w *world) entryService(e *networkingv1.ServiceEntry, host string) *service {
+	object := entryObject(e)
+	wire := &workloadapi.Service{
+		Name: e.Name, Namespace: e.Namespace, Hostname: host, SubjectAltNames: e.Spec.SubjectAltNames,
+		LoadBalancing: w.annotatedDistribution(e.Namespace, e.Annotations),
+		Waypoint:      w.bind(object, e.ObjectMeta, trafficService),
+	}
+	wire.IngressUseWaypoint = wire.Waypoint != nil && w.ingressUsesWaypoint(e.ObjectMeta)
+	for _, p := range e.Spec.Ports {
+		if strings.EqualFold(p.Protocol, "UDP") {
+			continue
+		}
+		wire.Ports = append(wire.Ports, &workloadapi.Port{ServicePort: p.Number, TargetPort: entryTarget(p), AppProtocol: namedProtocol(p.Protocol)})
+	}
+	for _, text := range e.Spec.Addresses {
+		block, err := source.ParseBlock(text)
+		if err != nil {
+			continue
+		}
+		a := w.networkAddress(block.Addr())
+		if !block.IsSingleIP() {
+			bits := uint32(block.Bits())
+			a.Length = &bits
+		}
+		wire.Addresses = append(wire.Addresses, a)
+	}
+	if e.Spec.Resolution == networkingapi.ServiceEntry_NONE {
+		wire.LoadBalancing = &workloadapi.LoadBalancing{Mode: workloadapi.LoadBalancing_PASSTHROUGH, HealthPolicy: workloadapi.LoadBalancing_ALLOW_ALL}
+	}
+	if e.Spec.Resolution == networkingapi.ServiceEntry_DYNAMIC_DNS && strings.HasPrefix(host, "*") && wire.Waypoint == nil {
+		w.condition(object, status.Condition{Type: status.WaypointMissing, Status: "True", Reason: "NoWaypointForWildcardService",
+			Message: fmt.Sprintf("host %s can be resolved by a waypoint only, and none is bound", host)})
+	}
+	return &service{wire: wire, key: serviceName(wire), selector: e.Spec.GetWorkloadSelector().GetLabels(), entry: &e.Spec}
+}
+
+func entryTarget(p *networkingapi.ServicePort) uint32 {
+	if p.TargetPort != 0 {
+		return p.TargetPort
+	}
+	return p.Number
+}
+
+// entryPorts are a ServiceEntry's ports at an endpoint, which may have its own
+// numbers for their names.
+func entryPorts(e *networkingapi.ServiceEntry, own map[string]uint32) *workloadapi.PortList {
+	list := &workloadapi.PortList{}
+	for _, p := range e.Ports {
+		if strings.EqualFold(p.Protocol, "UDP") {
+			continue
+		}
+		target := entryTarget(p)
+		if own[p.Name] != 0 {
+			target = own[p.Name]
+		}
+		list.Ports = append(list.Ports, &workloadapi.Port{ServicePort: p.Number, TargetPort: target})
+	}
+	return list
+}
+
+// allocates tells whether a host is given virtual addresses: it has none, and
+// could not be told from others by the address called.
+func allocates(e *networkingv1.ServiceEntry, host string) bool {
+	wildcard := strings.HasPrefix(host, "*") && e.Spec.Resolution != networkingapi.ServiceEntry_DYNAMIC_DNS
+	return len(e.Spec.Addresses) == 0 && e.Spec.Resolution != networkingapi.ServiceEntry_NONE && !wildcard && e.Labels[labelAutoAllocate] != "false"
+}
+
+// serviceEntryWorkloads are the endpoints written into ServiceEntries, and for
+// hosts without any a workload that stands for the name itself.
+func (w *world) serviceEntryWorkloads(policies *policySet) []*workloadapi.Workload {
+	served := map[string]*service{}
+	for _, s := range w.services {
+		if s.entry != nil {
+			served[s.wire.Namespace+"/"+s.wire.Name+"/"+s.wire.Hostname] = s
+		}
+	}
+	var out []*workloadapi.Workload
+	for _, e := range w.ServiceEntries {
+		if e.Spec.Resolution == networkingapi.ServiceEntry_NONE || e.Spec.WorkloadSelector != nil {
+			continue
+		}
+		var services []*service
+		for _, host := range e.Spec.Hosts {
+			if s := served[e.Namespace+"/"+e.Name+"/"+host]; s != nil {
+				services = append(services, s)
+			}
+		}
+		if len(e.Spec.Endpoints) == 0 && e.Spec.Resolution != networkingapi.ServiceEntry_STATIC {
+			for _, s := range services {
+				out = append(out, w.entryWorkload(e, &networkingapi.WorkloadEntry{Address: s.wire.Hostname}, []*service{s}, policies))
+			}
+			continue
+		}
+		seen := map[string]bool{}
+		for _, endpoint := range e.Spec.Endpoints {
+			if len(services) == 0 || seen[endpoint.Address] || strings.HasPrefix(endpoint.Address, "unix://") {
+				continue
+			}
+			seen[endpoint.Address] = true
+			out = append(out, w.entryWorkload(e, endpoint, services, policies))
+		}
+	}
+	return out
+}
+
+func (w *world) entryWorkload(e *networkingv1.ServiceEntry, endpoint *networkingapi.WorkloadEntry, services []*service, policies *policySet) *workloadapi.Workload {
+	wl := w.endpoint(endpoint)
+	wl.Uid = w.opts.ClusterID + "/networking.istio.io/ServiceEntry/" + e.Namespace + "/" + e.Name + "/" + endpoint.Address
+	wl.Name, wl.Namespace = e.Name, e.Namespace
+	wl.WorkloadName = e.Name
+	wl.CanonicalName, wl.CanonicalRevision = canonicalName(e.Labels, e.Name), canonicalRevision(e.Labels)
+	wl.Services = map[string]*workloadapi.PortList{}
+	for _, s := range services {
+		wl.Services[s.key] = entryPorts(s.entry, endpoint.Ports)
+	}
+	if len(wl.Addresses) > 0 { // policies are of no use at a name
+		wl.AuthorizationPolicies = policies.forWorkload(e.Namespace, endpoint.Labels)
+	}
+	return wl
+}
+
+// endpoint is what a WorkloadEntry says, inlined or not.
+func (w *world) endpoint(e *networkingapi.WorkloadEntry) *workloadapi.Workload {
+	wl := &workloadapi.Workload{
+		Network: w.opts.Network, ClusterId: w.opts.ClusterID, TrustDomain: w.trustDomain(), ServiceAccount: e.ServiceAccount,
+		WorkloadType: workloadapi.WorkloadType_POD, Locality: parseLocality(e.Locality),
+	}
+	if e.Network != "" {
+		wl.Network = e.Network
+	}
+	if e.Weight > 0 {
+		wl.Capacity = capacity(e.Weight)
+	}
+	if a, err := netip.ParseAddr(e.Address); err == nil {
+		wl.Addresses = [][]byte{address(a)}
+	} else {
+		wl.Hostname = e.Address
+	}
+	if speaksTunnel(e.Labels) {
+		wl.TunnelProtocol = workloadapi.TunnelProtocol_HBONE
+	}
+	return wl
+}
+
+// parseLocality reads "region/zone/subzone", of which the end may be left out.
+func parseLocality(s string) *workloadapi.Locality {
+	if s == "" {
+		return nil
+	}
+	parts := append(strings.SplitN(s, "/", 3), "", "")
+	return &workloadapi.Locality{Region: parts[0], Zone: parts[1], Subzone: parts[2]}
+}

@@ -1,0 +1,185 @@
+package oracle
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"sigs.k8s.io/yaml"
+
+	"github.com/fairlead-mesh/fairlead/pkg/control/source"
+	"github.com/fairlead-mesh/fairlead/pkg/control/status"
+	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
+)
+
+// shared is where the recordings lie, beside the repository.
+const shared = "../../../shared"
+
+// TestOracle compares all recorded cases. Without the recordings it is skipped;
+// with them it fails if it found none to compare.
+func TestOracle(t *testing.T) {
+	if _, err := os.Stat(shared); errors.Is(err, fs.ErrNotExist) {
+		t.Skip("no recordings beside the repository (../shared)")
+	}
+	entries, err := readIgnored("ignore.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	recordings, err := filepath.Glob(filepath.Join(shared, "oracle", "*", "wds.json"))
+	if err != nil || len(recordings) == 0 {
+		t.Fatalf("%s is there, but holds no recorded case (%v)", shared, err)
+	}
+	cases, fields, skipped := 0, 0, 0
+	for _, recording := range recordings {
+		c := compareCase(t, filepath.Dir(recording))
+		cases, fields = cases+1, fields+c.fields
+	difference:
+		for _, d := range c.differences {
+			for _, e := range entries {
+				if e.covers(d) {
+					e.used++
+					skipped++
+					continue difference
+				}
+			}
+			t.Error(d)
+		}
+	}
+	for _, e := range entries {
+		if e.used == 0 {
+			t.Errorf("ignore.yaml: the entry for case %q, resource %q, path %q matched nothing: remove it", e.Case, e.Resource, e.Path)
+		}
+	}
+	t.Logf("oracle: %d cases, %d fields compared, %d of them differ as ignore.yaml says", cases, fields, skipped)
+	fmt.Printf("oracle: %d cases, %d fields compared, %d of them differ as ignore.yaml says\n", cases, fields, skipped)
+	if cases == 0 || fields == 0 {
+		t.Fatal("nothing was compared")
+	}
+}
+
+func compareCase(t *testing.T, dir string) *comparison {
+	t.Helper()
+	in := input(t, dir)
+	out, err := translate.Translate(in, translate.Options{ClusterID: "Kubernetes"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var recorded struct{ Addresses, Authorizations map[string]any }
+	if err := json.Unmarshal(read(t, dir, "wds.json"), &recorded); err != nil {
+		t.Fatalf("%s: %v", dir, err)
+	}
+	c := &comparison{name: filepath.Base(dir)}
+	addresses := map[string]any{}
+	for _, a := range out.Addresses {
+		addresses[translate.AddressName(a)] = tree(t, a)
+	}
+	c.resources(recorded.Addresses, addresses)
+	policies := map[string]any{}
+	for _, p := range out.Policies {
+		policies["policy "+translate.PolicyName(p)] = tree(t, p)
+	}
+	recordedPolicies := map[string]any{}
+	for name, p := range recorded.Authorizations {
+		recordedPolicies["policy "+name] = p
+	}
+	c.resources(recordedPolicies, policies)
+	c.resources(recordedStatus(t, dir), ourStatus(out.Status))
+	return c
+}
+
+// input is the model that all cases start from, the case's objects over it.
+func input(t *testing.T, dir string) *source.Objects {
+	t.Helper()
+	mesh, err := json.Marshal(string(read(t, filepath.Dir(dir), "mesh.yaml")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	config := []source.File{
+		{Name: "base.yaml", Data: read(t, filepath.Dir(dir), "base.yaml")},
+		{Name: "apiserver.yaml", Data: read(t, "testdata", "apiserver.yaml")},
+		{Name: "mesh.yaml", Data: []byte("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: istio, namespace: istio-system}\ndata:\n  mesh: " + string(mesh) + "\n")},
+	}
+	var over []source.File
+	if data, err := os.ReadFile(filepath.Join(dir, "in.yaml")); err == nil {
+		over = append(over, source.File{Name: "in.yaml", Data: data})
+	} else if filepath.Base(dir) != "base" {
+		t.Fatal(err)
+	}
+	in := source.Parse(config, over)
+	for _, p := range in.Problems {
+		if p.Severity == source.Error && !p.NotServed {
+			t.Errorf("%s: %s", filepath.Base(dir), p)
+		}
+	}
+	return in
+}
+
+func read(t *testing.T, elem ...string) []byte {
+	t.Helper()
+	data, err := os.ReadFile(filepath.Join(elem...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return data
+}
+
+func tree(t *testing.T, m proto.Message) any {
+	t.Helper()
+	text, err := protojson.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v any
+	if err := json.Unmarshal(text, &v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+// compared are the conditions that belong to L4.
+var compared = map[string]bool{status.ZtunnelAccepted: true, status.WaypointBound: true}
+
+func recordedStatus(t *testing.T, dir string) map[string]any {
+	t.Helper()
+	out := map[string]any{}
+	for doc := range strings.SplitSeq("\n"+string(read(t, dir, "status.yaml")), "\n---\n") {
+		var object struct {
+			Kind     string
+			Metadata struct{ Name, Namespace string }
+			Status   struct{ Conditions []map[string]any }
+		}
+		if err := yaml.Unmarshal([]byte(doc), &object); err != nil {
+			t.Fatalf("%s: status.yaml: %v", dir, err)
+		}
+		for _, c := range object.Status.Conditions {
+			kind, _ := c["type"].(string)
+			if !compared[kind] {
+				continue
+			}
+			delete(c, "type")
+			delete(c, "observedGeneration")
+			out[strings.Join([]string{"condition", object.Kind, object.Metadata.Namespace, object.Metadata.Name, kind}, " ")] = c
+		}
+	}
+	return out
+}
+
+func ourStatus(all []status.Status) map[string]any {
+	out := map[string]any{}
+	for _, s := range all {
+		for _, c := range s.Conditions {
+			if compared[c.Type] {
+				out[strings.Join([]string{"condition", s.Object.Kind, s.Object.Namespace, s.Object.Name, c.Type}, " ")] =
+					map[string]any{"status": c.Status, "reason": c.Reason, "message": c.Message}
+			}
+		}
+	}
+	return out
+}
