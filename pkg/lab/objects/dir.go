@@ -1,0 +1,132 @@
+package objects
+
+import (
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Dir is a directory of YAML as last read. Not safe for concurrent use.
+type Dir struct {
+	root  string
+	check func(metav1.Object) error
+	files map[string]*file
+}
+
+// file is the last good state of one file, and the content last looked at.
+type file struct {
+	seen [sha256.Size]byte
+	good decoded
+}
+
+// NewDir makes a reader of root. check may refuse an object.
+func NewDir(root string, check func(metav1.Object) error) *Dir {
+	return &Dir{root: root, check: check, files: map[string]*file{}}
+}
+
+// Result is what a look at the directory gave.
+type Result struct {
+	Set *Set
+	// Problems are new since the last look: files that do not decode and stay at
+	// their last good state, objects that two files define.
+	Problems []error
+	// Warnings are new since the last look.
+	Warnings []string
+}
+
+// Load reads what changed since the last call.
+func (d *Dir) Load() (Result, error) {
+	var res Result
+	present := map[string]bool{}
+	err := filepath.WalkDir(d.root, func(path string, e fs.DirEntry, err error) error {
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			return nil // gone since it was listed
+		case err != nil:
+			return err
+		case e.IsDir():
+			if path != d.root && hidden(path) {
+				return fs.SkipDir
+			}
+			return nil
+		case !isYAML(path):
+			return nil
+		}
+		text, err := os.ReadFile(path)
+		if err != nil {
+			if !errors.Is(err, fs.ErrNotExist) { // for example a dangling link or an editor's lock
+				res.Problems = append(res.Problems, err)
+			}
+			return nil
+		}
+		present[path] = true
+		d.read(path, text, &res)
+		return nil
+	})
+	if err != nil {
+		return Result{}, fmt.Errorf("read %s: %w", d.root, err)
+	}
+	maps.DeleteFunc(d.files, func(path string, _ *file) bool { return !present[path] })
+	res.Set = d.merge(&res)
+	return res, nil
+}
+
+func (d *Dir) read(path string, text []byte, res *Result) {
+	sum := sha256.Sum256(text)
+	f := d.files[path]
+	if f == nil {
+		f = &file{}
+		d.files[path] = f
+	} else if f.seen == sum {
+		return
+	}
+	f.seen = sum
+	got, err := decode(path, text, d.check)
+	if err != nil {
+		if len(f.good.objects) > 0 {
+			err = fmt.Errorf("%w (the file's last good state stays)", err)
+		}
+		res.Problems = append(res.Problems, err)
+		return
+	}
+	f.good = got
+	res.Warnings = append(res.Warnings, got.warnings...)
+}
+
+// merge joins the files' last good states. Of two definitions the one of the
+// first file, in the order of names, counts.
+func (d *Dir) merge(res *Result) *Set {
+	set := newSet()
+	type id struct {
+		kind string
+		key  Key
+	}
+	from := map[id]string{}
+	for _, path := range slices.Sorted(maps.Keys(d.files)) {
+		for _, e := range d.files[path].good.objects {
+			where := fmt.Sprintf("%s:%d", path, e.line)
+			if first, twice := from[id{e.name, e.key}]; twice {
+				res.Warnings = append(res.Warnings, fmt.Sprintf("%s: %s %s is already defined in %s, which counts", where, e.name, e.key, first))
+				continue
+			}
+			from[id{e.name, e.key}] = where
+			e.kind.put(set, e.key, e.obj)
+		}
+	}
+	return set
+}
+
+func hidden(path string) bool { return strings.HasPrefix(filepath.Base(path), ".") }
+
+func isYAML(path string) bool {
+	ext := filepath.Ext(path)
+	return !hidden(path) && (ext == ".yaml" || ext == ".yml")
+}
