@@ -1,0 +1,269 @@
+package xds
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/genproto/googleapis/rpc/status"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+)
+
+// MaxMessage bounds one response, in bytes.
+const MaxMessage = 200 << 20
+
+const minBackoff, maxBackoff = 10 * time.Millisecond, 15 * time.Second
+
+// Applier takes what arrives. Apply is called by one goroutine at a time.
+type Applier interface {
+	Apply(delta mesh.Delta) error
+	// Synced says that all resources of a type have arrived: what was known
+	// from an earlier run and is not in names is gone.
+	Synced(typeURL string)
+}
+
+// Versions is what was known when the client starts: resource versions by type
+// and name. They are told to the server, which then sends only what differs.
+type Versions map[string]map[string]string
+
+// Options of a [Client].
+type Options struct {
+	// Conn carries the credentials. It must be non-nil.
+	Conn    grpc.ClientConnInterface
+	Applier Applier // must be non-nil
+	// NodeID is "ztunnel~<ip>~<pod>.<namespace>~<namespace>.svc.cluster.local".
+	NodeID   string
+	Metadata map[string]string
+	// Known is what the Applier holds already.
+	Known  Versions
+	Logger *slog.Logger // must be non-nil
+}
+
+// Client keeps a stream to the control plane.
+type Client struct {
+	o    Options
+	node *core.Node
+
+	// mu guards below.
+	mu     sync.Mutex
+	types  map[string]*subscription
+	state  State
+	synced map[string]bool
+}
+
+// subscription is one type's state over reconnects.
+type subscription struct {
+	versions map[string]string // what is held, by resource name
+}
+
+// State is what the admin page and readiness want to know.
+type State struct {
+	Connected bool
+	// Since is when it last connected, or lost the connection.
+	Since time.Time
+	// Err is why there is no connection, or nil.
+	Err error
+	// Rejected maps resource names to why they were refused.
+	Rejected map[string]string
+}
+
+// subscribed is in the order of subscription: policies before the workloads
+// that name them.
+var subscribed = []string{AuthorizationType, AddressType}
+
+// NewClient returns a client; Run it.
+func NewClient(o Options) (*Client, error) {
+	if o.Conn == nil || o.Applier == nil || o.Logger == nil {
+		return nil, errors.New("xds: Conn, Applier and Logger must be set")
+	}
+	metadata := map[string]any{}
+	for k, v := range o.Metadata {
+		metadata[k] = v
+	}
+	fields, err := structpb.NewStruct(metadata)
+	if err != nil {
+		return nil, fmt.Errorf("xds: node metadata: %w", err)
+	}
+	c := &Client{o: o, node: &core.Node{Id: o.NodeID, Metadata: fields}, types: map[string]*subscription{}, synced: map[string]bool{}}
+	c.state.Rejected = map[string]string{}
+	for _, t := range subscribed {
+		c.types[t] = &subscription{versions: maps.Clone(o.Known[t])}
+		if c.types[t].versions == nil {
+			c.types[t].versions = map[string]string{}
+		}
+	}
+	return c, nil
+}
+
+// State is the connection's state now.
+func (c *Client) State() State {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	s := c.state
+	s.Rejected = maps.Clone(s.Rejected)
+	return s
+}
+
+// Versions is what is held now, for keeping it with the state.
+func (c *Client) Versions() Versions {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	out := Versions{}
+	for t, s := range c.types {
+		out[t] = maps.Clone(s.versions)
+	}
+	return out
+}
+
+// Run connects, and connects again, until ctx ends.
+func (c *Client) Run(ctx context.Context) error {
+	backoff := minBackoff
+	for {
+		started := time.Now()
+		err := c.stream(ctx)
+		if ctx.Err() != nil {
+			return nil
+		}
+		c.setState(false, err)
+		if err == nil || time.Since(started) > maxBackoff {
+			backoff = minBackoff
+		}
+		wait := backoff/2 + rand.N(backoff) //nolint:gosec // spreads load, guards nothing
+		if err != nil {
+			c.o.Logger.Warn("control plane not connected; trying again", "in", wait.Round(time.Millisecond), "err", err)
+		}
+		backoff = min(backoff*2, maxBackoff)
+		timer := time.NewTimer(wait)
+		select {
+		case <-ctx.Done():
+			timer.Stop()
+			return nil
+		case <-timer.C:
+		}
+	}
+}
+
+func (c *Client) setState(connected bool, err error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.state.Connected != connected || c.state.Since.IsZero() {
+		c.state.Since = time.Now()
+	}
+	c.state.Connected, c.state.Err = connected, err
+}
+
+func (c *Client) stream(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	stream, err := discovery.NewAggregatedDiscoveryServiceClient(c.o.Conn).DeltaAggregatedResources(ctx, grpc.MaxCallRecvMsgSize(MaxMessage))
+	if err != nil {
+		return err
+	}
+	for i, t := range subscribed {
+		request := &discovery.DeltaDiscoveryRequest{TypeUrl: t, InitialResourceVersions: c.held(t)}
+		if i == 0 {
+			request.Node = c.node
+		}
+		if err := stream.Send(request); err != nil {
+			return err
+		}
+	}
+	for {
+		response, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		c.setState(true, nil)
+		if err := stream.Send(c.take(response)); err != nil {
+			return err
+		}
+	}
+}
+
+func (c *Client) held(typeURL string) map[string]string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return maps.Clone(c.types[typeURL].versions)
+}
+
+// take applies a response and makes its ACK or NACK.
+func (c *Client) take(response *discovery.DeltaDiscoveryResponse) *discovery.DeltaDiscoveryRequest {
+	t := response.GetTypeUrl()
+	answer := &discovery.DeltaDiscoveryRequest{TypeUrl: t, ResponseNonce: response.GetNonce()}
+	c.mu.Lock()
+	sub, known := c.types[t]
+	c.mu.Unlock()
+	if !known {
+		answer.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: "type was not asked for"}
+		return answer
+	}
+	delta, rejected := Decode(t, response.GetResources(), response.GetRemovedResources())
+	if err := c.o.Applier.Apply(delta); err != nil {
+		for _, r := range response.GetResources() {
+			rejected[r.GetName()] = err
+		}
+		rejected["*"] = err
+	}
+	c.note(sub, response, rejected)
+	if len(rejected) > 0 {
+		answer.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: reasons(rejected)}
+		c.o.Logger.Error("resources refused; what was known before stays", "type", t, "reasons", answer.ErrorDetail.Message)
+	}
+	c.mu.Lock()
+	first := !c.synced[t]
+	c.synced[t] = true
+	c.mu.Unlock()
+	if first {
+		c.o.Applier.Synced(t)
+	}
+	return answer
+}
+
+// note keeps the versions of what was taken. What was refused keeps none, so
+// that it is sent again on the next connection.
+func (c *Client) note(sub *subscription, response *discovery.DeltaDiscoveryResponse, rejected map[string]error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, r := range response.GetResources() {
+		name := r.GetName()
+		if err := rejected[name]; err != nil {
+			delete(sub.versions, name)
+			c.state.Rejected[name] = err.Error()
+			continue
+		}
+		sub.versions[name] = r.GetVersion()
+		delete(c.state.Rejected, name)
+	}
+	for _, name := range response.GetRemovedResources() {
+		delete(sub.versions, name)
+		delete(c.state.Rejected, name)
+	}
+}
+
+// maxReasons bounds the text of a NACK.
+const maxReasons = 20
+
+func reasons(rejected map[string]error) string {
+	var parts []string
+	for _, name := range slices.Sorted(maps.Keys(rejected)) {
+		if len(parts) == maxReasons {
+			parts = append(parts, fmt.Sprintf("and %d more", len(rejected)-maxReasons))
+			break
+		}
+		parts = append(parts, name+": "+rejected[name].Error())
+	}
+	return strings.Join(parts, "; ")
+}
