@@ -41,6 +41,7 @@ type entry struct {
 	derived bool
 	now     *parsed // of the text as it is
 	good    *parsed // of the last text without errors, or nil
+	leaving bool    // missing or empty, perhaps for the moment of a save or a rename
 }
 
 // taken is what is in force: the last good state, else as much as could be read.
@@ -77,6 +78,7 @@ func (l *ledger) entry(name string, derived bool) *entry {
 
 func (l *ledger) put(name string, derived bool, data []byte) {
 	e := l.entry(name, derived)
+	e.leaving = false
 	e.now = parseFile(name, data)
 	if !e.now.broken() {
 		e.good = e.now
@@ -92,16 +94,27 @@ func (l *ledger) unreadable(name string, derived bool, err error) {
 
 func (l *ledger) drop(name string, derived bool) { delete(l.entries, entryKey{name, derived}) }
 
+// leaving notes that a file is missing or empty. What it held stays, unless
+// another file has it now.
+func (l *ledger) leaving(name string, derived, leaving bool) {
+	if e := l.entries[entryKey{name, derived}]; e != nil {
+		e.leaving = leaving
+	}
+}
+
+// sorted puts derived files first, whose objects win, and leaving ones last.
 func (l *ledger) sorted() []*entry {
-	return slices.SortedFunc(maps.Values(l.entries), func(a, b *entry) int {
-		// Derived files come first: their objects win.
-		if a.derived != b.derived {
-			if a.derived {
-				return -1
-			}
-			return 1
+	rank := func(e *entry) int {
+		switch {
+		case e.leaving:
+			return 2
+		case e.derived:
+			return 0
 		}
-		return cmp.Compare(a.name, b.name)
+		return 1
+	}
+	return slices.SortedFunc(maps.Values(l.entries), func(a, b *entry) int {
+		return cmp.Or(cmp.Compare(rank(a), rank(b)), cmp.Compare(a.name, b.name))
 	})
 }
 
@@ -144,7 +157,7 @@ func (l *ledger) choose(o *Objects) map[Ref]object {
 			case !twice:
 				chosen[obj.ref], derived[obj.ref] = obj, e.derived
 				continue
-			case derived[obj.ref] && !e.derived:
+			case derived[obj.ref] && !e.derived, e.leaving:
 				continue
 			}
 			winner, loser := first, obj
@@ -164,6 +177,9 @@ func (l *ledger) chooseMesh(o *Objects) {
 	for _, e := range l.sorted() {
 		for i := range e.taken().mesh {
 			m := &e.taken().mesh[i]
+			if used != nil && e.leaving {
+				continue
+			}
 			if used != nil {
 				o.Problems = append(o.Problems, Problem{Position: m.pos, Severity: Error, Ref: m.ref,
 					Message: fmt.Sprintf("the same object is in %s, and that one is used: remove one of the two", used.pos)})

@@ -7,6 +7,7 @@ import (
 	"io"
 	"regexp"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 )
@@ -107,7 +108,7 @@ var errorLine = regexp.MustCompile(`^yaml: line (\d+): `)
 func shiftError(err error, before int) (line int, _ error) {
 	m := errorLine.FindStringSubmatch(err.Error())
 	if m == nil {
-		return before + 1, err
+		return before + 1, errors.New("not YAML: " + strings.TrimPrefix(err.Error(), "yaml: "))
 	}
 	n, _ := strconv.Atoi(m[1])
 	return before + n, errors.New("not YAML: " + err.Error()[len(m[0]):])

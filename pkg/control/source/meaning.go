@@ -11,6 +11,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // meaning checks what a schema cannot say.
@@ -27,6 +28,8 @@ func (c *checker) meaning(node *yaml.Node, value metav1.Object) {
 		m.workloadEntry("spec", &v.Spec)
 	case *corev1.Service:
 		m.service(v)
+	case *corev1.Pod:
+		m.pod(v)
 	case *discoveryv1.EndpointSlice:
 		m.endpointSlice(v)
 	}
@@ -106,8 +109,24 @@ func (m meaning) service(s *corev1.Service) {
 	for i, p := range s.Spec.Ports {
 		at := fmt.Sprintf("spec.ports[%d]", i)
 		m.port(at+".port", uint32(max(p.Port, 0)))
+		if p.TargetPort.Type == intstr.Int && p.TargetPort.IntVal != 0 {
+			m.port(at+".targetPort", uint32(max(p.TargetPort.IntVal, 0)))
+		}
 		if p.Name == "" && len(s.Spec.Ports) > 1 {
 			m.fail(at+".name", "a port needs a name where there are several")
+		}
+	}
+}
+
+func (m meaning) pod(p *corev1.Pod) {
+	for i, c := range p.Spec.Containers {
+		for j, port := range c.Ports {
+			m.port(fmt.Sprintf("spec.containers[%d].ports[%d].containerPort", i, j), uint32(max(port.ContainerPort, 0)))
+		}
+	}
+	for i, ip := range p.Status.PodIPs {
+		if _, err := netip.ParseAddr(ip.IP); err != nil {
+			m.fail(fmt.Sprintf("status.podIPs[%d].ip", i), "%q is not an IP address", ip.IP)
 		}
 	}
 }
@@ -122,6 +141,11 @@ func (m meaning) clusterIP(path, ip string) {
 }
 
 func (m meaning) endpointSlice(s *discoveryv1.EndpointSlice) {
+	for i, p := range s.Ports {
+		if p.Port != nil {
+			m.port(fmt.Sprintf("ports[%d].port", i), uint32(max(*p.Port, 0)))
+		}
+	}
 	for i, e := range s.Endpoints {
 		for j, a := range e.Addresses {
 			if _, err := netip.ParseAddr(a); err != nil && s.AddressType != discoveryv1.AddressTypeFQDN {

@@ -1,6 +1,7 @@
 package source
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"reflect"
@@ -42,6 +43,8 @@ func (p *parsed) meshConfigMap(c *checker, pos Position, node *yaml.Node, ref Re
 		if len(c.findings) == 0 {
 			p.warnUnservedMesh(pos, ref, inner)
 			c.fill(inner, "data[mesh]", m.mesh)
+			m.mesh.RootNamespace = cmp.Or(m.mesh.RootNamespace, RootNamespace)
+			m.mesh.TrustDomain = cmp.Or(m.mesh.TrustDomain, DefaultMesh().TrustDomain)
 		}
 	}
 	if inner := c.innerYAML(data, "fairlead"); inner != nil {

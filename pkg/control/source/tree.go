@@ -63,7 +63,11 @@ func (t *tree) scan(grace time.Duration) (scanResult, error) {
 		}
 	}
 	for key, state := range t.files {
-		if seen[key] || state.wait(grace, &result) {
+		if seen[key] {
+			continue
+		}
+		if state.wait(grace, &result) {
+			t.ledger.leaving(key.name, key.derived, true)
 			continue
 		}
 		delete(t.files, key)
@@ -108,11 +112,13 @@ func (t *tree) look(key entryKey, path string, info fs.FileInfo, grace time.Dura
 		return
 	}
 	if state != nil && len(data) == 0 && state.size > 0 && state.wait(grace, result) {
+		t.ledger.leaving(key.name, key.derived, true)
 		return
 	}
 	sum := sha256.Sum256(data)
 	next := &fileState{size: info.Size(), modTime: info.ModTime(), inode: inode(info), sum: sum}
 	t.files[key] = next
+	t.ledger.leaving(key.name, key.derived, false)
 	if state != nil && state.sum == sum && state.failure == "" {
 		return
 	}
