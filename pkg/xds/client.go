@@ -30,9 +30,6 @@ const minBackoff, maxBackoff = 10 * time.Millisecond, 15 * time.Second
 // Applier takes what arrives. Apply is called by one goroutine at a time.
 type Applier interface {
 	Apply(delta mesh.Delta) error
-	// Synced says that all resources of a type have arrived: what was known
-	// from an earlier run and is not in names is gone.
-	Synced(typeURL string)
 }
 
 // Versions is what was known when the client starts: resource versions by type
@@ -47,6 +44,9 @@ type Options struct {
 	// NodeID is "ztunnel~<ip>~<pod>.<namespace>~<namespace>.svc.cluster.local".
 	NodeID   string
 	Metadata map[string]string
+	// Synced, if set, is called once for each type, when its first response has
+	// been applied.
+	Synced func(typeURL string)
 	// Known is what the Applier holds already.
 	Known  Versions
 	Logger *slog.Logger // must be non-nil
@@ -226,8 +226,8 @@ func (c *Client) take(response *discovery.DeltaDiscoveryResponse) *discovery.Del
 	first := !c.synced[t]
 	c.synced[t] = true
 	c.mu.Unlock()
-	if first {
-		c.o.Applier.Synced(t)
+	if first && c.o.Synced != nil {
+		c.o.Synced(t)
 	}
 	return answer
 }

@@ -1,0 +1,122 @@
+package store
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/gob"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"os"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+)
+
+// magic begins the file; its last byte is the format's version. A file of another
+// version is not read: the control plane sends everything again.
+var magic = []byte("fairlead state\x00\x01")
+
+// saveEvery is how often a changing state is written.
+const saveEvery = time.Second
+
+// Saved is what the file holds.
+type Saved struct {
+	State mesh.Delta
+	// Versions are the resource versions by type and name; they are never newer
+	// than State, so a reconnect may send too much but never too little.
+	Versions map[string]map[string]string
+}
+
+// Load reads the state of an earlier run. No file is an empty state; a damaged
+// one is an error, after which the caller starts empty.
+func Load(path string) (Saved, error) {
+	b, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Saved{}, nil
+	}
+	if err != nil {
+		return Saved{}, fmt.Errorf("last state: %w", err)
+	}
+	head := len(magic) + sha256.Size
+	if len(b) < head || !bytes.Equal(b[:len(magic)], magic) {
+		return Saved{}, fmt.Errorf("last state: %s is of another version", path)
+	}
+	if sum := sha256.Sum256(b[head:]); !bytes.Equal(sum[:], b[len(magic):head]) {
+		return Saved{}, fmt.Errorf("last state: %s is damaged", path)
+	}
+	var saved Saved
+	if err := gob.NewDecoder(bytes.NewReader(b[head:])).Decode(&saved); err != nil {
+		return Saved{}, fmt.Errorf("last state: %s: %w", path, err)
+	}
+	return saved, nil
+}
+
+// save writes the state beside the old file and renames it.
+func save(path string, saved Saved) (err error) {
+	file, err := os.OpenFile(path+".new", os.O_CREATE|os.O_TRUNC|os.O_RDWR, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			err = errors.Join(err, os.Remove(path+".new"))
+		}
+	}()
+	defer file.Close()
+	head := len(magic) + sha256.Size
+	if _, err := file.Seek(int64(head), io.SeekStart); err != nil {
+		return err
+	}
+	sum := sha256.New()
+	buffered := bufio.NewWriterSize(io.MultiWriter(file, sum), 1<<20)
+	if err := gob.NewEncoder(buffered).Encode(saved); err != nil {
+		return err
+	}
+	if err := buffered.Flush(); err != nil {
+		return err
+	}
+	if _, err := file.WriteAt(append(append([]byte{}, magic...), sum.Sum(nil)...), 0); err != nil {
+		return err
+	}
+	if err := file.Sync(); err != nil {
+		return err
+	}
+	return os.Rename(path+".new", path)
+}
+
+// Keep writes the state to path whenever it changed, at most once a second, and
+// once more when ctx ends. versions is asked before the state is read.
+func (s *Store) Keep(ctx context.Context, path string, versions func() map[string]map[string]string, log *slog.Logger) error {
+	snapshot := s.Snapshot()
+	for unsaved := snapshot.Generation() > 0; ; unsaved = false {
+		if !unsaved {
+			select {
+			case <-snapshot.Changed():
+			case <-ctx.Done():
+				return nil
+			}
+		}
+		timer := time.NewTimer(saveEvery)
+		select {
+		case <-timer.C:
+		case <-ctx.Done():
+			timer.Stop()
+		}
+		held := versions()
+		snapshot = s.Snapshot()
+		saved := Saved{Versions: held, State: mesh.Delta{
+			Workloads: snapshot.Workloads(), Services: snapshot.Services(), Policies: snapshot.AllPolicies(),
+		}}
+		if err := save(path, saved); err != nil {
+			log.Warn("state not kept for a restart", "file", path, "err", err)
+		}
+		if ctx.Err() != nil {
+			return nil
+		}
+	}
+}
