@@ -178,8 +178,8 @@ func canonicalRevision(labels map[string]string) string {
 // own ports.
 func (w *world) servicesOfPod(p *corev1.Pod) map[string]*workloadapi.PortList {
 	var out map[string]*workloadapi.PortList
-	for _, s := range w.services {
-		if s.wire.Namespace != p.Namespace || !selects(s.selector, p.Labels) {
+	for _, s := range w.selectors[p.Namespace] {
+		if !selects(s.selector, p.Labels) {
 			continue
 		}
 		list := &workloadapi.PortList{}

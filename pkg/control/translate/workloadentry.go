@@ -58,8 +58,8 @@ func unhealthy(e *networkingv1.WorkloadEntry) bool {
 
 func (w *world) servicesOfEntry(e *networkingv1.WorkloadEntry, labels map[string]string) map[string]*workloadapi.PortList {
 	var out map[string]*workloadapi.PortList
-	for _, s := range w.services {
-		if s.wire.Namespace != e.Namespace || !selects(s.selector, labels) {
+	for _, s := range w.selectors[e.Namespace] {
+		if !selects(s.selector, labels) {
 			continue
 		}
 		list := &workloadapi.PortList{}

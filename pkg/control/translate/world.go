@@ -21,7 +21,8 @@ type world struct {
 	nodes      map[string]*corev1.Node
 	waypoints  map[string]*waypoint // by namespace/name
 	services   []*service
-	families   []corev1.IPFamily // of the cluster, the first is the default
+	selectors  map[string][]*service // those with a selector, by namespace
+	families   []corev1.IPFamily     // of the cluster, the first is the default
 	statuses   map[status.Object]*status.Status
 }
 
