@@ -3,7 +3,6 @@ package oracle
 import (
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -58,7 +57,6 @@ func TestOracle(t *testing.T) {
 		}
 	}
 	t.Logf("oracle: %d cases, %d fields compared, %d of them differ as ignore.yaml says", cases, fields, skipped)
-	fmt.Printf("oracle: %d cases, %d fields compared, %d of them differ as ignore.yaml says\n", cases, fields, skipped)
 	if cases == 0 || fields == 0 {
 		t.Fatal("nothing was compared")
 	}
