@@ -43,13 +43,13 @@ type piece struct {
 	line int // number of lines before the text
 }
 
-// splitText cuts before each line that starts with "---": YAML allows such a
-// line nowhere else.
+// splitText cuts before each line "---", alone or before a blank: YAML allows
+// such a line nowhere else.
 func splitText(data []byte) []piece {
 	var pieces []piece
 	start, startLine, line := 0, 0, 0
 	for pos := 0; pos < len(data); line++ {
-		if pos > start && bytes.HasPrefix(data[pos:], []byte("---")) {
+		if pos > start && separator(data[pos:]) {
 			pieces = append(pieces, piece{data[start:pos], startLine})
 			start, startLine = pos, line
 		}
@@ -60,6 +60,11 @@ func splitText(data []byte) []piece {
 		pos += next + 1
 	}
 	return append(pieces, piece{data[start:], startLine})
+}
+
+func separator(rest []byte) bool {
+	after, ok := bytes.CutPrefix(rest, []byte("---"))
+	return ok && (len(after) == 0 || bytes.IndexByte([]byte(" \t\r\n"), after[0]) >= 0)
 }
 
 func parsePiece(text []byte, line int) []document {

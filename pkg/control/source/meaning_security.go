@@ -14,7 +14,7 @@ import (
 
 func (m meaning) authorizationPolicy(p *securityv1.AuthorizationPolicy) {
 	spec := &p.Spec
-	m.target(spec.GetSelector(), spec.GetTargetRef(), spec.GetTargetRefs()) //nolint:staticcheck // targetRef is old, and still allowed
+	m.target(spec.GetSelector(), spec.GetTargetRef(), spec.GetTargetRefs())
 	switch spec.Action {
 	case securityapi.AuthorizationPolicy_CUSTOM:
 		if spec.GetProvider().GetName() == "" {

@@ -88,20 +88,24 @@ func (c *checker) innerYAML(data *yaml.Node, key string) *yaml.Node {
 	if value.Style&(yaml.LiteralStyle|yaml.FoldedStyle) != 0 {
 		before = value.Line
 	}
-	for _, doc := range parsePiece([]byte(value.Value), before) {
-		at := "data[" + key + "]"
-		if doc.err != nil {
-			c.findings = append(c.findings, finding{line: doc.line, field: at, message: doc.err.Error()})
-			return nil
-		}
-		inner, err := expand(doc.node)
-		if err != nil {
-			c.findings = append(c.findings, finding{line: lineOf(err, doc.line), field: at, message: err.Error()})
-			return nil
-		}
-		return inner
+	docs := parsePiece([]byte(value.Value), before)
+	if len(docs) == 0 {
+		return nil
 	}
-	return nil
+	at := "data[" + key + "]"
+	if err := docs[0].err; err != nil {
+		c.findings = append(c.findings, finding{line: docs[0].line, field: at, message: err.Error()})
+		return nil
+	}
+	inner, err := expand(docs[0].node)
+	if err != nil {
+		c.findings = append(c.findings, finding{line: lineOf(err, docs[0].line), field: at, message: err.Error()})
+		return nil
+	}
+	if len(docs) > 1 {
+		c.findings = append(c.findings, finding{line: docs[1].line, field: at, message: "one YAML document is wanted here, and there are several"})
+	}
+	return inner
 }
 
 // fill decodes a checked node over what target holds.

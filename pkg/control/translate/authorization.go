@@ -18,7 +18,7 @@ const annotationDryRun = "istio.io/dry-run"
 // what became of it.
 func (s *policySet) authorization(p *securityv1.AuthorizationPolicy) {
 	object := policyObject("AuthorizationPolicy", p.Namespace, p.Name)
-	if len(p.Spec.TargetRefs) > 0 || p.Spec.TargetRef != nil { //nolint:staticcheck // targetRef is old, and still allowed
+	if len(p.Spec.TargetRefs) > 0 || p.Spec.TargetRef != nil {
 		s.w.condition(object, status.Condition{Type: status.WaypointAccepted, Status: "False", Reason: "NotServed",
 			Message: "policies with targetRefs are enforced by waypoints, and this control plane configures none"})
 		return

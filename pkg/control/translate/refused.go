@@ -53,7 +53,7 @@ func (w *world) reportProblems() {
 			all[object] = f
 		}
 		f.failed = f.failed || p.Severity == source.Error
-		f.served = f.served && !(p.NotServed && p.Field == "")
+		f.served = f.served && (!p.NotServed || p.Field != "")
 		message := p.Position.String() + ": "
 		if p.Field != "" {
 			message += p.Field + ": "
