@@ -1,0 +1,194 @@
+package ca
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"errors"
+	"log/slog"
+	"slices"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/status"
+	api "istio.io/api/security/v1alpha1"
+
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/token"
+)
+
+const (
+	// maxCSR bounds a request, in bytes of PEM.
+	maxCSR = 16 << 10
+	// burst and perSecond bound what one caller gets signed.
+	burst, perSecond = 1000, 50
+	// maxCallers bounds the memory of who asked.
+	maxCallers = 10_000
+)
+
+// Pods is what the CA must know of the cluster.
+type Pods interface {
+	// Exists reports whether the caller's pod exists, with that uid and account.
+	Exists(caller token.Caller) bool
+	// OnNode reports whether a pod of that account, not failed, is on the node.
+	OnNode(node, namespace, serviceAccount string) bool
+}
+
+// Options of a [Service].
+type Options struct {
+	Authority   *Authority     // must be non-nil
+	Reviewer    token.Reviewer // must be non-nil
+	Pods        Pods           // must be non-nil
+	TrustDomain func() string  // must be non-nil
+	// NodeAccounts may ask on behalf of pods of their node.
+	NodeAccounts []string
+	Registry     *prometheus.Registry // must be non-nil
+	Logger       *slog.Logger         // must be non-nil
+}
+
+// Service is istio.v1.auth.IstioCertificateService.
+type Service struct {
+	api.UnimplementedIstioCertificateServiceServer
+
+	o       Options
+	issued  prometheus.Counter
+	refused *prometheus.CounterVec
+
+	// mu guards below.
+	mu      sync.Mutex
+	buckets map[string]*bucket
+}
+
+type bucket struct {
+	tokens float64
+	at     time.Time
+}
+
+// NewService registers its metrics.
+func NewService(o Options) (*Service, error) {
+	if o.Authority == nil || o.Reviewer == nil || o.Pods == nil || o.TrustDomain == nil || o.Registry == nil || o.Logger == nil {
+		return nil, errors.New("ca: Authority, Reviewer, Pods, TrustDomain, Registry and Logger must be set")
+	}
+	s := &Service{
+		o:       o,
+		issued:  prometheus.NewCounter(prometheus.CounterOpts{Name: "fairlead_ca_certificates_issued_total", Help: "Certificates signed."}),
+		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fairlead_ca_requests_refused_total", Help: "Requests refused, by code."}, []string{"code"}),
+		buckets: map[string]*bucket{},
+	}
+	for _, c := range []prometheus.Collector{s.issued, s.refused} {
+		if err := o.Registry.Register(c); err != nil {
+			return nil, err
+		}
+	}
+	return s, nil
+}
+
+// Register serves on g.
+func (s *Service) Register(g *grpc.Server) { api.RegisterIstioCertificateServiceServer(g, s) }
+
+// CreateCertificate implements the service.
+func (s *Service) CreateCertificate(ctx context.Context, r *api.IstioCertificateRequest) (*api.IstioCertificateResponse, error) {
+	response, id, caller, err := s.create(ctx, r)
+	if err != nil {
+		s.refused.WithLabelValues(status.Code(err).String()).Inc()
+		s.o.Logger.Warn("certificate refused", "caller", caller.Account(), "node", caller.Node, "identity", id.String(), "err", err)
+		return nil, err
+	}
+	s.issued.Inc()
+	return response, nil
+}
+
+func (s *Service) create(ctx context.Context, r *api.IstioCertificateRequest) (response *api.IstioCertificateResponse, id mesh.Identity, caller token.Caller, err error) {
+	md, _ := metadata.FromIncomingContext(ctx)
+	bearer, err := token.Bearer(md.Get("authorization"))
+	if err == nil {
+		caller, err = s.o.Reviewer.Review(ctx, bearer)
+	}
+	if err != nil {
+		return nil, id, caller, status.Error(codes.Unauthenticated, err.Error())
+	}
+	if !s.admit(caller) {
+		return nil, id, caller, status.Errorf(codes.ResourceExhausted, "more than %d requests a second", perSecond)
+	}
+	if id, err = s.identity(caller, r); err != nil {
+		return nil, id, caller, err
+	}
+	request, err := parseRequest(r.GetCsr())
+	if err != nil {
+		return nil, id, caller, status.Error(codes.InvalidArgument, err.Error())
+	}
+	chain, leaf, err := s.o.Authority.Sign(request, id, time.Duration(r.GetValidityDuration())*time.Second)
+	if err != nil {
+		return nil, id, caller, status.Error(codes.InvalidArgument, err.Error())
+	}
+	s.o.Logger.Info("certificate issued", "identity", id.String(), "caller", caller.Account(), "node", caller.Node,
+		"serial", leaf.SerialNumber.Text(16), "until", leaf.NotAfter.UTC().Format(time.RFC3339))
+	return &api.IstioCertificateResponse{CertChain: chain}, id, caller, nil
+}
+
+// identity is what the caller may have: what it asks for on behalf of a pod of
+// its node, or its own.
+func (s *Service) identity(caller token.Caller, r *api.IstioCertificateRequest) (mesh.Identity, error) {
+	own := mesh.Identity{TrustDomain: s.o.TrustDomain(), Namespace: caller.Namespace, ServiceAccount: caller.ServiceAccount}
+	asked := r.GetMetadata().GetFields()["ImpersonatedIdentity"].GetStringValue()
+	if asked == "" {
+		return own, nil
+	}
+	id, err := mesh.ParseIdentity(asked)
+	if err != nil {
+		return id, status.Error(codes.InvalidArgument, err.Error())
+	}
+	refuse := func(why string) (mesh.Identity, error) { return id, status.Error(codes.Unauthenticated, why) }
+	switch {
+	case !slices.Contains(s.o.NodeAccounts, caller.Account()):
+		return refuse("service account " + caller.Account() + " may not ask on behalf of others")
+	case id.TrustDomain != own.TrustDomain:
+		return refuse("trust domain " + id.TrustDomain + " is not this mesh's, " + own.TrustDomain)
+	case !s.o.Pods.Exists(caller):
+		return refuse("the caller's pod " + caller.Namespace + "/" + caller.Pod + " does not exist any more")
+	case !s.o.Pods.OnNode(caller.Node, id.Namespace, id.ServiceAccount):
+		return refuse("no pod of " + id.Namespace + "/" + id.ServiceAccount + " is on node " + caller.Node)
+	}
+	return id, nil
+}
+
+func parseRequest(csr string) (*x509.CertificateRequest, error) {
+	if len(csr) > maxCSR {
+		return nil, errors.New("certificate request too large")
+	}
+	block, _ := pem.Decode([]byte(csr))
+	if block == nil {
+		return nil, errors.New("certificate request is not PEM")
+	}
+	request, err := x509.ParseCertificateRequest(block.Bytes)
+	if err != nil {
+		return nil, err
+	}
+	return request, request.CheckSignature()
+}
+
+// admit takes from the caller's token bucket.
+func (s *Service) admit(caller token.Caller) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	key, now := caller.Account()+"@"+caller.Node, time.Now()
+	b := s.buckets[key]
+	if b == nil {
+		if len(s.buckets) >= maxCallers {
+			clear(s.buckets)
+		}
+		b = &bucket{tokens: burst, at: now}
+		s.buckets[key] = b
+	}
+	b.tokens = min(burst, b.tokens+now.Sub(b.at).Seconds()*perSecond)
+	b.at = now
+	if b.tokens < 1 {
+		return false
+	}
+	b.tokens--
+	return true
+}

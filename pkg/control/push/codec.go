@@ -1,0 +1,38 @@
+package push
+
+import (
+	"google.golang.org/grpc/encoding"
+	_ "google.golang.org/grpc/encoding/proto" // registers the codec that is wrapped
+	"google.golang.org/grpc/mem"
+)
+
+// response is a DeltaDiscoveryResponse whose resources were marshalled before
+// and are shared by all clients.
+type response struct {
+	typeURL, nonce string
+	diff           difference
+}
+
+// codec writes responses from their parts and leaves everything else to proto.
+type codec struct{ encoding.CodecV2 }
+
+// Codec is the codec that the gRPC server must be made with
+// (grpc.ForceServerCodecV2).
+func Codec() encoding.CodecV2 { return codec{encoding.GetCodecV2("proto")} }
+
+func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	r, ok := v.(*response)
+	if !ok {
+		return c.CodecV2.Marshal(v)
+	}
+	parts := make(mem.BufferSlice, 0, len(r.diff.resources)+1)
+	for _, resource := range r.diff.resources {
+		parts = append(parts, mem.SliceBuffer(resource.field))
+	}
+	rest := appendString(nil, 4, r.typeURL)
+	rest = appendString(rest, 5, r.nonce)
+	for _, name := range r.diff.removed {
+		rest = appendString(rest, 6, name)
+	}
+	return append(parts, mem.SliceBuffer(rest)), nil
+}
