@@ -43,7 +43,8 @@ func (r *Readiness) Pending() []string {
 	return slices.Clone(r.pending)
 }
 
-func (r *Readiness) serve(w http.ResponseWriter, _ *http.Request) {
+// ServeHTTP answers 200 "ready", or 500 with what is pending.
+func (r *Readiness) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	if pending := r.Pending(); len(pending) > 0 {
 		http.Error(w, "not ready, pending: "+strings.Join(pending, ", "), http.StatusInternalServerError)
 		return

@@ -138,7 +138,7 @@ func metrics(registry *prometheus.Registry) http.Handler {
 
 func readiness(r *Readiness) http.Handler {
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /healthz/ready", r.serve)
+	mux.Handle("GET /healthz/ready", r)
 	return mux
 }
 

@@ -1,0 +1,76 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"strings"
+
+	"github.com/spf13/pflag"
+)
+
+// config is the command line.
+type config struct {
+	configDir, derivedDir, statusDir, stateDir string
+	listen, adminAddress                       string
+	clusterID, network                         string
+	tokenKeys                                  string
+	nodeAccounts, dnsNames                     []string
+	rootCertOut                                string
+	caCert, caKey, certChain, rootCerts        string
+	logLevel                                   string
+
+	level slog.Level
+}
+
+func (c *config) bind(f *pflag.FlagSet) {
+	f.StringVar(&c.configDir, "config-dir", "", "the directory of YAML to serve (required)")
+	f.StringVar(&c.derivedDir, "derived-dir", "", "a directory of objects made by a program, such as pods with their status")
+	f.StringVar(&c.statusDir, "status-dir", "", "where the objects' status is written; empty writes none")
+	f.StringVar(&c.stateDir, "state-dir", "", "where the CA's root and key are kept, the key with mode 0600 (required)")
+	f.StringVar(&c.listen, "listen", "[::]:15012", "the address of xDS and the CA, with TLS")
+	f.StringVar(&c.adminAddress, "admin-address", "localhost:15014", "metrics, readiness and /debug/syncz; keep it on loopback")
+	f.StringVar(&c.clusterID, "cluster-id", "Kubernetes", "the cluster's name, the first part of workloads' uids")
+	f.StringVar(&c.network, "network", "", "the network of pods and services")
+	f.StringVar(&c.tokenKeys, "token-keys", "", "public keys in PEM that verify the callers' tokens (required)")
+	f.StringSliceVar(&c.nodeAccounts, "node-accounts", []string{"istio-system/ztunnel"}, "service accounts of node agents, as namespace/name")
+	f.StringSliceVar(&c.dnsNames, "dns-names", []string{"istiod.istio-system.svc", "istiod.istio-system.svc.cluster.local", "localhost"}, "names in the server's certificate")
+	f.StringVar(&c.rootCertOut, "root-cert-out", "", "write the mesh's root certificates there")
+	f.StringVar(&c.caCert, "ca-cert", "", "a plugged-in CA's certificate; with --ca-key and --root-certs")
+	f.StringVar(&c.caKey, "ca-key", "", "its key")
+	f.StringVar(&c.certChain, "cert-chain", "", "its chain, if it is not a root")
+	f.StringVar(&c.rootCerts, "root-certs", "", "the roots to trust; several while one is replaced")
+	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
+}
+
+// complete checks the command line as a whole.
+func (c *config) complete() error {
+	var errs []error
+	for _, required := range []struct{ flag, value string }{
+		{"--config-dir", c.configDir}, {"--state-dir", c.stateDir}, {"--token-keys", c.tokenKeys},
+	} {
+		if required.value == "" {
+			errs = append(errs, fmt.Errorf("%s is required", required.flag))
+		}
+	}
+	if c.configDir != "" {
+		if info, err := os.Stat(c.configDir); err != nil {
+			errs = append(errs, fmt.Errorf("--config-dir: %w", err))
+		} else if !info.IsDir() {
+			errs = append(errs, fmt.Errorf("--config-dir: %s is not a directory", c.configDir))
+		}
+	}
+	if plugged := c.caCert != "" || c.caKey != "" || c.rootCerts != "" || c.certChain != ""; plugged && (c.caCert == "" || c.caKey == "" || c.rootCerts == "") {
+		errs = append(errs, errors.New("a plugged-in CA needs --ca-cert, --ca-key and --root-certs"))
+	}
+	for _, a := range c.nodeAccounts {
+		if strings.Count(a, "/") != 1 {
+			errs = append(errs, fmt.Errorf("--node-accounts: %q: want namespace/name", a))
+		}
+	}
+	if err := c.level.UnmarshalText([]byte(c.logLevel)); err != nil {
+		errs = append(errs, fmt.Errorf("--log-level: %q: want debug, info, warn or error", c.logLevel))
+	}
+	return errors.Join(errs...)
+}

@@ -1,0 +1,69 @@
+// The control plane: objects in, workloads, policies and certificates out.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
+)
+
+// usageError is an error of the command line: exit code 2.
+type usageError struct{ error }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := command().ExecuteContext(ctx)
+	if err == nil {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "control-plane:", err)
+	if usage := (usageError{}); errors.As(err, &usage) {
+		os.Exit(2)
+	}
+	os.Exit(1)
+}
+
+func command() *cobra.Command {
+	var c config
+	cmd := &cobra.Command{
+		Use:   "control-plane --config-dir DIR --state-dir DIR --token-keys FILE",
+		Short: "Serve workloads, policies and certificates to node agents",
+		Long: `The control plane reads a directory of ordinary Kubernetes and Istio YAML, follows
+its changes, and serves what follows from it to the node agents: workloads and
+policies by delta xDS, certificates by Istio's certificate service, on one port.`,
+		Example: `  # Serve ./cluster; agents prove themselves with tokens signed by tokens.pem's key.
+  control-plane --config-dir ./cluster --state-dir /var/lib/fairlead --token-keys tokens.pem
+
+  # With a plugged-in CA, as Istio's cacerts.
+  control-plane --config-dir ./cluster --state-dir /var/lib/fairlead --token-keys tokens.pem \
+    --ca-cert ca-cert.pem --ca-key ca-key.pem --cert-chain cert-chain.pem --root-certs root-cert.pem
+
+  # Who is connected and in sync?
+  curl localhost:15014/debug/syncz`,
+		Version:       telemetry.Version,
+		Args:          cobra.NoArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := c.complete(); err != nil {
+				return usageError{err}
+			}
+			level := &slog.LevelVar{}
+			level.Set(c.level)
+			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+			return serve(cmd.Context(), c, level, log)
+		},
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	c.bind(cmd.Flags())
+	return cmd
+}

@@ -1,0 +1,49 @@
+package main
+
+import (
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/fairlead-mesh/fairlead/pkg/ca"
+	"github.com/fairlead-mesh/fairlead/pkg/control/source"
+	"github.com/fairlead-mesh/fairlead/pkg/token"
+)
+
+// podIndex answers the CA from the objects of the moment.
+type podIndex struct{ directory *source.Directory }
+
+var _ ca.Pods = (*podIndex)(nil)
+
+// Exists implements [ca.Pods]. In a directory's cluster a node agent is a process
+// of its node, not a pod: then its node must exist. Where there is a pod of its
+// name, it must be the very one that the token is bound to.
+func (p *podIndex) Exists(caller token.Caller) bool {
+	objects := p.directory.Objects()
+	for _, pod := range objects.Pods {
+		if pod.Namespace == caller.Namespace && pod.Name == caller.Pod {
+			return string(pod.UID) == caller.PodUID && pod.Spec.NodeName == caller.Node && accountOf(pod) == caller.ServiceAccount
+		}
+	}
+	for _, node := range objects.Nodes {
+		if node.Name == caller.Node {
+			return true
+		}
+	}
+	return false
+}
+
+// OnNode implements [ca.Pods].
+func (p *podIndex) OnNode(node, namespace, serviceAccount string) bool {
+	for _, pod := range p.directory.Objects().Pods {
+		if pod.Spec.NodeName == node && pod.Namespace == namespace && accountOf(pod) == serviceAccount && pod.Status.Phase != corev1.PodFailed {
+			return true
+		}
+	}
+	return false
+}
+
+func accountOf(pod *corev1.Pod) string {
+	if pod.Spec.ServiceAccountName == "" {
+		return "default"
+	}
+	return pod.Spec.ServiceAccountName
+}

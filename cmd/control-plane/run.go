@@ -1,0 +1,168 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"runtime"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+	"github.com/prometheus/client_golang/prometheus/promhttp"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+	grpcstatus "google.golang.org/grpc/status"
+
+	"github.com/fairlead-mesh/fairlead/pkg/admin"
+	"github.com/fairlead-mesh/fairlead/pkg/ca"
+	"github.com/fairlead-mesh/fairlead/pkg/control/push"
+	"github.com/fairlead-mesh/fairlead/pkg/control/source"
+	"github.com/fairlead-mesh/fairlead/pkg/run"
+	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
+	"github.com/fairlead-mesh/fairlead/pkg/token"
+)
+
+// stopTimeout bounds how long one part may take to stop.
+const stopTimeout = 10 * time.Second
+
+// maxRequest bounds one request: a reconnecting agent names all that it holds.
+const maxRequest = 64 << 20
+
+// serve makes the parts in order and runs them until ctx ends.
+func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger) error {
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := telemetry.RegisterBuild(registry, "control-plane"); err != nil {
+		return err
+	}
+	keys, err := token.ReadKeys(c.tokenKeys)
+	if err != nil {
+		return usageError{err}
+	}
+	// The objects come first: the trust domain of a new root is theirs.
+	directory, err := source.NewDirectory(source.Options{ConfigDir: c.configDir, DerivedDir: c.derivedDir, Logger: log})
+	if err != nil {
+		return usageError{err}
+	}
+	authority, err := openAuthority(c, directory.Objects().Mesh.GetTrustDomain())
+	if err != nil {
+		return usageError{err}
+	}
+	if err := writeRoots(c.rootCertOut, authority.RootsPEM()); err != nil {
+		return err
+	}
+	changes := push.NewLog()
+	publisher, err := newPublisher(c, directory, changes, registry, log)
+	if err != nil {
+		return err
+	}
+	xds, err := push.NewServer(push.Options{Log: changes, Reviewer: keys, NodeAccounts: c.nodeAccounts, Registry: registry, Logger: log})
+	if err != nil {
+		return err
+	}
+	certificates, err := ca.NewService(ca.Options{
+		Authority: authority, Reviewer: keys, Pods: &podIndex{directory}, NodeAccounts: c.nodeAccounts, Registry: registry, Logger: log,
+		TrustDomain: func() string { return directory.Objects().Mesh.GetTrustDomain() },
+	})
+	if err != nil {
+		return err
+	}
+	listener, err := net.Listen("tcp", c.listen)
+	if err != nil {
+		return fmt.Errorf("--listen: %w", err)
+	}
+	serving, err := newServingCertificate(authority, c.dnsNames)
+	if err != nil {
+		return err
+	}
+	server := grpc.NewServer(
+		grpc.Creds(credentials.NewTLS(serving.config())),
+		grpc.ForceServerCodecV2(push.Codec()),
+		grpc.MaxRecvMsgSize(maxRequest),
+		grpc.MaxConcurrentStreams(64),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
+		grpc.ChainStreamInterceptor(newThrottle(15+5*runtime.NumCPU()).stream),
+	)
+	xds.Register(server)
+	certificates.Register(server)
+
+	ready := &admin.Readiness{}
+	first := ready.Wait("objects of " + c.configDir)
+	pages, err := admin.Listen(admin.Options{
+		AdminAddress: c.adminAddress, Level: level, Logger: log,
+		Pages: map[string]http.HandlerFunc{
+			"/metrics":       promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP,
+			"/healthz/ready": ready.ServeHTTP,
+			"/debug/syncz":   page(func() any { return xds.Clients() }),
+			"/debug/config":  page(func() any { return publisher.problems() }),
+		},
+	})
+	if err != nil {
+		return err
+	}
+
+	group := run.NewGroup(log, stopTimeout)
+	// The window first, so that everything after can be watched.
+	group.Add("admin", pages.Run)
+	// The directory is followed before it is served, and until after.
+	group.Add("objects", directory.Run)
+	// The first state is published before an agent can ask: an empty answer
+	// would take away what it holds.
+	group.Add("translation", func(ctx context.Context) error { return publisher.run(ctx, first) })
+	group.Add("xds and ca", func(ctx context.Context) error {
+		if !publisher.wait(ctx) {
+			return nil
+		}
+		log.Info("serving", "address", listener.Addr().String(), "directory", c.configDir)
+		stopped := context.AfterFunc(ctx, server.Stop)
+		defer stopped()
+		return server.Serve(listener)
+	})
+	return group.Run(ctx)
+}
+
+func openAuthority(c config, trustDomain string) (*ca.Authority, error) {
+	if c.caCert != "" {
+		return ca.Load(ca.Files{Cert: c.caCert, Key: c.caKey, Chain: c.certChain, Roots: c.rootCerts})
+	}
+	return ca.Create(c.stateDir, trustDomain)
+}
+
+func writeRoots(path string, roots []byte) error {
+	if path == "" {
+		return nil
+	}
+	if err := os.WriteFile(path+".new", roots, 0o644); err != nil {
+		return fmt.Errorf("--root-cert-out: %w", err)
+	}
+	return os.Rename(path+".new", path)
+}
+
+// throttle admits so many new streams a second: a restart of the control plane
+// brings every agent at once, and those refused come back after a moment.
+type throttle struct{ tokens chan struct{} }
+
+func newThrottle(perSecond int) *throttle {
+	t := &throttle{make(chan struct{}, perSecond)}
+	for range perSecond {
+		t.tokens <- struct{}{}
+	}
+	return t
+}
+
+func (t *throttle) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
+	select {
+	case <-t.tokens:
+		time.AfterFunc(time.Second, func() { t.tokens <- struct{}{} })
+		return handler(srv, stream)
+	default:
+		return grpcstatus.Error(codes.ResourceExhausted, "many agents are connecting; try again")
+	}
+}
