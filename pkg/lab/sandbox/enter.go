@@ -19,8 +19,10 @@ func Enter() (*Program, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := s.surround(); err != nil {
-		return nil, err
+	if !s.Bare {
+		if err := s.surround(); err != nil {
+			return nil, err
+		}
 	}
 	if s.Dir != "" {
 		if err := os.Chdir(s.Dir); err != nil {

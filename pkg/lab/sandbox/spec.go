@@ -25,6 +25,9 @@ type Spec struct {
 	NetNS string `json:"netns"`
 	// Cgroup is the directory of the cgroup2 to be born in, or empty.
 	Cgroup string `json:"cgroup,omitempty"`
+	// Bare leaves the machine's mounts and host name as they are: for the mesh's own
+	// processes.
+	Bare bool `json:"bare,omitempty"`
 	// Hostname of the process, or empty for the machine's.
 	Hostname string `json:"hostname,omitempty"`
 	// Files are put over files of the machine: target to source.
@@ -77,9 +80,9 @@ func Start(spec Spec, stdio Stdio, background bool) (*exec.Cmd, error) {
 		cmd.Stdin = stdio.In
 	}
 	cmd.Stdout, cmd.Stderr = stdio.Out, stdio.Err
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS, Setsid: background}
-	if spec.Hostname != "" {
-		cmd.SysProcAttr.Cloneflags |= syscall.CLONE_NEWUTS
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setsid: background}
+	if !spec.Bare {
+		cmd.SysProcAttr.Cloneflags = syscall.CLONE_NEWNS | syscall.CLONE_NEWUTS
 	}
 	if spec.Cgroup != "" {
 		f, err := os.Open(spec.Cgroup)
