@@ -1,0 +1,286 @@
+package hbone
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"runtime"
+	"strconv"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/h2"
+)
+
+// handshakeTimeout bounds a TLS handshake from accept to end.
+const handshakeTimeout = 10 * time.Second
+
+// ServerOptions are those of a [Server].
+type ServerOptions struct {
+	// TLS is asked for each listener's connections. It must be non-nil.
+	TLS *tls.Config
+	// Handle is called in a goroutine of its own for each CONNECT. It must call
+	// Accept or Reject. It must be non-nil.
+	Handle func(*Request)
+	// MaxConnections bounds the connections of the listener, those in their
+	// handshake included; zero is 2,000.
+	MaxConnections int
+	// Failed is told of handshakes that failed; or nil.
+	Failed func(peer netip.AddrPort, err error)
+	HTTP2  h2.Config
+	Logger *slog.Logger // must be non-nil
+}
+
+// handshakes bounds the handshakes in flight in the whole process: they are what
+// a stranger can make us compute.
+var handshakes = make(chan struct{}, 4*runtime.GOMAXPROCS(0))
+
+// Server takes the tunnels of one listener.
+type Server struct {
+	o ServerOptions
+
+	// mu guards below.
+	mu       sync.Mutex
+	conns    map[net.Conn]*h2.Conn // nil while in the handshake
+	draining bool
+	work     sync.WaitGroup
+}
+
+// NewServer returns a server; Serve it.
+func NewServer(o ServerOptions) (*Server, error) {
+	if o.TLS == nil || o.Handle == nil || o.Logger == nil {
+		return nil, errors.New("hbone: TLS, Handle and Logger must be set")
+	}
+	if o.MaxConnections == 0 {
+		o.MaxConnections = 2_000
+	}
+	if o.HTTP2.MaxStreams == 0 {
+		o.HTTP2.MaxStreams = 1_000
+	}
+	return &Server{o: o, conns: map[net.Conn]*h2.Conn{}}, nil
+}
+
+// Serve accepts until the listener is closed.
+func (s *Server) Serve(l net.Listener) error {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			var ne net.Error
+			if errors.As(err, &ne) && ne.Timeout() {
+				continue
+			}
+			return fmt.Errorf("accept tunnels: %w", err)
+		}
+		if !s.admit(conn) {
+			_ = conn.(*net.TCPConn).SetLinger(0)
+			conn.Close()
+			continue
+		}
+		s.work.Go(func() { s.serve(conn.(*net.TCPConn)) })
+	}
+}
+
+func (s *Server) admit(conn net.Conn) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.draining || len(s.conns) >= s.o.MaxConnections {
+		return false
+	}
+	s.conns[conn] = nil
+	return true
+}
+
+func (s *Server) serve(conn *net.TCPConn) {
+	defer func() {
+		s.mu.Lock()
+		delete(s.conns, conn)
+		s.mu.Unlock()
+		conn.Close()
+	}()
+	local, peer := addrPort(conn.LocalAddr()), addrPort(conn.RemoteAddr())
+	tlsConn, err := s.handshake(conn)
+	if err != nil {
+		if s.o.Failed != nil {
+			s.o.Failed(peer, err)
+		}
+		return
+	}
+	state := tlsConn.ConnectionState()
+	err = h2.Server(tlsConn, s.o.HTTP2, func(stream *h2.Stream) {
+		s.request(stream, &Request{stream: stream, TLS: &state, Local: local, Peer: peer})
+	}, func(c *h2.Conn) {
+		s.mu.Lock()
+		s.conns[conn] = c
+		draining := s.draining
+		s.mu.Unlock()
+		if draining {
+			c.GoAway()
+		}
+	})
+	s.o.Logger.Debug("tunnel ended", "peer", peer.String(), "reason", err)
+}
+
+func (s *Server) handshake(conn *net.TCPConn) (*tls.Conn, error) {
+	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+	defer cancel()
+	t := tls.Server(conn, s.o.TLS)
+	// The client's first bytes are waited for outside the limit: a silent peer
+	// holds a connection, not a place.
+	_ = conn.SetReadDeadline(time.Now().Add(handshakeTimeout))
+	if err := waitReadable(conn); err != nil {
+		return nil, err
+	}
+	select {
+	case handshakes <- struct{}{}:
+		defer func() { <-handshakes }()
+	case <-ctx.Done():
+		return nil, errors.New("too many handshakes at once")
+	}
+	if err := t.HandshakeContext(ctx); err != nil {
+		return nil, err
+	}
+	_ = conn.SetReadDeadline(time.Time{})
+	if p := t.ConnectionState().NegotiatedProtocol; p != "h2" {
+		return nil, fmt.Errorf("peer did not agree on h2 (%q)", p)
+	}
+	return t, nil
+}
+
+// waitReadable returns when conn has something to read.
+func waitReadable(conn *net.TCPConn) error {
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	waited := false
+	return raw.Read(func(uintptr) bool {
+		ready := waited
+		waited = true
+		return ready
+	})
+}
+
+func (s *Server) request(stream *h2.Stream, r *Request) {
+	for _, f := range stream.Fields() {
+		switch f.Name {
+		case ":method":
+			r.Method = f.Value
+		case ":authority":
+			r.authority = f.Value
+		case "baggage":
+			r.Baggage = append(r.Baggage, f.Value)
+		case "forwarded":
+			r.Forwarded = f.Value
+		case "traceparent":
+			r.TraceParent = f.Value
+		}
+	}
+	var err error
+	if r.Method != "CONNECT" {
+		r.Reject(400)
+		return
+	}
+	if r.Authority, err = ParseAuthority(r.authority); err != nil {
+		r.Reject(400)
+		return
+	}
+	s.o.Handle(r)
+}
+
+// Drain takes no new connections and streams; it returns when the tunnels have
+// ended, or closes them when ctx ends.
+func (s *Server) Drain(ctx context.Context) {
+	s.mu.Lock()
+	s.draining = true
+	for conn, c := range s.conns {
+		if c == nil {
+			conn.Close()
+		} else {
+			go c.GoAway()
+		}
+	}
+	s.mu.Unlock()
+	ended := make(chan struct{})
+	go func() {
+		s.work.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	for conn, c := range s.conns {
+		if c != nil {
+			go c.Close()
+		}
+		conn.Close()
+	}
+	s.mu.Unlock()
+	<-ended
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}
+
+// Request is one CONNECT.
+type Request struct {
+	// TLS is the tunnel's state: who calls.
+	TLS *tls.ConnectionState
+	// Local is the tunnel's own address, Peer the caller's.
+	Local, Peer netip.AddrPort
+
+	Method      string
+	Authority   Authority
+	Baggage     []string
+	Forwarded   string
+	TraceParent string
+
+	authority string
+	stream    *h2.Stream
+	answered  atomic.Bool
+}
+
+// Accept answers 200 and carries bytes between the tunnel and conn until both
+// have ended; see [h2.Stream.Relay]. fromPeer and toPeer count.
+func (r *Request) Accept(conn *net.TCPConn, baggage string, fromPeer, toPeer *atomic.Uint64) error {
+	if r.answered.Swap(true) {
+		return errors.New("hbone: the request was answered")
+	}
+	fields := []h2.Field{{Name: ":status", Value: "200"}}
+	if baggage != "" {
+		fields = append(fields, h2.Field{Name: "baggage", Value: baggage})
+	}
+	if err := r.stream.Respond(fields, false); err != nil {
+		_ = conn.SetLinger(0)
+		conn.Close()
+		return err
+	}
+	return r.stream.Relay(conn, toPeer, fromPeer)
+}
+
+// Reject answers with an error's status.
+func (r *Request) Reject(status int) {
+	if !r.answered.Swap(true) {
+		_ = r.stream.Respond([]h2.Field{{Name: ":status", Value: strconv.Itoa(status)}}, true) // the peer may be gone
+		r.stream.Reset(h2.CodeNo)
+	}
+}
+
+// Abort ends an accepted request's tunnel abruptly.
+func (r *Request) Abort() { r.stream.Reset(h2.CodeConnect) }
