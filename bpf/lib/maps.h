@@ -1,0 +1,89 @@
+/* Every map: who writes it, who reads it, what a miss means. All are pinned with
+ * their instance and shared by its programs. */
+#pragma once
+
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include "types.h"
+
+#define MAX_PODS 4096
+#define MAX_FLOWS 65536
+#define MAX_ORIGINS 131072
+
+/* The node's enrolled pods. Written by user space; a miss in connect means that
+ * the socket is not ours. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u64);
+	__type(value, struct pod);
+	__uint(max_entries, MAX_PODS);
+} pods SEC(".maps");
+
+/* Device index on the node's side of a pod's veth -> the pod's cookie. Written
+ * by user space; read by the guard, which drops on a miss. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u32);
+	__type(value, __u64);
+	__uint(max_entries, MAX_PODS);
+} guarded SEC(".maps");
+
+/* Connections announced before their SYN: the agent's dials and probes. Written
+ * by sockops; read by guard and sk_lookup, to whom a miss is an unknown SYN. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct flow);
+	__type(value, struct announced);
+	__uint(max_entries, MAX_FLOWS);
+} flows SEC(".maps");
+
+/* Captured connections -> where they meant to go. Written by sockops, read and
+ * deleted by the agent at accept; a miss there ends the connection. */
+struct {
+	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__type(key, struct flow);
+	__type(value, struct origin);
+	__uint(max_entries, MAX_ORIGINS);
+} origins SEC(".maps");
+
+/* Pod's cookie -> the agent's plaintext listener in the pod. A closed listener
+ * leaves by itself; a miss drops: no agent, no traffic. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SOCKHASH);
+	__type(key, struct listener_key);
+	__type(value, __u64);
+	__uint(max_entries, MAX_PODS);
+} listeners SEC(".maps");
+
+/* Storage of captured sockets: for the names of their ends, and for sockops. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct origin);
+} origin_of SEC(".maps");
+
+/* Storage of the agent's own sockets. Only user space of this instance writes it,
+ * through a file descriptor: a pod cannot forge it. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct agent_tag);
+} agent_sockets SEC(".maps");
+
+/* Storage of the kubelet's probes, from connect to sockops. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct probe_tag);
+} probe_sockets SEC(".maps");
+
+/* The kubelet's cgroup, at 0. Written by user space; empty: no probes are known. */
+struct {
+	__uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
+	__type(key, __u32);
+	__type(value, __u32);
+	__uint(max_entries, 1);
+} kubelet SEC(".maps");

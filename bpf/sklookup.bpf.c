@@ -1,0 +1,66 @@
+/* Inbound: steers connections for one pod to the agent's listener in its
+ * namespace. One program per pod; the pod is a constant, never an address alone.
+ * SPDX-License-Identifier: GPL-2.0-only OR Apache-2.0 */
+#include <linux/bpf.h>
+#include <bpf/bpf_helpers.h>
+#include <bpf/bpf_endian.h>
+#include "lib/addr.h"
+#include "lib/config.h"
+#include "lib/maps.h"
+#include "lib/verdict.h"
+
+#define IPPROTO_TCP 6
+
+SEC("sk_lookup")
+int steer(struct bpf_sk_lookup *ctx)
+{
+	struct listener_key key = {};
+	struct bpf_sock *sk;
+	struct flow f = {};
+	struct pod *pod;
+	long err;
+
+	if (ctx->protocol != IPPROTO_TCP)
+		return SK_PASS;
+	f.cookie = pod_cookie;
+	f.sport = bpf_ntohs((__u16)ctx->remote_port);
+	f.dport = ctx->local_port;
+	if (ctx->family == AF_INET) {
+		addr_v4(&f.src, ctx->remote_ip4);
+		addr_v4(&f.dst, ctx->local_ip4);
+	} else {
+		addr_v6(&f.src, ctx->remote_ip6[0], ctx->remote_ip6[1], ctx->remote_ip6[2], ctx->remote_ip6[3]);
+		addr_v6(&f.dst, ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2], ctx->local_ip6[3]);
+	}
+	if (addr_is_loopback(&f.dst) || addr_is_spread_v6(&f.dst)) {
+		if (f.dport == PORT_INBOUND)
+			return count(DROP_RESERVED, SK_DROP);
+		return count(PASS_LISTENER, SK_PASS);
+	}
+	/* The agent's ports are for captured connections alone. */
+	if (f.dport == PORT_OUTBOUND || f.dport == PORT_INBOUND)
+		return count(DROP_RESERVED, SK_DROP);
+	if (f.dport == PORT_HBONE)
+		return count(PASS_TUNNEL, SK_PASS);
+	if (addr_equal(&f.src, &f.dst))
+		return count(PASS_SELF, SK_PASS);
+	pod = bpf_map_lookup_elem(&pods, &f.cookie);
+	if (!pod)
+		return count(DROP_NO_AGENT, SK_DROP);
+	if (bpf_map_lookup_elem(&flows, &f))
+		return count(PASS_ANNOUNCED, SK_PASS);
+	f.cookie = 0; /* a probe, announced on the node */
+	if (bpf_map_lookup_elem(&flows, &f))
+		return count(PASS_ANNOUNCED, SK_PASS);
+	key.cookie = pod_cookie;
+	sk = bpf_map_lookup_elem(&listeners, &key);
+	if (!sk)
+		return count(DROP_NO_AGENT, SK_DROP);
+	err = bpf_sk_assign(ctx, sk, 0);
+	bpf_sk_release(sk);
+	if (err)
+		return count(DROP_NO_AGENT, SK_DROP);
+	return count(STEERED, SK_PASS);
+}
+
+char _license[] SEC("license") = "Dual BSD/GPL";

@@ -1,0 +1,3 @@
+// Package bpfobj is the kernel programs of bpf/, compiled, with the Go of their
+// types. It is generated: `make generate`. Only pkg/redirect imports it.
+package bpfobj
