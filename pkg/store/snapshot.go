@@ -127,6 +127,12 @@ func (s *Snapshot) Policies(w *mesh.Workload) (policies []*mesh.Policy, missing 
 	return policies, missing
 }
 
+// Policy finds a policy by its key, or nil.
+func (s *Snapshot) Policy(key string) *mesh.Policy {
+	p, _ := s.policies.get(key)
+	return p
+}
+
 // Workloads lists all workloads, in no order.
 func (s *Snapshot) Workloads() []*mesh.Workload { return values(&s.workloads) }
 

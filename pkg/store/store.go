@@ -43,6 +43,9 @@ func New(log *slog.Logger) (*Store, error) {
 // Snapshot is the newest state.
 func (s *Store) Snapshot() *Snapshot { return s.current.Load() }
 
+// HasPolicy reports whether any form of a policy is held.
+func (s *Store) HasPolicy(key string) bool { return s.Snapshot().Policy(key) != nil }
+
 // Apply makes a new snapshot of the old one and delta. Its cost grows with the
 // delta, not with the mesh.
 func (s *Store) Apply(delta mesh.Delta) error {

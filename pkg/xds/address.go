@@ -14,6 +14,12 @@ func FromWorkload(w *workload.Workload) (*mesh.Workload, error) {
 	if w.GetUid() == "" {
 		return nil, errors.New("uid: is empty")
 	}
+	if err := knownValues(
+		value{"network_mode", int32(w.NetworkMode), workload.NetworkMode_name}, value{"status", int32(w.Status), workload.WorkloadStatus_name},
+		value{"application_tunnel.protocol", int32(w.GetApplicationTunnel().GetProtocol()), workload.ApplicationTunnel_Protocol_name},
+	); err != nil {
+		return nil, err
+	}
 	out := &mesh.Workload{
 		UID: mesh.WorkloadID(w.Uid), Name: w.Name, Namespace: w.Namespace,
 		TrustDomain: orDefault(w.TrustDomain, mesh.DefaultTrustDomain), ServiceAccount: orDefault(w.ServiceAccount, "default"),
@@ -38,7 +44,7 @@ func FromWorkload(w *workload.Workload) (*mesh.Workload, error) {
 		out.WorkloadType = "cronjob"
 	case workload.WorkloadType_JOB:
 		out.WorkloadType = "job"
-	default:
+	default: // a label of telemetry; refusing the workload for it would take it out of the mesh
 		out.WorkloadType = "pod"
 	}
 	if c := w.GetCapacity(); c != nil {
@@ -87,10 +93,18 @@ func FromService(s *workload.Service) (*mesh.Service, error) {
 	if s.GetHostname() == "" || s.GetNamespace() == "" {
 		return nil, errors.New("hostname, namespace: one is empty")
 	}
+	lb := s.GetLoadBalancing()
+	if err := knownValues(
+		value{"ip_families", int32(s.IpFamilies), workload.IPFamilies_name}, value{"visibility", int32(s.Visibility), workload.Service_Visibility_name},
+		value{"load_balancing.mode", int32(lb.GetMode()), workload.LoadBalancing_Mode_name},
+		value{"load_balancing.health_policy", int32(lb.GetHealthPolicy()), workload.LoadBalancing_HealthPolicy_name},
+	); err != nil {
+		return nil, err
+	}
 	out := &mesh.Service{
 		Key: mesh.ServiceKey{Namespace: s.Namespace, Hostname: s.Hostname}, Name: s.Name, SubjectAltNames: s.SubjectAltNames,
 		IngressUseWaypoint: s.IngressUseWaypoint, Canonical: s.Canonical,
-		IPFamilies: uint8(s.IpFamilies), Visibility: mesh.Visibility(s.Visibility), //nolint:gosec // small enums
+		IPFamilies: uint8(s.IpFamilies), Visibility: mesh.Visibility(s.Visibility), //nolint:gosec // checked above
 	}
 	for i, a := range s.Addresses {
 		addr, err := fromBytes(a.GetAddress())
@@ -121,12 +135,8 @@ func FromService(s *workload.Service) (*mesh.Service, error) {
 		}
 		out.WeightedWaypoints = append(out.WeightedWaypoints, mesh.WeightedWaypoint{Waypoint: *g, Weight: w.Weight})
 	}
-	lb := s.LoadBalancing
 	if lb == nil {
 		return out, nil
-	}
-	if _, known := workload.LoadBalancing_Mode_name[int32(lb.Mode)]; !known {
-		return nil, fmt.Errorf("load_balancing.mode: %d is unknown", lb.Mode)
 	}
 	out.Balancing.Mode = mesh.BalanceMode(lb.Mode) //nolint:gosec // checked above
 	out.Balancing.AllowUnhealthy = lb.HealthPolicy == workload.LoadBalancing_ALLOW_ALL
@@ -137,6 +147,24 @@ func FromService(s *workload.Service) (*mesh.Service, error) {
 		out.Balancing.Scopes = append(out.Balancing.Scopes, mesh.Scope(scope)) //nolint:gosec // checked above
 	}
 	return out, nil
+}
+
+// value is an enum's number and the names it may have.
+type value struct {
+	field  string
+	number int32
+	names  map[int32]string
+}
+
+// knownValues refuses numbers that this build does not know: which of the known
+// ones such a number is nearest to cannot be guessed.
+func knownValues(values ...value) error {
+	for _, v := range values {
+		if _, known := v.names[v.number]; !known {
+			return fmt.Errorf("%s: %d is unknown", v.field, v.number)
+		}
+	}
+	return nil
 }
 
 var errNoDestination = errors.New("no destination")

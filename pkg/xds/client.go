@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -30,6 +31,9 @@ const minBackoff, maxBackoff = 10 * time.Millisecond, 15 * time.Second
 // Applier takes what arrives. Apply is called by one goroutine at a time.
 type Applier interface {
 	Apply(delta mesh.Delta) error
+	// HasPolicy says whether any form of a policy is held. Where a policy cannot
+	// be read, an earlier form stays; without one a stand-in is applied that denies.
+	HasPolicy(key string) bool
 }
 
 // Versions is what was known when the client starts: resource versions by type
@@ -138,13 +142,11 @@ func (c *Client) Run(ctx context.Context) error {
 			return nil
 		}
 		c.setState(false, err)
-		if err == nil || time.Since(started) > maxBackoff {
+		if errors.Is(err, io.EOF) || time.Since(started) > maxBackoff {
 			backoff = minBackoff
 		}
 		wait := backoff/2 + rand.N(backoff) //nolint:gosec // spreads load, guards nothing
-		if err != nil {
-			c.o.Logger.Warn("control plane not connected; trying again", "in", wait.Round(time.Millisecond), "err", err)
-		}
+		c.o.Logger.Warn("control plane not connected; trying again", "in", wait.Round(time.Millisecond), "err", err)
 		backoff = min(backoff*2, maxBackoff)
 		timer := time.NewTimer(wait)
 		select {
@@ -210,21 +212,29 @@ func (c *Client) take(response *discovery.DeltaDiscoveryResponse) *discovery.Del
 		answer.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: "type was not asked for"}
 		return answer
 	}
-	delta, rejected := Decode(t, response.GetResources(), response.GetRemovedResources())
-	if err := c.o.Applier.Apply(delta); err != nil {
-		for _, r := range response.GetResources() {
-			rejected[r.GetName()] = err
+	decoded := Decode(t, response.GetResources(), response.GetRemovedResources())
+	for _, p := range decoded.StandIns {
+		if !c.o.Applier.HasPolicy(p.Key()) {
+			decoded.Delta.Policies = append(decoded.Delta.Policies, p)
 		}
-		rejected["*"] = err
 	}
-	c.note(sub, response, rejected)
+	before := c.doubt(sub, response)
+	rejected := decoded.Rejected
+	applied := c.o.Applier.Apply(decoded.Delta)
+	if applied != nil {
+		for _, r := range response.GetResources() {
+			rejected[r.GetName()] = applied
+		}
+		rejected["*"] = applied
+	}
+	c.note(sub, response, decoded, before)
 	if len(rejected) > 0 {
 		answer.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: reasons(rejected)}
 		c.o.Logger.Error("resources refused; what was known before stays", "type", t, "reasons", answer.ErrorDetail.Message)
 	}
 	c.mu.Lock()
-	first := !c.synced[t]
-	c.synced[t] = true
+	first := !c.synced[t] && applied == nil
+	c.synced[t] = c.synced[t] || first
 	c.mu.Unlock()
 	if first && c.o.Synced != nil {
 		c.o.Synced(t)
@@ -232,20 +242,50 @@ func (c *Client) take(response *discovery.DeltaDiscoveryResponse) *discovery.Del
 	return answer
 }
 
-// note keeps the versions of what was taken. What was refused keeps none, so
-// that it is sent again on the next connection.
-func (c *Client) note(sub *subscription, response *discovery.DeltaDiscoveryResponse, rejected map[string]error) {
+// doubt forgets the versions of what a response is about, before it is applied:
+// a state that is read meanwhile may have the old or the new one. The empty version
+// is sent again or reported as removed, whichever is true. It returns which of the
+// response's resources were held.
+func (c *Client) doubt(sub *subscription, response *discovery.DeltaDiscoveryResponse) (held map[string]bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	held = map[string]bool{}
+	for _, r := range response.GetResources() {
+		_, held[r.GetName()] = sub.versions[r.GetName()]
+		sub.versions[r.GetName()] = ""
+	}
+	for _, name := range response.GetRemovedResources() {
+		if _, ok := sub.versions[name]; ok {
+			sub.versions[name] = ""
+		}
+	}
+	return held
+}
+
+// note keeps the versions of what was taken. What was refused keeps none, so that
+// it is sent again; where an earlier form or a stand-in is held it keeps its name,
+// so that a removal is heard of as well.
+func (c *Client) note(sub *subscription, response *discovery.DeltaDiscoveryResponse, decoded Decoded, held map[string]bool) {
+	standIns := map[string]bool{}
+	for _, p := range decoded.StandIns {
+		standIns[p.Key()] = true
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, r := range response.GetResources() {
 		name := r.GetName()
-		if err := rejected[name]; err != nil {
-			delete(sub.versions, name)
+		if err := decoded.Rejected[name]; err != nil {
+			if !held[name] && !standIns[name] {
+				delete(sub.versions, name)
+			}
 			c.state.Rejected[name] = err.Error()
 			continue
 		}
 		sub.versions[name] = r.GetVersion()
 		delete(c.state.Rejected, name)
+	}
+	if decoded.Rejected["*"] != nil {
+		return // removals were not applied either
 	}
 	for _, name := range response.GetRemovedResources() {
 		delete(sub.versions, name)

@@ -18,72 +18,108 @@ const (
 	AuthorizationType = "type.googleapis.com/istio.security.Authorization"
 )
 
-// Decode turns the resources of a response into a delta. rejected maps the names
-// of those that cannot be used to the reason; they are not in the delta.
-func Decode(typeURL string, resources []*discovery.Resource, removed []string) (delta mesh.Delta, rejected map[string]error) {
-	rejected = map[string]error{}
-	for _, r := range resources {
-		if err := decodeInto(&delta, typeURL, r); err != nil {
-			rejected[r.GetName()] = err
-		}
-	}
-	switch typeURL {
-	case AddressType:
-		delta.RemovedAddresses = removed
-	case AuthorizationType:
-		delta.RemovedPolicies = removed
-	}
-	return delta, rejected
+// Decoded is what a response came to.
+type Decoded struct {
+	Delta mesh.Delta
+	// Rejected maps the names of those that cannot be used to the reason. They
+	// are not in Delta.
+	Rejected map[string]error
+	// StandIns are policies that deny all, in place of rejected ones. They are for
+	// an Applier that holds no earlier form of the policy.
+	StandIns []*mesh.Policy
 }
 
-func decodeInto(delta *mesh.Delta, typeURL string, r *discovery.Resource) error {
-	if got := r.GetResource().GetTypeUrl(); got != typeURL {
-		return fmt.Errorf("it is a %q in a response of %q", got, typeURL)
+// Decode turns the resources of a response into a delta.
+func Decode(typeURL string, resources []*discovery.Resource, removed []string) Decoded {
+	d := Decoded{Rejected: map[string]error{}}
+	shared := interner{}
+	for _, r := range resources {
+		if err := d.add(typeURL, r, shared); err != nil {
+			d.Rejected[r.GetName()] = err
+		}
 	}
-	b := r.GetResource().GetValue()
 	switch typeURL {
 	case AddressType:
-		var a workload.Address
-		if err := proto.Unmarshal(b, &a); err != nil {
-			return err
-		}
-		switch t := a.Type.(type) {
-		case *workload.Address_Workload:
-			w, err := FromWorkload(t.Workload)
-			if err != nil {
-				return err
-			}
-			if string(w.UID) != r.GetName() {
-				return fmt.Errorf("uid: %q under another name", w.UID)
-			}
-			delta.Workloads = append(delta.Workloads, w)
-			return nil
-		case *workload.Address_Service:
-			s, err := FromService(t.Service)
-			if err != nil {
-				return err
-			}
-			if s.Key.String() != r.GetName() {
-				return fmt.Errorf("%s under another name", s.Key)
-			}
-			delta.Services = append(delta.Services, s)
-			return nil
-		}
-		return errors.New("neither a workload nor a service")
+		d.Delta.RemovedAddresses = removed
 	case AuthorizationType:
-		var a security.Authorization
-		if err := proto.Unmarshal(b, &a); err != nil {
-			return err
-		}
-		p, err := FromAuthorization(&a)
+		d.Delta.RemovedPolicies = removed
+	}
+	return d
+}
+
+func (d *Decoded) add(typeURL string, r *discovery.Resource, shared interner) error {
+	if typeURL == AuthorizationType {
+		return d.addPolicy(r)
+	}
+	if err := checkType(typeURL, r); err != nil {
+		return err
+	}
+	var a workload.Address
+	if err := proto.Unmarshal(r.GetResource().GetValue(), &a); err != nil {
+		return err
+	}
+	switch t := a.Type.(type) {
+	case *workload.Address_Workload:
+		w, err := FromWorkload(t.Workload)
 		if err != nil {
 			return err
 		}
-		if p.Key() != r.GetName() {
-			return fmt.Errorf("%s under another name", p.Key())
+		if string(w.UID) != r.GetName() {
+			return fmt.Errorf("uid: %q under another name", w.UID)
 		}
-		delta.Policies = append(delta.Policies, p)
+		shared.workload(w)
+		d.Delta.Workloads = append(d.Delta.Workloads, w)
+		return nil
+	case *workload.Address_Service:
+		s, err := FromService(t.Service)
+		if err != nil {
+			return err
+		}
+		if s.Key.String() != r.GetName() {
+			return fmt.Errorf("%s under another name", s.Key)
+		}
+		shared.service(s)
+		d.Delta.Services = append(d.Delta.Services, s)
 		return nil
 	}
-	return fmt.Errorf("type %q was not asked for", typeURL)
+	return errors.New("neither a workload nor a service")
+}
+
+func (d *Decoded) addPolicy(r *discovery.Resource) error {
+	a, p, err := decodePolicy(r)
+	if err == nil {
+		d.Delta.Policies = append(d.Delta.Policies, p)
+		return nil
+	}
+	if p := standIn(r.GetName(), a); p != nil {
+		d.StandIns = append(d.StandIns, p)
+	}
+	return err
+}
+
+// decodePolicy returns the message even where it is no policy that we can hold,
+// or nil where not even that can be read.
+func decodePolicy(r *discovery.Resource) (*security.Authorization, *mesh.Policy, error) {
+	if err := checkType(AuthorizationType, r); err != nil {
+		return nil, nil, err
+	}
+	a := &security.Authorization{}
+	if err := proto.Unmarshal(r.GetResource().GetValue(), a); err != nil {
+		return nil, nil, err
+	}
+	p, err := FromAuthorization(a)
+	if err != nil {
+		return a, nil, err
+	}
+	if p.Key() != r.GetName() {
+		return a, nil, fmt.Errorf("%s under another name", p.Key())
+	}
+	return a, p, nil
+}
+
+func checkType(typeURL string, r *discovery.Resource) error {
+	if got := r.GetResource().GetTypeUrl(); got != typeURL {
+		return fmt.Errorf("it is a %q in a response of %q", got, typeURL)
+	}
+	return nil
 }

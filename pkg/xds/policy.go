@@ -26,6 +26,9 @@ func FromAuthorization(a *security.Authorization) (*mesh.Policy, error) {
 	if err := unknownFields(a); err != nil {
 		return nil, err
 	}
+	if len(a.Extensions) > 0 {
+		return nil, fmt.Errorf("extensions: %q is not supported", a.Extensions[0].GetName())
+	}
 	out := &mesh.Policy{
 		Name: a.Name, Namespace: a.Namespace, DryRun: a.DryRun,
 		Scope: mesh.PolicyScope(a.Scope), Action: mesh.PolicyAction(a.Action), //nolint:gosec // checked above
@@ -49,6 +52,9 @@ func FromAuthorization(a *security.Authorization) (*mesh.Policy, error) {
 }
 
 func fromMatch(m *security.Match) (out mesh.PolicyMatch, err error) {
+	if len(m.GetExtensions()) > 0 {
+		return out, fmt.Errorf("extensions: %q is not supported", m.Extensions[0].GetName())
+	}
 	for _, f := range []struct {
 		name string
 		from []*security.StringMatch
@@ -135,6 +141,31 @@ func fromAccounts(in []*security.ServiceAccountMatch) (out []mesh.ServiceAccount
 		out = append(out, mesh.ServiceAccountMatch{Namespace: a.GetNamespace(), ServiceAccount: a.GetServiceAccount()})
 	}
 	return out
+}
+
+// standIn is what holds in place of a policy that cannot be read and of which no
+// earlier form is known. Without it a DENY would silently be none, and the only
+// ALLOW would open what it guards. A DENY denies all; an ALLOW allows nothing.
+// What cannot be read at all denies in its whole namespace. It is nil for a policy
+// that is not enforced, and where the name does not say which policy it is.
+func standIn(name string, a *security.Authorization) *mesh.Policy {
+	namespace, policy, ok := strings.Cut(name, "/")
+	if !ok || namespace == "" || policy == "" || a.GetDryRun() {
+		return nil
+	}
+	p := &mesh.Policy{
+		Name: policy, Namespace: namespace, Scope: mesh.ScopeNamespace, Action: mesh.ActionDeny, Rules: []mesh.PolicyRule{{}},
+	}
+	if a == nil {
+		return p
+	}
+	if _, known := security.Scope_name[int32(a.Scope)]; known {
+		p.Scope = mesh.PolicyScope(a.Scope) //nolint:gosec // checked above
+	}
+	if a.Action == security.Action_ALLOW {
+		p.Action, p.Rules = mesh.ActionAllow, nil
+	}
+	return p
 }
 
 // parseServiceKey reads "namespace/hostname".

@@ -72,6 +72,13 @@ func TestBadResourcesNameTheField(t *testing.T) {
 		"source_ips[0].length: 40 bits":        match(&security.Match{SourceIps: []*security.Address{{Address: []byte{1, 2, 3, 4}, Length: 40}}}),
 		"not_destination_ports[0]: 66000":      match(&security.Match{NotDestinationPorts: []uint32{66000}}),
 		"does not know":                        newer,
+		"network_mode: 5 is unknown":           &workload.Workload{Uid: "u", NetworkMode: 5},
+		"status: 5 is unknown":                 &workload.Workload{Uid: "u", Status: 5},
+		"application_tunnel.protocol: 5":       &workload.Workload{Uid: "u", ApplicationTunnel: &workload.ApplicationTunnel{Protocol: 5}},
+		"visibility: 5 is unknown":             &workload.Service{Namespace: "n", Hostname: "h", Visibility: 5},
+		"ip_families: 9 is unknown":            &workload.Service{Namespace: "n", Hostname: "h", IpFamilies: 9},
+		"load_balancing.health_policy: 4":      &workload.Service{Namespace: "n", Hostname: "h", LoadBalancing: &workload.LoadBalancing{HealthPolicy: 4}},
+		`extensions: "geo" is not supported`:   match(&security.Match{Extensions: []*security.Extension{{Name: "geo"}}}),
 	} {
 		var err error
 		switch m := m.(type) {
@@ -131,6 +138,25 @@ func (r *recorder) Apply(d mesh.Delta) error {
 	defer r.mu.Unlock()
 	r.deltas = append(r.deltas, d)
 	return r.fail
+}
+
+func (r *recorder) HasPolicy(key string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, d := range r.deltas {
+		for _, p := range d.Policies {
+			if p.Key() == key {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func (r *recorder) last() mesh.Delta {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.deltas[len(r.deltas)-1]
 }
 
 func start(t *testing.T, o Options) (*Client, *server) {
@@ -261,7 +287,8 @@ func FuzzDecode(f *testing.F) {
 		if isAddress {
 			u = AddressType
 		}
-		delta, rejected := Decode(u, []*discovery.Resource{{Name: name, Resource: &anypb.Any{TypeUrl: u, Value: b}}}, nil)
+		decoded := Decode(u, []*discovery.Resource{{Name: name, Resource: &anypb.Any{TypeUrl: u, Value: b}}}, nil)
+		delta, rejected := decoded.Delta, decoded.Rejected
 		if taken := len(delta.Workloads) + len(delta.Services) + len(delta.Policies); taken+len(rejected) != 1 {
 			t.Errorf("taken %d, rejected %d", taken, len(rejected))
 		}
