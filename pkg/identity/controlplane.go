@@ -11,7 +11,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
 	"google.golang.org/protobuf/types/known/structpb"
 	ca "istio.io/api/security/v1alpha1"
 
@@ -71,6 +73,33 @@ func (t Token) GetRequestMetadata(context.Context, ...string) (map[string]string
 // RequireTransportSecurity implements [credentials.PerRPCCredentials]: a token
 // never travels in the clear.
 func (Token) RequireTransportSecurity() bool { return true }
+
+// How a connection to the control plane is kept: what lies silent is tried after
+// half a minute, and a control plane that comes back is found within 15 s (gRPC's own
+// limit is two minutes).
+const (
+	keepAliveAfter = 30 * time.Second
+	keepAliveWait  = 20 * time.Second
+	redialAtMost   = 15 * time.Second
+)
+
+// Dial returns a connection to the control plane for xDS and certificates; it
+// connects when first used, and again when lost. Close it.
+func Dial(address, serverName, rootFile string, token Token) (*grpc.ClientConn, error) {
+	redial := backoff.DefaultConfig
+	redial.BaseDelay, redial.MaxDelay = 100*time.Millisecond, redialAtMost
+	conn, err := grpc.NewClient(address,
+		grpc.WithTransportCredentials(credentials.NewTLS(ControlPlaneTLS(rootFile, serverName))),
+		grpc.WithPerRPCCredentials(token),
+		grpc.WithNoProxy(), // a proxy of the environment is not for the mesh
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: 5 * time.Second}),
+		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepAliveAfter, Timeout: keepAliveWait}),
+	)
+	if err != nil {
+		return nil, fmt.Errorf("control plane at %s: %w", address, err)
+	}
+	return conn, nil
+}
 
 // Client asks Istio's certificate service.
 type Client struct {

@@ -296,3 +296,36 @@ func TestTwoRootsAreTrustedTogether(t *testing.T) {
 		t.Errorf("new client, old server: %v", err)
 	}
 }
+
+// An answer of the CA that comes after the last release leaves no key behind, nor
+// does it replace that of an identity that is in use again.
+func TestLateAnswerLeavesNoKey(t *testing.T) {
+	dir := tmpfs(t)
+	m := manager(t, identitytest.New(), dir)
+	kept := func() []string { files, _ := filepath.Glob(dir + "/*"); return files }
+	use := func() *entry {
+		m.Acquire(alice)
+		if _, err := m.Get(t.Context(), alice); err != nil {
+			t.Fatal(err)
+		}
+		waitFor(t, func() bool { return len(kept()) == 1 && strings.HasSuffix(kept()[0], ".pem") })
+		m.mu.Lock()
+		defer m.mu.Unlock()
+		return m.entries[alice]
+	}
+	late := use()
+	m.Release(alice)
+	m.settle(alice, late)
+	if files := kept(); len(files) != 0 {
+		t.Errorf("left behind: %v", files)
+	}
+	use()
+	before, err := os.ReadFile(kept()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	m.settle(alice, late)
+	if after, err := os.ReadFile(kept()[0]); err != nil || string(after) != string(before) {
+		t.Errorf("the late answer changed the key in use: %v", err)
+	}
+}

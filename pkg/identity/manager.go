@@ -59,6 +59,9 @@ type Manager struct {
 	cancel   context.CancelFunc
 	work     sync.WaitGroup
 
+	// files orders what is done to the directory; it is taken before mu.
+	files sync.Mutex
+
 	// mu guards below.
 	mu      sync.Mutex
 	entries map[mesh.Identity]*entry
@@ -147,12 +150,33 @@ func (m *Manager) Release(id mesh.Identity) {
 	}
 	delete(m.entries, id)
 	e.cancel()
-	remaining := m.certificatesLocked()
 	m.mu.Unlock()
-	m.roots.retain(remaining)
-	if m.dir != nil {
+	m.settle(id, nil)
+}
+
+// settle makes roots and directory agree with the entries once id's certificate
+// has come or gone. Several callers may be at it: the file follows the entry of the
+// moment, so that a request that ends after the last release leaves no key behind.
+func (m *Manager) settle(id mesh.Identity, e *entry) {
+	m.files.Lock()
+	defer m.files.Unlock()
+	m.mu.Lock()
+	now := m.entries[id]
+	var cert *Certificate
+	if now != nil {
+		cert = now.cert
+	}
+	m.roots.retain(m.certificatesLocked())
+	m.mu.Unlock()
+	switch {
+	case m.dir == nil || now != e:
+	case now == nil:
 		if err := m.dir.remove(id); err != nil {
 			m.log.Warn("certificate not removed", "identity", id.String(), "err", err)
+		}
+	default:
+		if err := m.dir.save(cert); err != nil {
+			m.log.Warn("certificate not kept for a restart", "identity", id.String(), "err", err)
 		}
 	}
 }
@@ -228,25 +252,20 @@ func (m *Manager) keep(ctx context.Context, id mesh.Identity, e *entry) {
 			m.setLocked(e, cert)
 		} else {
 			e.failure, e.fails = err, e.fails+1
-			e.next = time.Now().Add(backoff(e.fails))
+			e.next = time.Now().Add(retryAfter(e.fails))
 		}
-		fails, remaining := e.fails, m.certificatesLocked()
+		fails := e.fails
 		m.mu.Unlock()
 		if err != nil {
 			m.log.Warn("certificate not issued; trying again", "identity", id.String(), "failures", fails, "err", err)
 			continue
 		}
-		m.roots.retain(remaining)
-		if m.dir != nil {
-			if err := m.dir.save(cert); err != nil {
-				m.log.Warn("certificate not kept for a restart", "identity", id.String(), "err", err)
-			}
-		}
+		m.settle(id, e)
 		m.log.Debug("certificate issued", "identity", id.String(), "until", cert.Leaf().NotAfter, "renewal", cert.RenewAt)
 	}
 }
 
-func backoff(fails int) time.Duration {
+func retryAfter(fails int) time.Duration {
 	d := min(minBackoff<<min(fails-1, 16), maxBackoff)
 	return d/2 + rand.N(d/2) //nolint:gosec // spreads load, guards nothing
 }
