@@ -54,7 +54,9 @@ func runBookinfo(ctx context.Context, env Env, mux *http.ServeMux) error {
 	if err != nil {
 		return err
 	}
-	healthy := func(w http.ResponseWriter, _ *http.Request) { answer(w, http.StatusOK, map[string]string{"status": "healthy"}) }
+	healthy := func(w http.ResponseWriter, _ *http.Request) {
+		answer(w, http.StatusOK, map[string]string{"status": "healthy"})
+	}
 	mux.HandleFunc("GET /health", healthy)
 	return serveHTTP(ctx, n, mux)
 }

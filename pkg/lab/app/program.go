@@ -24,9 +24,9 @@ type program func(ctx context.Context, env Env) error
 
 // programs are keyed by the name that `fairlead app` takes.
 var programs = map[string]program{
-	"echo":        runEcho,
-	"load":        runLoad,
-	
+	"echo": runEcho,
+	"load": runLoad,
+
 	"sleep":       runSleep,
 	"productpage": runProductpage,
 	"details":     runDetails,

@@ -1,0 +1,112 @@
+// Command fairlead is the mesh's command line. So far it knows `lab`: a cluster on
+// this machine, out of network namespaces.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fairlead-mesh/fairlead/pkg/lab/app"
+	"github.com/fairlead-mesh/fairlead/pkg/lab/probe"
+	"github.com/fairlead-mesh/fairlead/pkg/lab/sandbox"
+)
+
+// Exit codes: 1 is a failure, 2 means that the machine or the call cannot do it.
+const (
+	exitFailure = 1
+	exitMissing = 2
+)
+
+func main() {
+	// A lab's pods are this binary too; hundreds of them start, so before all else.
+	if len(os.Args) == 2 && os.Args[1] == sandbox.Arg {
+		os.Exit(runSandbox())
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := newRoot().ExecuteContext(ctx)
+	os.Exit(report(err))
+}
+
+// report prints an error and says which code it is worth.
+func report(err error) int {
+	var missing missingError
+	var ended *exec.ExitError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &ended): // a program in a pod has said what there is to say
+		if status, ok := ended.Sys().(syscall.WaitStatus); ok && status.Signaled() {
+			return 128 + int(status.Signal())
+		}
+		return ended.ExitCode()
+	case errors.As(err, &missing):
+		for _, sentence := range missing {
+			fmt.Fprintln(os.Stderr, sentence)
+		}
+		return exitMissing
+	}
+	fmt.Fprintln(os.Stderr, "fairlead:", err)
+	return exitFailure
+}
+
+// missingError is what the machine lacks, a sentence each.
+type missingError []string
+
+func (m missingError) Error() string { return fmt.Sprintf("%d things are missing", len(m)) }
+
+func newRoot() *cobra.Command {
+	root := &cobra.Command{
+		Use:           "fairlead",
+		Short:         "Fairlead, a sidecarless service mesh",
+		SilenceErrors: true,
+		SilenceUsage:  true,
+	}
+	root.AddCommand(newLab(), newApp())
+	return root
+}
+
+// runSandbox is the child's side of a process in a pod.
+func runSandbox() int {
+	program, err := sandbox.Enter()
+	if err != nil {
+		return report(err)
+	}
+	if program.Name == probe.Name {
+		return report(probe.Serve(os.Stdin, os.Stdout))
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	return report(runApp(ctx, program.Name, program.Args))
+}
+
+func runApp(ctx context.Context, name string, args []string) error {
+	return app.Run(ctx, name, app.Env{Args: args, Getenv: os.Getenv, Stdout: os.Stdout, Stderr: os.Stderr})
+}
+
+func newApp() *cobra.Command {
+	return &cobra.Command{
+		Use:   "app NAME [ARGS]",
+		Short: "Run one of the programs that the lab's pods run",
+		Long:  "Runs one of the programs that this binary carries for the lab's pods, here or in a pod.",
+		Example: `  fairlead lab exec client -- fairlead app load --url http://server/ --duration 10s --concurrency 4
+  fairlead lab exec client -- fairlead app load --url tcp://server:9000 --rate 200 --duration 10s --bytes 1024
+  fairlead app echo --http 8080 --udp 8080`,
+		Args:               cobra.MinimumNArgs(1),
+		ValidArgs:          app.Names(),
+		DisableFlagParsing: true,
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if args[0] == "-h" || args[0] == "--help" {
+				return cmd.Help()
+			}
+			return runApp(cmd.Context(), args[0], args[1:])
+		},
+	}
+}
