@@ -27,8 +27,8 @@ const saveEvery = time.Second
 // Saved is what the file holds.
 type Saved struct {
 	State mesh.Delta
-	// Versions are the resource versions by type and name; they are never newer
-	// than State, so a reconnect may send too much but never too little.
+	// Versions are the resource versions by type and name, and exactly State's: a
+	// reconnect may send too much but never too little.
 	Versions map[string]map[string]string
 }
 
@@ -89,34 +89,60 @@ func save(path string, saved Saved) (err error) {
 	return os.Rename(path+".new", path)
 }
 
-// Keep writes the state to path whenever it changed, at most once a second, and
-// once more when ctx ends. versions is asked before the state is read.
+// Keep writes the state to path whenever it changed, and once more when ctx ends.
+// A change is written after a second, or after as long as keeps writing to a
+// twentieth of the time. versions is what the state's resources are at; what is
+// about to change has none there.
 func (s *Store) Keep(ctx context.Context, path string, versions func() map[string]map[string]string, log *slog.Logger) error {
-	snapshot := s.Snapshot()
-	for unsaved := snapshot.Generation() > 0; ; unsaved = false {
-		if !unsaved {
+	written := uint64(0)
+	pause := saveEvery
+	for {
+		if snapshot := s.Snapshot(); snapshot.Generation() == written {
 			select {
 			case <-snapshot.Changed():
 			case <-ctx.Done():
 				return nil
 			}
 		}
-		timer := time.NewTimer(saveEvery)
+		timer := time.NewTimer(pause)
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
 			timer.Stop()
 		}
-		held := versions()
-		snapshot = s.Snapshot()
-		saved := Saved{Versions: held, State: mesh.Delta{
-			Workloads: snapshot.Workloads(), Services: snapshot.Services(), Policies: snapshot.AllPolicies(),
-		}}
-		if err := save(path, saved); err != nil {
-			log.Warn("state not kept for a restart", "file", path, "err", err)
+		started := time.Now()
+		saved, generation, err := s.saved(versions)
+		if err == nil {
+			err = save(path, saved)
+		}
+		if err != nil {
+			log.Warn("state not kept for a restart; trying again", "file", path, "err", err)
+		} else {
+			written = generation
 		}
 		if ctx.Err() != nil {
 			return nil
 		}
+		pause = max(saveEvery, 20*time.Since(started))
 	}
+}
+
+// readAttempts is how often a state is read again that changed while being read.
+const readAttempts = 20
+
+var errBusy = errors.New("it changes faster than it can be read")
+
+// saved is a state and the versions that belong to it: the snapshot is the same
+// one before and after the versions are read.
+func (s *Store) saved(versions func() map[string]map[string]string) (Saved, uint64, error) {
+	for range readAttempts {
+		snapshot := s.Snapshot()
+		held := versions()
+		if s.Snapshot() == snapshot {
+			return Saved{Versions: held, State: mesh.Delta{
+				Workloads: snapshot.Workloads(), Services: snapshot.Services(), Policies: snapshot.AllPolicies(),
+			}}, snapshot.Generation(), nil
+		}
+	}
+	return Saved{}, 0, errBusy
 }

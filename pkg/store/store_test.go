@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
+	"math/rand/v2"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -380,6 +382,93 @@ func TestStateSurvivesARestart(t *testing.T) {
 	}
 }
 
+// A change that arrives while the state is read is not half in what is kept.
+func TestVersionsBelongToTheState(t *testing.T) {
+	s := newStore(t)
+	apply(t, s, mesh.Delta{Workloads: []*mesh.Workload{pod("a", "10.0.0.1")}})
+	reads := 0
+	saved, generation, err := s.saved(func() map[string]map[string]string {
+		if reads++; reads == 1 {
+			apply(t, s, mesh.Delta{Workloads: []*mesh.Workload{pod("b", "10.0.0.2")}})
+		}
+		return map[string]map[string]string{"type": {"read": fmt.Sprint(reads)}}
+	})
+	if err != nil || generation != 2 || len(saved.State.Workloads) != 2 || saved.Versions["type"]["read"] != "2" {
+		t.Errorf("generation %d, %d workloads, versions %v, %v", generation, len(saved.State.Workloads), saved.Versions, err)
+	}
+	_, _, err = s.saved(func() map[string]map[string]string {
+		apply(t, s, mesh.Delta{Workloads: []*mesh.Workload{pod("b", "10.0.0.2")}})
+		return nil
+	})
+	if !errors.Is(err, errBusy) {
+		t.Errorf("a state that always changes: %v", err)
+	}
+}
+
+// Random changes leave the same indexes as building the result at once, and no
+// snapshot that was taken on the way changes afterwards.
+func TestChangesLeaveWhatIsThere(t *testing.T) {
+	random := rand.New(rand.NewPCG(1, 2))
+	keys := []mesh.ServiceKey{{Namespace: "a", Hostname: "x"}, {Namespace: "b", Hostname: "y"}, {Namespace: "c", Hostname: "z"}}
+	any := func() *mesh.Workload {
+		w := pod(fmt.Sprint("w", random.IntN(30)), fmt.Sprint("10.0.0.", random.IntN(8)))
+		w.Services = map[mesh.ServiceKey][]mesh.Port{}
+		for _, k := range keys {
+			if random.IntN(2) == 0 {
+				w.Services[k] = nil
+			}
+		}
+		return w
+	}
+	view := func(s *Snapshot) (out []string) {
+		for _, k := range keys {
+			for _, w := range s.Endpoints(k) {
+				out = append(out, fmt.Sprintf("%s=%p", k, w))
+			}
+		}
+		for i := range 8 {
+			out = append(out, fmt.Sprintf("%d=%p", i, s.WorkloadByAddr(at(fmt.Sprint("10.0.0.", i)))))
+		}
+		return out
+	}
+	s := newStore(t)
+	type taken struct {
+		snapshot *Snapshot
+		view     []string
+	}
+	var kept []taken
+	want := map[mesh.WorkloadID]*mesh.Workload{}
+	for range 300 {
+		var d mesh.Delta
+		for range random.IntN(12) {
+			w := any()
+			if _, twice := want[w.UID]; twice && random.IntN(3) == 0 {
+				d.RemovedAddresses = append(d.RemovedAddresses, string(w.UID))
+				continue
+			}
+			d.Workloads = append(d.Workloads, w)
+		}
+		for _, w := range d.Workloads {
+			want[w.UID] = w
+		}
+		for _, uid := range d.RemovedAddresses {
+			delete(want, mesh.WorkloadID(uid))
+		}
+		apply(t, s, d)
+		kept = append(kept, taken{s.Snapshot(), view(s.Snapshot())})
+	}
+	fresh := newStore(t)
+	apply(t, fresh, mesh.Delta{Workloads: slices.Collect(maps.Values(want))})
+	if diff := cmp.Diff(view(fresh.Snapshot()), view(s.Snapshot())); diff != "" {
+		t.Errorf("indexes (-built at once +by changes):\n%s", diff)
+	}
+	for i, k := range kept {
+		if diff := cmp.Diff(k.view, view(k.snapshot)); diff != "" {
+			t.Fatalf("snapshot %d changed after it was taken:\n%s", i, diff)
+		}
+	}
+}
+
 // world is a mesh of n workloads in n/10 services.
 func world(n int) mesh.Delta {
 	var d mesh.Delta
@@ -432,6 +521,17 @@ func BenchmarkApplyOne(b *testing.B) {
 				apply(b, s, change)
 			}
 		})
+	}
+}
+
+// One service with very many endpoints, all in one change, as a first response has them.
+func BenchmarkApplyManyEndpoints(b *testing.B) {
+	d := world(20_000)
+	for _, w := range d.Workloads {
+		w.Services = map[mesh.ServiceKey][]mesh.Port{{Namespace: "default", Hostname: "big"}: nil}
+	}
+	for b.Loop() {
+		apply(b, newStore(b), d)
 	}
 }
 

@@ -39,6 +39,9 @@ func (t *table[K, V]) each(f func(K, V) bool) {
 type editor[K comparable, V any] struct {
 	table  *table[K, V]
 	copied [shardCount]bool
+	// owned are the keys whose value this editor made: no snapshot has it yet, so
+	// an [index] may change it in place.
+	owned map[K]struct{}
 }
 
 func edit[K comparable, V any](t *table[K, V]) *editor[K, V] {
@@ -75,5 +78,6 @@ func (e *editor[K, V]) remove(key K) {
 		return
 	}
 	delete(e.shard(key), key)
+	delete(e.owned, key)
 	e.table.size--
 }
