@@ -32,8 +32,8 @@ func Clean(ctx context.Context, name string) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
-	return errors.Join(clean(ctx, p), os.Remove(p.lockFile()))
+	defer p.release(lock)
+	return clean(ctx, p)
 }
 
 // clean does it for who holds the lock. Processes go first, so that nothing makes
@@ -121,9 +121,10 @@ func Labs() (running, left []string, err error) {
 			running = append(running, e.Name())
 			continue
 		}
-		if err == nil {
-			_ = lock.Close()
+		if err != nil {
+			return nil, nil, err
 		}
+		place{e.Name()}.release(lock)
 		left = append(left, e.Name())
 	}
 	return running, left, nil

@@ -70,7 +70,7 @@ func Run(ctx context.Context, o Options, ready func()) error {
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
+	defer p.release(lock)
 	// What an earlier one of this name left, and on the way out what this one made.
 	if err := clean(ctx, p); err != nil {
 		return err
@@ -90,7 +90,7 @@ func Run(ctx context.Context, o Options, ready func()) error {
 		err = l.live(ctx, ready)
 	}
 	l.close()
-	return errors.Join(err, clean(context.WithoutCancel(ctx), p), os.Remove(p.lockFile()))
+	return errors.Join(err, clean(context.WithoutCancel(ctx), p))
 }
 
 // first reads the directory before anything is made: what is wrong there is

@@ -97,25 +97,43 @@ func (p place) read() (record, error) {
 // errRunning says that a lab's lock is held.
 var errRunning = errors.New("is running")
 
-// lock takes the lab for this process, until the file is closed or the process
-// ends, however it ends.
+// lock takes the lab for this process, until it is released or the process ends,
+// however it ends.
 func (p place) lock() (*os.File, error) {
-	if err := os.MkdirAll(placesDir(), 0o700); err != nil {
-		return nil, err
+	for {
+		if err := os.MkdirAll(placesDir(), 0o700); err != nil {
+			return nil, err
+		}
+		f, err := os.OpenFile(p.lockFile(), os.O_RDWR|os.O_CREATE, 0o600)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // another lab's release took the directory away
+		}
+		if err != nil {
+			return nil, err
+		}
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+		if err != nil {
+			_ = f.Close()
+			if errors.Is(err, unix.EWOULDBLOCK) {
+				return nil, fmt.Errorf("lab %s %w", p.name, errRunning)
+			}
+			return nil, fmt.Errorf("lock lab %s: %w", p.name, err)
+		}
+		held, err1 := f.Stat()
+		named, err2 := os.Stat(p.lockFile())
+		if err1 == nil && err2 == nil && os.SameFile(held, named) {
+			return f, nil
+		}
+		_ = f.Close() // who held it before took the name away
 	}
-	f, err := os.OpenFile(p.lockFile(), os.O_RDWR|os.O_CREATE, 0o600)
-	if err != nil {
-		return nil, err
-	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil {
-		return f, nil
-	}
-	_ = f.Close()
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, fmt.Errorf("lab %s %w", p.name, errRunning)
-	}
-	return nil, fmt.Errorf("lock lab %s: %w", p.name, err)
+}
+
+// release gives the lock back and leaves no file, and no directory unless another
+// lab is in it.
+func (p place) release(lock *os.File) {
+	_ = os.Remove(p.lockFile())
+	_ = lock.Close()
+	_, _ = os.Remove(placesDir()), os.Remove(runDir)
 }
 
 // make prepares the lab's directories. Keys lie in a tmpfs of their own, because
