@@ -13,6 +13,11 @@ import (
 	"github.com/cilium/ebpf"
 )
 
+type ConnectAddr struct {
+	_ structs.HostLayout
+	W [4]uint32
+}
+
 type ConnectAgentTag struct {
 	_        structs.HostLayout
 	Instance uint32
@@ -29,17 +34,11 @@ type ConnectAnnounced struct {
 type ConnectFlow struct {
 	_      structs.HostLayout
 	Cookie uint64
-	Src    struct {
-		_ structs.HostLayout
-		W [4]uint32
-	}
-	Dst struct {
-		_ structs.HostLayout
-		W [4]uint32
-	}
-	Sport uint16
-	Dport uint16
-	Pad   uint32
+	Src    ConnectAddr
+	Dst    ConnectAddr
+	Sport  uint16
+	Dport  uint16
+	Pad    uint32
 }
 
 type ConnectListenerKey struct {
@@ -48,11 +47,8 @@ type ConnectListenerKey struct {
 }
 
 type ConnectOrigin struct {
-	_   structs.HostLayout
-	Dst struct {
-		_ structs.HostLayout
-		W [4]uint32
-	}
+	_        structs.HostLayout
+	Dst      ConnectAddr
 	Port     uint16
 	Pad0     uint16
 	Pad1     uint32
@@ -60,15 +56,9 @@ type ConnectOrigin struct {
 }
 
 type ConnectPod struct {
-	_   structs.HostLayout
-	Ip4 struct {
-		_ structs.HostLayout
-		W [4]uint32
-	}
-	Ip6 struct {
-		_ structs.HostLayout
-		W [4]uint32
-	}
+	_          structs.HostLayout
+	Ip4        ConnectAddr
+	Ip6        ConnectAddr
 	Flags      uint32
 	Identity   uint32
 	Generation uint64

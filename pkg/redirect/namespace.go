@@ -1,0 +1,82 @@
+package redirect
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// appMark is carried by the agent's dials to applications, so that answers to
+	// the client's address come back to it. It proves nothing to anyone.
+	appMark = 0x539
+	// appTable is the routing table of those answers.
+	appTable = 100
+)
+
+// spreadV6 is the prefix that the capture's listener is spread over (bpf/lib/addr.h).
+var spreadV6 = net.IPNet{IP: net.ParseIP("fd53:666c::"), Mask: net.CIDRMask(32, 128)}
+
+// prepare sets up the calling thread's network namespace. It may be run again.
+func (p *Pod) prepare(wantIP6 bool) error {
+	// Without these, answers to a kept source address are lost: see
+	// tcp_fwmark_accept, fwmark_reflect in ip-sysctl.
+	for _, s := range []string{"net/ipv4/tcp_fwmark_accept", "net/ipv4/fwmark_reflect"} {
+		if err := os.WriteFile("/proc/sys/"+s, []byte("1"), 0o644); err != nil {
+			return fmt.Errorf("sysctl: %w", err)
+		}
+	}
+	err := os.WriteFile("/proc/sys/net/ipv6/fwmark_reflect", []byte("1"), 0o644)
+	switch {
+	case err == nil:
+		disabled, _ := os.ReadFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
+		p.ip6 = len(disabled) == 0 || disabled[0] != '1'
+	case !errors.Is(err, fs.ErrNotExist):
+		return fmt.Errorf("sysctl: %w", err)
+	}
+	if wantIP6 && !p.ip6 {
+		return errors.New("it has an IPv6 address and IPv6 is off in its namespace")
+	}
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("lo: %w", err)
+	}
+	if err := netlink.LinkSetUp(lo); err != nil {
+		return fmt.Errorf("lo: %w", err)
+	}
+	families := []struct {
+		family int
+		all    net.IPNet
+	}{{unix.AF_INET, net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}}}
+	if p.ip6 {
+		families = append(families, struct {
+			family int
+			all    net.IPNet
+		}{unix.AF_INET6, net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}})
+	}
+	for _, f := range families {
+		rule := netlink.NewRule()
+		rule.Family, rule.Mark, rule.Table, rule.Priority = f.family, appMark, appTable, appTable
+		if err := netlink.RuleAdd(rule); err != nil && !errors.Is(err, fs.ErrExist) {
+			return fmt.Errorf("rule for kept source addresses: %w", err)
+		}
+		route := &netlink.Route{LinkIndex: lo.Attrs().Index, Dst: &f.all, Table: appTable, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST}
+		if err := netlink.RouteReplace(route); err != nil {
+			return fmt.Errorf("route for kept source addresses: %w", err)
+		}
+	}
+	if !p.ip6 {
+		return nil
+	}
+	local := unix.RT_TABLE_LOCAL
+	route := &netlink.Route{LinkIndex: lo.Attrs().Index, Dst: &spreadV6, Table: local, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST}
+	if err := netlink.RouteReplace(route); err != nil {
+		return fmt.Errorf("route for the capture's addresses: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,111 @@
+package redirect
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"regexp"
+
+	"golang.org/x/sys/unix"
+)
+
+// Options of a [Redirector].
+type Options struct {
+	// Instance names this agent's pins; several agents share one kernel in the
+	// lab. Lower case letters, digits and dashes.
+	Instance string
+	// BPFFS is where the BPF file system is mounted; "" is /sys/fs/bpf.
+	BPFFS string
+	// CgroupPath is the root of cgroup v2; "" finds its mount.
+	CgroupPath string
+	// KubeletCgroup is the cgroup v2 directory of those whose connections to pods
+	// are probes; "" knows none.
+	KubeletCgroup string
+	Logger        *slog.Logger // must be non-nil
+}
+
+// layout is the version of the pinned maps. It changes with any of their types.
+const layout = "v1"
+
+var instanceName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+
+func (o *Options) complete() error {
+	if o.Logger == nil {
+		return errors.New("redirect: Logger must be set")
+	}
+	if !instanceName.MatchString(o.Instance) {
+		return fmt.Errorf("redirect: instance %q: want lower case letters, digits and dashes", o.Instance)
+	}
+	if o.BPFFS == "" {
+		o.BPFFS = "/sys/fs/bpf"
+	}
+	var s unix.Statfs_t
+	if err := unix.Statfs(o.BPFFS, &s); err != nil || s.Type != unix.BPF_FS_MAGIC {
+		return fmt.Errorf("redirect: no BPF file system at %s: mount -t bpf bpf %s", o.BPFFS, o.BPFFS)
+	}
+	if o.CgroupPath == "" {
+		path, err := findCgroup2()
+		if err != nil {
+			return err
+		}
+		o.CgroupPath = path
+	}
+	return nil
+}
+
+// findCgroup2 returns the root of cgroup v2, on hybrid systems too.
+func findCgroup2() (string, error) {
+	for _, path := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		var s unix.Statfs_t
+		if unix.Statfs(path, &s) == nil && s.Type == unix.CGROUP2_SUPER_MAGIC {
+			return path, nil
+		}
+	}
+	return "", errors.New("redirect: no cgroup v2 at /sys/fs/cgroup or /sys/fs/cgroup/unified: mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified")
+}
+
+func (o *Options) pins() string {
+	return filepath.Join(o.BPFFS, "fairlead", layout, o.Instance)
+}
+
+// PodSpec is a pod to enrol.
+type PodSpec struct {
+	UID string
+	// NetNS is the path of its network namespace.
+	NetNS string
+	// Addrs are its addresses: at most one of each family.
+	Addrs []netip.Addr
+	// HostInterface is the node's side of its veth; "" leaves the guard out,
+	// which is for tests of a pod without a device.
+	HostInterface string
+	// TCPOnly drops what is not TCP at the guard.
+	TCPOnly bool
+}
+
+func (s *PodSpec) families() (ip4, ip6 netip.Addr, err error) {
+	for _, a := range s.Addrs {
+		a = a.Unmap().WithZone("")
+		switch {
+		case a.Is4() && !ip4.IsValid():
+			ip4 = a
+		case a.Is6() && !ip6.IsValid():
+			ip6 = a
+		default:
+			return ip4, ip6, fmt.Errorf("pod %s: address %s: at most one of each family is supported", s.UID, a)
+		}
+	}
+	if !ip4.IsValid() && !ip6.IsValid() {
+		return ip4, ip6, fmt.Errorf("pod %s: no address", s.UID)
+	}
+	return ip4, ip6, nil
+}
+
+func makePins(path string) error {
+	if err := os.MkdirAll(path, 0o700); err != nil {
+		return fmt.Errorf("redirect: pins: %w", err)
+	}
+	return nil
+}

@@ -1,0 +1,351 @@
+package redirect
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-mesh/fairlead/pkg/netns"
+	"github.com/fairlead-mesh/fairlead/pkg/redirect/bpfobj"
+)
+
+// The order of attachment that cgroup programs ask for (bpf.h).
+const (
+	flagBefore   = 1 << 3
+	flagPreorder = 1 << 6
+)
+
+// Redirector is the programs and maps of one instance.
+type Redirector struct {
+	// Constant after New.
+	log  *slog.Logger
+	pins string
+	node uint64 // cookie of the node's namespace
+	opts Options
+
+	connect bpfobj.ConnectObjects
+	sockops bpfobj.SockopsObjects
+	guard   bpfobj.GuardObjects
+	socket  bpfobj.SocketObjects
+	// links must be held: one that is collected detaches its program.
+	links []link.Link
+
+	// mu guards below.
+	mu   sync.Mutex
+	pods map[uint64]*Pod // by cookie
+}
+
+// New loads the programs, takes over the instance's pinned maps and links or
+// makes them, and attaches what is not attached yet. Pods of an earlier run stay
+// captured, and refused until they are enrolled again.
+func New(o Options) (*Redirector, error) {
+	if err := o.complete(); err != nil {
+		return nil, err
+	}
+	self, err := netns.Current()
+	if err != nil {
+		return nil, err
+	}
+	defer self.Close()
+	r := &Redirector{log: o.Logger, pins: o.pins(), opts: o, pods: map[uint64]*Pod{}}
+	if r.node, err = self.Cookie(); err != nil {
+		return nil, err
+	}
+	if err := makePins(r.pins); err != nil {
+		return nil, err
+	}
+	if err := r.load(); err != nil {
+		r.Close()
+		return nil, err
+	}
+	if err := r.knowKubelet(o.KubeletCgroup); err != nil {
+		r.Close()
+		return nil, err
+	}
+	if err := r.attach(); err != nil {
+		r.Close()
+		return nil, err
+	}
+	return r, nil
+}
+
+// specify readies a collection: maps pinned with the instance, constants set.
+func (r *Redirector) specify(load func() (*ebpf.CollectionSpec, error), pod uint64) (*ebpf.CollectionSpec, error) {
+	spec, err := load()
+	if err != nil {
+		return nil, err
+	}
+	for name, m := range spec.Maps {
+		if !strings.HasPrefix(name, ".") {
+			m.Pinning = ebpf.PinByName
+		}
+	}
+	for name, value := range map[string]uint64{"node_cookie": r.node, "pod_cookie": pod} {
+		if v := spec.Variables[name]; v != nil {
+			if err := v.Set(value); err != nil {
+				return nil, fmt.Errorf("constant %s: %w", name, err)
+			}
+		}
+	}
+	return spec, nil
+}
+
+func (r *Redirector) collection() *ebpf.CollectionOptions {
+	return &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: r.pins}}
+}
+
+func (r *Redirector) load() error {
+	for _, part := range []struct {
+		name string
+		load func() (*ebpf.CollectionSpec, error)
+		into any
+	}{
+		{"connect", bpfobj.LoadConnect, &r.connect}, {"sockops", bpfobj.LoadSockops, &r.sockops},
+		{"guard", bpfobj.LoadGuard, &r.guard}, {"socket", bpfobj.LoadSocket, &r.socket},
+	} {
+		spec, err := r.specify(part.load, 0)
+		if err == nil {
+			err = spec.LoadAndAssign(part.into, r.collection())
+		}
+		if err != nil {
+			return fmt.Errorf("load %s programs: %w", part.name, explain(err))
+		}
+	}
+	return nil
+}
+
+// explain says what an operator can do about a load that failed.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, ebpf.ErrMapIncompatible):
+		return fmt.Errorf("pinned maps of another build are in the way (node-agent purge removes them): %w", err)
+	case errors.Is(err, unix.EPERM):
+		return fmt.Errorf("the kernel refuses: root, or CAP_BPF and CAP_NET_ADMIN, is needed: %w", err)
+	}
+	return err
+}
+
+func (r *Redirector) knowKubelet(path string) error {
+	if path == "" {
+		return nil
+	}
+	dir, err := os.Open(path)
+	if err != nil {
+		return fmt.Errorf("kubelet's cgroup: %w", err)
+	}
+	defer dir.Close()
+	if err := r.connect.Kubelet.Put(uint32(0), uint32(dir.Fd())); err != nil { //nolint:gosec // a descriptor
+		return fmt.Errorf("kubelet's cgroup %s: %w", path, err)
+	}
+	return nil
+}
+
+func (r *Redirector) attach() error {
+	root, err := os.Open(r.opts.CgroupPath)
+	if err != nil {
+		return fmt.Errorf("cgroup: %w", err)
+	}
+	defer root.Close()
+	// Recording before redirecting: a redirect without its record is a lost one.
+	for _, hook := range []struct {
+		name    string
+		program *ebpf.Program
+		attach  ebpf.AttachType
+	}{
+		{"sockops", r.sockops.Record, ebpf.AttachCGroupSockOps},
+		{"sock_create", r.socket.SockCreate, ebpf.AttachCGroupInetSockCreate},
+		{"setsockopt", r.socket.Setsockopt, ebpf.AttachCGroupSetsockopt},
+		{"getpeername4", r.connect.Getpeername4, ebpf.AttachCgroupInet4GetPeername},
+		{"getpeername6", r.connect.Getpeername6, ebpf.AttachCgroupInet6GetPeername},
+		{"getsockname4", r.connect.Getsockname4, ebpf.AttachCgroupInet4GetSockname},
+		{"getsockname6", r.connect.Getsockname6, ebpf.AttachCgroupInet6GetSockname},
+		{"connect4", r.connect.Connect4, ebpf.AttachCGroupInet4Connect},
+		{"connect6", r.connect.Connect6, ebpf.AttachCGroupInet6Connect},
+	} {
+		if err := r.hold("link_"+hook.name, hook.program, func() (link.Link, error) {
+			return attachCgroup(root, hook.program, hook.attach)
+		}); err != nil {
+			return fmt.Errorf("attach %s: %w", hook.name, err)
+		}
+	}
+	return nil
+}
+
+// attachCgroup attaches in front of others, where the kernel knows an order: a
+// load balancer ahead of us would hide the service's address.
+func attachCgroup(root *os.File, program *ebpf.Program, attach ebpf.AttachType) (link.Link, error) {
+	o := link.RawLinkOptions{Target: int(root.Fd()), Program: program, Attach: attach, Flags: flagBefore | flagPreorder} //nolint:gosec // a descriptor
+	l, err := link.AttachRawLink(o)
+	if err == nil {
+		return l, nil
+	}
+	return link.AttachCgroup(link.CgroupOptions{Path: root.Name(), Attach: attach, Program: program})
+}
+
+// hold takes over the pinned link of that name, with the new program, or
+// attaches and pins.
+func (r *Redirector) hold(name string, program *ebpf.Program, attach func() (link.Link, error)) error {
+	l, err := r.pinned(name, program, attach)
+	if err != nil {
+		return err
+	}
+	r.links = append(r.links, l)
+	return nil
+}
+
+func (r *Redirector) pinned(name string, program *ebpf.Program, attach func() (link.Link, error)) (link.Link, error) {
+	path := filepath.Join(r.pins, name)
+	l, err := link.LoadPinnedLink(path, nil)
+	if err == nil {
+		if err := l.Update(program); err == nil {
+			return l, nil
+		}
+		// Severed: what it was attached to is gone.
+		_ = l.Unpin()
+		_ = l.Close()
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return nil, err
+	}
+	if l, err = attach(); err != nil {
+		return nil, err
+	}
+	if err := l.Pin(path); err != nil {
+		_ = l.Close()
+		return nil, fmt.Errorf("pin: %w", err)
+	}
+	return l, nil
+}
+
+// Close lets go of programs, maps and links; the pins keep them alive.
+func (r *Redirector) Close() error {
+	var errs []error
+	for _, l := range r.links {
+		errs = append(errs, l.Close())
+	}
+	for _, c := range []interface{ Close() error }{&r.connect, &r.sockops, &r.guard, &r.socket} {
+		errs = append(errs, c.Close())
+	}
+	return errors.Join(errs...)
+}
+
+// Forget removes a pod of an earlier run that is not enrolled now.
+func (r *Redirector) Forget(cookie uint64) error {
+	r.mu.Lock()
+	_, enrolled := r.pods[cookie]
+	r.mu.Unlock()
+	if enrolled {
+		return nil
+	}
+	return r.forget(cookie)
+}
+
+func (r *Redirector) forget(cookie uint64) error {
+	var errs []error
+	if err := r.connect.Pods.Delete(cookie); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		errs = append(errs, err)
+	}
+	var device uint32
+	var owner uint64
+	var stale []uint32
+	for it := r.connect.Guarded.Iterate(); it.Next(&device, &owner); {
+		if owner == cookie {
+			stale = append(stale, device)
+		}
+	}
+	for _, d := range stale {
+		errs = append(errs, unpin(filepath.Join(r.pins, guardPin(d))), r.connect.Guarded.Delete(d))
+	}
+	errs = append(errs, unpin(filepath.Join(r.pins, steerPin(cookie))))
+	return errors.Join(errs...)
+}
+
+func unpin(path string) error {
+	l, err := link.LoadPinnedLink(path, nil)
+	if err != nil {
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	defer l.Close()
+	return l.Unpin()
+}
+
+// Retain removes the pods of earlier runs that are not among the enrolled.
+func (r *Redirector) Retain() error {
+	var cookie uint64
+	var value bpfobj.ConnectPod
+	var all []uint64
+	for it := r.connect.Pods.Iterate(); it.Next(&cookie, &value); {
+		all = append(all, cookie)
+	}
+	var errs []error
+	for _, c := range all {
+		errs = append(errs, r.Forget(c))
+	}
+	return errors.Join(errs...)
+}
+
+// Purge detaches and unpins everything of an instance, whether or not an agent
+// runs. Its pods are outside the mesh from then on.
+func Purge(bpffs, instance string) error {
+	if bpffs == "" {
+		bpffs = "/sys/fs/bpf"
+	}
+	if !instanceName.MatchString(instance) {
+		return fmt.Errorf("instance %q: want lower case letters, digits and dashes", instance)
+	}
+	dir := filepath.Join(bpffs, "fairlead", layout, instance)
+	files, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var errs []error
+	for _, f := range files {
+		errs = append(errs, os.Remove(filepath.Join(dir, f.Name())))
+	}
+	errs = append(errs, os.Remove(dir))
+	// The parents go with their last instance.
+	_ = os.Remove(filepath.Dir(dir))
+	_ = os.Remove(filepath.Dir(filepath.Dir(dir)))
+	return errors.Join(errs...)
+}
+
+// Verdict is one counted exit of a program.
+type Verdict struct {
+	Hook, Name string
+	Count      uint64
+}
+
+// Verdicts sums the counters over the processors.
+func (r *Redirector) Verdicts() []Verdict {
+	var out []Verdict
+	for i, v := range verdictNames {
+		var perCPU []uint64
+		if err := r.connect.Verdicts.Lookup(uint32(i), &perCPU); err != nil { //nolint:gosec // small
+			continue
+		}
+		n := uint64(0)
+		for _, c := range perCPU {
+			n += c
+		}
+		out = append(out, Verdict{Hook: v.hook, Name: v.name, Count: n})
+	}
+	return out
+}
+
+func guardPin(device uint32) string { return "guard_" + strconv.FormatUint(uint64(device), 10) }
+func steerPin(cookie uint64) string { return "steer_" + strconv.FormatUint(cookie, 10) }
