@@ -32,7 +32,7 @@ type Decoded struct {
 // Decode turns the resources of a response into a delta.
 func Decode(typeURL string, resources []*discovery.Resource, removed []string) Decoded {
 	d := Decoded{Rejected: map[string]error{}}
-	shared := interner{}
+	shared := newInterner()
 	for _, r := range resources {
 		if err := d.add(typeURL, r, shared); err != nil {
 			d.Rejected[r.GetName()] = err
@@ -47,7 +47,7 @@ func Decode(typeURL string, resources []*discovery.Resource, removed []string) D
 	return d
 }
 
-func (d *Decoded) add(typeURL string, r *discovery.Resource, shared interner) error {
+func (d *Decoded) add(typeURL string, r *discovery.Resource, shared *interner) error {
 	if typeURL == AuthorizationType {
 		return d.addPolicy(r)
 	}
@@ -67,7 +67,7 @@ func (d *Decoded) add(typeURL string, r *discovery.Resource, shared interner) er
 		if string(w.UID) != r.GetName() {
 			return fmt.Errorf("uid: %q under another name", w.UID)
 		}
-		shared.workload(w)
+		shared.workload(w, r.GetName())
 		d.Delta.Workloads = append(d.Delta.Workloads, w)
 		return nil
 	case *workload.Address_Service:
