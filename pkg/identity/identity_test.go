@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -328,4 +329,66 @@ func TestLateAnswerLeavesNoKey(t *testing.T) {
 	if after, err := os.ReadFile(kept()[0]); err != nil || string(after) != string(before) {
 		t.Errorf("the late answer changed the key in use: %v", err)
 	}
+}
+
+// The file of roots is followed: a new root is trusted beside or instead of the
+// old one, and a chain verified before is judged again. A broken file changes nothing.
+func TestRootFileIsFollowed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		older, newer := identitytest.New(), identitytest.New()
+		file := filepath.Join(t.TempDir(), "roots.pem")
+		write := func(content ...[]byte) {
+			t.Helper()
+			if err := os.WriteFile(file, slices.Concat(content...), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			advance(2 * rootCheck)
+			// The file system's clock is not the fake one.
+			if err := os.Chtimes(file, time.Time{}, time.Now()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		write(older.RootPEM())
+		r, err := newRoots(file, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		v := newVerifier(r)
+		leaf := func(ca *identitytest.CA) []*x509.Certificate {
+			t.Helper()
+			key, csr, err := newRequest(alice)
+			if err != nil {
+				t.Fatal(err)
+			}
+			answer, err := ca.Sign(t.Context(), alice, csr, 24*time.Hour)
+			if err != nil {
+				t.Fatal(err)
+			}
+			c, err := newCertificate(alice, key, answer, nil, time.Now())
+			if err != nil {
+				t.Fatal(err)
+			}
+			return c.Chain
+		}
+		check := func(when string, chain []*x509.Certificate, want bool) {
+			t.Helper()
+			if _, err := v.peer(chain); (err == nil) != want {
+				t.Errorf("%s: %v", when, err)
+			}
+		}
+		a, b := leaf(older), leaf(newer)
+		check("one root", a, true)
+		check("a root not in the file", b, false)
+		write(older.RootPEM(), newer.RootPEM())
+		check("both", a, true)
+		check("both", b, true)
+		write([]byte("half a file"))
+		check("broken file", a, true)
+		check("broken file", b, true)
+		write(newer.RootPEM())
+		check("old root removed", a, false)
+		check("old root removed", b, true)
+		advance(25 * time.Hour)
+		check("verified, ended since", b, false)
+	})
 }

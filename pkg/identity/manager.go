@@ -91,7 +91,7 @@ func NewManager(o Options) (*Manager, error) {
 		m.ttl = DefaultTTL
 	}
 	var err error
-	if m.roots, err = newRoots(o.RootFile); err != nil {
+	if m.roots, err = newRoots(o.RootFile, o.Logger); err != nil {
 		return nil, err
 	}
 	if o.Directory != "" {

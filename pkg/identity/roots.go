@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"crypto/x509"
 	"fmt"
+	"log/slog"
 	"os"
 	"sync"
 	"time"
@@ -16,6 +17,7 @@ const rootCheck = 5 * time.Second
 // certificates. Several are trusted at once, so that a root can be replaced.
 type roots struct {
 	path string // or "": no file
+	log  *slog.Logger
 
 	// mu guards below.
 	mu         sync.Mutex
@@ -27,8 +29,8 @@ type roots struct {
 	generation uint64
 }
 
-func newRoots(path string) (*roots, error) {
-	r := &roots{path: path, fromCA: map[[sha256.Size]byte]*x509.Certificate{}}
+func newRoots(path string, log *slog.Logger) (*roots, error) {
+	r := &roots{path: path, log: log, fromCA: map[[sha256.Size]byte]*x509.Certificate{}}
 	if path == "" {
 		return r, nil
 	}
@@ -97,7 +99,9 @@ func (r *roots) current() (*x509.CertPool, uint64) {
 	defer r.mu.Unlock()
 	if now := time.Now(); r.path != "" && now.Sub(r.checked) > rootCheck {
 		r.checked = now
-		_ = r.readLocked()
+		if err := r.readLocked(); err != nil {
+			r.log.Warn("the roots known before stay in force", "err", err)
+		}
 	}
 	if r.pool == nil {
 		r.pool = x509.NewCertPool()
