@@ -19,18 +19,23 @@ int steer(struct bpf_sk_lookup *ctx)
 	struct flow f = {};
 	struct pod *pod;
 	long err;
+	/* Volatile, and before any branch: see sockops.bpf.c. */
+	volatile struct bpf_sk_lookup *c = ctx;
+	__u32 family = c->family, protocol = c->protocol, l4 = c->local_ip4, r4 = c->remote_ip4;
+	__u32 l0 = c->local_ip6[0], l1 = c->local_ip6[1], l2 = c->local_ip6[2], l3 = c->local_ip6[3];
+	__u32 r0 = c->remote_ip6[0], r1 = c->remote_ip6[1], r2 = c->remote_ip6[2], r3 = c->remote_ip6[3];
 
-	if (ctx->protocol != IPPROTO_TCP)
+	if (protocol != IPPROTO_TCP)
 		return SK_PASS;
 	f.cookie = pod_cookie;
-	f.sport = bpf_ntohs((__u16)ctx->remote_port);
-	f.dport = ctx->local_port;
-	if (ctx->family == AF_INET) {
-		addr_v4(&f.src, ctx->remote_ip4);
-		addr_v4(&f.dst, ctx->local_ip4);
+	f.sport = bpf_ntohs((__u16)c->remote_port);
+	f.dport = c->local_port;
+	if (family == AF_INET) {
+		addr_v4(&f.src, r4);
+		addr_v4(&f.dst, l4);
 	} else {
-		addr_v6(&f.src, ctx->remote_ip6[0], ctx->remote_ip6[1], ctx->remote_ip6[2], ctx->remote_ip6[3]);
-		addr_v6(&f.dst, ctx->local_ip6[0], ctx->local_ip6[1], ctx->local_ip6[2], ctx->local_ip6[3]);
+		addr_v6(&f.src, r0, r1, r2, r3);
+		addr_v6(&f.dst, l0, l1, l2, l3);
 	}
 	if (addr_is_loopback(&f.dst) || addr_is_spread_v6(&f.dst)) {
 		if (f.dport == PORT_INBOUND)

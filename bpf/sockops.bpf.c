@@ -11,21 +11,29 @@
 
 #define TCP_CLOSE 7
 
-/* The connection as this socket sees it: src is the local end. */
+/* The connection as this socket sees it: src is the local end. The context is read
+ * through a volatile pointer and before any branch: else the compiler merges the
+ * loads of two branches into one at a computed offset, which the verifier refuses. */
 static __always_inline void tuple(struct bpf_sock_ops *ops, struct flow *f, __u64 cookie)
 {
+	volatile struct bpf_sock_ops *ctx = ops;
+	__u32 l4 = ctx->local_ip4, r4 = ctx->remote_ip4;
+	__u32 l0 = ctx->local_ip6[0], l1 = ctx->local_ip6[1], l2 = ctx->local_ip6[2], l3 = ctx->local_ip6[3];
+	__u32 r0 = ctx->remote_ip6[0], r1 = ctx->remote_ip6[1], r2 = ctx->remote_ip6[2], r3 = ctx->remote_ip6[3];
+	__u32 family = ctx->family;
+
 	f->cookie = cookie;
 	f->pad = 0;
-	f->sport = ops->local_port;
-	f->dport = bpf_ntohl(ops->remote_port);
-	if (ops->family == AF_INET) {
-		addr_v4(&f->src, ops->local_ip4);
-		addr_v4(&f->dst, ops->remote_ip4);
+	f->sport = ctx->local_port;
+	f->dport = bpf_ntohl(ctx->remote_port);
+	if (family == AF_INET) {
+		addr_v4(&f->src, l4);
+		addr_v4(&f->dst, r4);
 		return;
 	}
 	/* Also for IPv4 on an IPv6 socket: these hold the mapped form then. */
-	addr_v6(&f->src, ops->local_ip6[0], ops->local_ip6[1], ops->local_ip6[2], ops->local_ip6[3]);
-	addr_v6(&f->dst, ops->remote_ip6[0], ops->remote_ip6[1], ops->remote_ip6[2], ops->remote_ip6[3]);
+	addr_v6(&f->src, l0, l1, l2, l3);
+	addr_v6(&f->dst, r0, r1, r2, r3);
 }
 
 static __always_inline void swap(struct flow *f)

@@ -42,9 +42,8 @@ func (o *Options) complete() error {
 	if o.BPFFS == "" {
 		o.BPFFS = "/sys/fs/bpf"
 	}
-	var s unix.Statfs_t
-	if err := unix.Statfs(o.BPFFS, &s); err != nil || s.Type != unix.BPF_FS_MAGIC {
-		return fmt.Errorf("redirect: no BPF file system at %s: mount -t bpf bpf %s", o.BPFFS, o.BPFFS)
+	if err := mountBPFFS(o.BPFFS); err != nil {
+		return err
 	}
 	if o.CgroupPath == "" {
 		path, err := findCgroup2()
@@ -52,6 +51,19 @@ func (o *Options) complete() error {
 			return err
 		}
 		o.CgroupPath = path
+	}
+	return nil
+}
+
+// mountBPFFS mounts the BPF file system where it is not: pins need one, and few
+// distributions mount it early.
+func mountBPFFS(path string) error {
+	var s unix.Statfs_t
+	if err := unix.Statfs(path, &s); err == nil && s.Type == unix.BPF_FS_MAGIC {
+		return nil
+	}
+	if err := unix.Mount("bpf", path, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
+		return fmt.Errorf("redirect: no BPF file system at %s and it cannot be mounted (mount -t bpf bpf %s): %w", path, path, err)
 	}
 	return nil
 }

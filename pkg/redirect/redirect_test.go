@@ -1,0 +1,490 @@
+package redirect
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-mesh/fairlead/pkg/netns"
+)
+
+// node is a node of its own: a namespace with a bridge, and pods on it.
+type node struct {
+	t        *testing.T
+	ns       *netns.NS
+	name     string
+	instance string
+	r        *Redirector
+	pods     int
+}
+
+type podNS struct {
+	ns       *netns.NS
+	ip4, ip6 netip.Addr
+	device   string
+	pod      *Pod
+}
+
+func needRoot(t *testing.T) {
+	t.Helper()
+	if os.Geteuid() == 0 {
+		return
+	}
+	if os.Getenv("CI") == "true" {
+		t.Fatal("kernel tests need root")
+	}
+	t.Skip("kernel tests need root")
+}
+
+var nodes int
+
+func newNode(t *testing.T) *node {
+	t.Helper()
+	needRoot(t)
+	nodes++
+	n := &node{t: t, name: fmt.Sprintf("fl-rd%d-%d", os.Getpid(), nodes), instance: fmt.Sprintf("test-%d-%d", os.Getpid(), nodes)}
+	var err error
+	if n.ns, err = netns.New(n.name); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if n.r != nil {
+			_ = n.r.Close()
+		}
+		if err := Purge("", n.instance); err != nil {
+			t.Error(err)
+		}
+		n.ns.Close()
+		_ = netns.Delete(n.name)
+	})
+	n.sh("ip link set lo up; ip link add br0 type bridge; ip addr add 10.99.0.1/24 dev br0; ip -6 addr add fd99::1/64 dev br0 nodad; ip link set br0 up; sysctl -qw net.ipv4.ip_forward=1")
+	n.start()
+	return n
+}
+
+func (n *node) start() {
+	n.t.Helper()
+	err := n.ns.Do(func() (err error) {
+		n.r, err = New(Options{Instance: n.instance, Logger: slog.New(slog.DiscardHandler)})
+		return err
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+func (n *node) sh(script string) {
+	n.t.Helper()
+	cmd := exec.Command("sh", "-ec", script)
+	var out strings.Builder
+	cmd.Stdout, cmd.Stderr = &out, &out
+	if err := n.ns.Start(cmd); err != nil {
+		n.t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		n.t.Fatalf("%s: %v\n%s", script, err, out.String())
+	}
+}
+
+func (n *node) newPod() *podNS {
+	n.t.Helper()
+	n.pods++
+	i := n.pods + 1
+	name := fmt.Sprintf("%s-p%d", n.name, i)
+	ns, err := netns.New(name)
+	if err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { ns.Close(); _ = netns.Delete(name) })
+	p := &podNS{ns: ns, ip4: netip.MustParseAddr(fmt.Sprintf("10.99.0.%d", i)), ip6: netip.MustParseAddr(fmt.Sprintf("fd99::%x", i)), device: fmt.Sprintf("v%d", i)}
+	n.sh(fmt.Sprintf("ip link add %[1]s type veth peer name eth0 netns %[2]s; ip link set %[1]s master br0 up; ip -n %[2]s link set lo up; "+
+		"ip -n %[2]s link set eth0 up; ip -n %[2]s addr add %[3]s/24 dev eth0; ip -n %[2]s -6 addr add %[4]s/64 dev eth0 nodad; ip -n %[2]s route add default via 10.99.0.1",
+		p.device, name, p.ip4, p.ip6))
+	return p
+}
+
+func (n *node) enrol(p *podNS) {
+	n.t.Helper()
+	err := n.ns.Do(func() (err error) {
+		p.pod, err = n.r.Enroll(n.t.Context(), PodSpec{UID: p.device, NetNS: p.ns.Path(), Addrs: []netip.Addr{p.ip4, p.ip6}, HostInterface: p.device})
+		return err
+	})
+	if err != nil {
+		n.t.Fatal(err)
+	}
+}
+
+// carry plays the proxy: it dials what was captured and copies.
+func carry(p *podNS) {
+	go func() {
+		for {
+			c, err := p.pod.Outbound().Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				dst, err := p.pod.OriginalDestination(c.(*net.TCPConn))
+				if err != nil {
+					return
+				}
+				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+				defer cancel()
+				out, err := p.pod.Dial(ctx, dst)
+				if err != nil {
+					_ = c.(*net.TCPConn).SetLinger(0)
+					return
+				}
+				defer out.Close()
+				go func() { _, _ = io.Copy(out, c); _ = out.CloseWrite() }()
+				if _, err := io.Copy(c, out); err != nil {
+					_ = c.(*net.TCPConn).SetLinger(0)
+				}
+			}()
+		}
+	}()
+	go func() {
+		for {
+			c, err := p.pod.InboundPlain().Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+				defer cancel()
+				app, err := p.pod.DialApp(ctx, addrPort(c.RemoteAddr()).Addr(), addrPort(c.LocalAddr()))
+				if err != nil {
+					_ = c.(*net.TCPConn).SetLinger(0)
+					return
+				}
+				defer app.Close()
+				go func() { _, _ = io.Copy(app, c); _ = app.CloseWrite() }()
+				_, _ = io.Copy(c, app)
+			}()
+		}
+	}()
+}
+
+// app answers each connection in the pod with the client's address.
+func (n *node) app(p *podNS, port int) {
+	n.t.Helper()
+	var l net.Listener
+	if err := p.ns.Do(func() (err error) {
+		l, err = net.Listen("tcp", fmt.Sprintf("[::]:%d", port))
+		return err
+	}); err != nil {
+		n.t.Fatal(err)
+	}
+	n.t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			fmt.Fprintf(c, "%s\n", addrPort(c.RemoteAddr()).Addr())
+			c.Close()
+		}
+	}()
+}
+
+// ask connects from a pod and returns the first line.
+func ask(p *podNS, dst netip.AddrPort) (line string, peer, own netip.AddrPort, err error) {
+	err = p.ns.Do(func() error {
+		c, err := net.DialTimeout("tcp", dst.String(), 3*time.Second)
+		if err != nil {
+			return err
+		}
+		defer c.Close()
+		_ = c.SetDeadline(time.Now().Add(5 * time.Second))
+		peer, own = addrPort(c.RemoteAddr()), addrPort(c.LocalAddr())
+		line, err = bufio.NewReader(c).ReadString('\n')
+		line = strings.TrimSpace(line)
+		return err
+	})
+	return line, peer, own, err
+}
+
+func (n *node) verdict(hook, name string) uint64 {
+	for _, v := range n.r.Verdicts() {
+		if v.Hook == hook && v.Name == name {
+			return v.Count
+		}
+	}
+	n.t.Fatalf("no verdict %s %s", hook, name)
+	return 0
+}
+
+func TestCaptureAndSteering(t *testing.T) {
+	n := newNode(t)
+	a, b := n.newPod(), n.newPod()
+	n.app(b, 8080)
+	n.enrol(a)
+	n.enrol(b)
+	carry(a)
+	carry(b)
+	runtime.GC() // a link that is not held would detach here
+	for _, dst := range []netip.AddrPort{netip.AddrPortFrom(b.ip4, 8080), netip.AddrPortFrom(b.ip6, 8080), netip.AddrPortFrom(netip.AddrFrom16(b.ip4.As16()), 8080)} {
+		before, steered := n.verdict("connect", "captured"), n.verdict("sk_lookup", "steered")
+		line, peer, own, err := ask(a, dst)
+		if err != nil {
+			t.Fatalf("%s: %v; %v", dst, err, n.r.Verdicts())
+		}
+		want := a.ip4
+		if dst.Addr().Is6() && !dst.Addr().Is4In6() {
+			want = a.ip6
+		}
+		if line != want.String() {
+			t.Errorf("%s: the application saw %s, want the client's %s", dst, line, want)
+		}
+		if peer != netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port()) || own.Addr() != want {
+			t.Errorf("%s: the client sees %s from %s", dst, peer, own)
+		}
+		if n.verdict("connect", "captured") != before+1 || n.verdict("sk_lookup", "steered") != steered+1 {
+			t.Errorf("%s: not counted as captured and steered: %v", dst, n.r.Verdicts())
+		}
+	}
+}
+
+func TestRefusedPortIsTold(t *testing.T) {
+	n := newNode(t)
+	a, b := n.newPod(), n.newPod()
+	n.enrol(a)
+	n.enrol(b)
+	carry(a)
+	carry(b)
+	start := time.Now()
+	if _, _, _, err := ask(a, netip.AddrPortFrom(b.ip4, 9)); !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("a port that no one listens on: %v", err)
+	}
+	if d := time.Since(start); d > 2*time.Second {
+		t.Errorf("told after %s", d)
+	}
+}
+
+func TestAgentsPortsAreClosedToOthers(t *testing.T) {
+	n := newNode(t)
+	a, b := n.newPod(), n.newPod()
+	n.enrol(b)
+	for _, ip := range []netip.Addr{b.ip4, b.ip6} {
+		for _, port := range []uint16{portOutbound, portInbound} {
+			if _, _, _, err := ask(a, netip.AddrPortFrom(ip, port)); !errors.Is(err, syscall.ECONNREFUSED) {
+				t.Errorf("%s port %d from another pod: %v", ip, port, err)
+			}
+		}
+	}
+}
+
+// Without an agent the pins stay, and captured means refused; a new agent takes over.
+func TestFailsClosedAndTakesOver(t *testing.T) {
+	n := newNode(t)
+	a, b := n.newPod(), n.newPod()
+	n.app(b, 8080)
+	n.enrol(a)
+	carry(a)
+	dst := netip.AddrPortFrom(b.ip4, 8080)
+	if _, _, _, err := ask(a, dst); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.pod.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, d := range []netip.AddrPort{dst, netip.AddrPortFrom(b.ip6, 8080)} {
+		if _, _, _, err := ask(a, d); !errors.Is(err, syscall.ECONNREFUSED) {
+			t.Errorf("%s without an agent: %v", d, err)
+		}
+	}
+	n.app(a, 8081)
+	if _, _, _, err := ask(b, netip.AddrPortFrom(a.ip4, 8081)); !errors.Is(err, syscall.ECONNREFUSED) {
+		t.Errorf("to the pod without an agent: %v", err)
+	}
+	n.start()
+	n.enrol(a)
+	carry(a)
+	if line, _, _, err := ask(a, dst); err != nil || line != a.ip4.String() {
+		t.Errorf("after the take-over: %q, %v", line, err)
+	}
+	if err := a.pod.Close(); err != nil {
+		t.Error(err)
+	}
+	captured := n.verdict("connect", "captured")
+	if _, _, _, err := ask(a, dst); err != nil {
+		t.Errorf("after it left the mesh: %v", err)
+	}
+	if n.verdict("connect", "captured") != captured {
+		t.Error("still captured after it left")
+	}
+}
+
+func TestGuardDropsWhatWasNotAnnounced(t *testing.T) {
+	n := newNode(t)
+	a, b := n.newPod(), n.newPod()
+	n.enrol(a)
+	before, spoofed := n.verdict("guard", "drop_syn"), n.verdict("guard", "drop_spoofed")
+	for i, src := range []netip.Addr{a.ip4, netip.MustParseAddr("10.99.0.77")} {
+		if err := a.ns.Do(func() error { return rawSYN(src, netip.AddrPortFrom(b.ip4, 7)) }); err != nil {
+			t.Fatal(i, err)
+		}
+	}
+	deadline := time.Now().Add(10 * time.Second)
+	for n.verdict("guard", "drop_syn") != before+1 || n.verdict("guard", "drop_spoofed") != spoofed+1 {
+		if time.Now().After(deadline) {
+			t.Fatalf("the guard counted %v", n.r.Verdicts())
+		}
+		runtime.Gosched()
+	}
+}
+
+// rawSYN sends a SYN past connect().
+func rawSYN(src netip.Addr, dst netip.AddrPort) error {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	b := make([]byte, 40)
+	b[0], b[3], b[8], b[9] = 0x45, 40, 64, unix.IPPROTO_TCP
+	copy(b[12:], src.AsSlice())
+	copy(b[16:], dst.Addr().AsSlice())
+	b[20], b[22], b[23], b[32], b[33] = 0x4e, byte(dst.Port()>>8), byte(dst.Port()), 5<<4, 2
+	return unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: dst.Addr().As4()})
+}
+
+func TestLateRebindAndMPTCPAreRefused(t *testing.T) {
+	n := newNode(t)
+	a, b := n.newPod(), n.newPod()
+	n.app(b, 8080)
+	n.enrol(a)
+	carry(a)
+	err := a.ns.Do(func() error {
+		if _, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, unix.IPPROTO_MPTCP); !errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("MPTCP: %w", err)
+		}
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if err := unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "eth0"); err != nil {
+			return fmt.Errorf("bind before connect: %w", err)
+		}
+		if err := unix.Connect(fd, sockaddr(netip.AddrPortFrom(b.ip4, 8080))); err != nil {
+			return fmt.Errorf("connect of a bound socket: %w", err)
+		}
+		if err := unix.SetsockoptString(fd, unix.SOL_SOCKET, unix.SO_BINDTODEVICE, "eth0"); !errors.Is(err, unix.EPERM) {
+			return fmt.Errorf("bind after connect: %w", err)
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+// With 1,000 ports in the pod, 8,000 connections to ten destinations must be had:
+// the listener is spread over many addresses.
+func TestManyConnectionsWithFewPorts(t *testing.T) {
+	n := newNode(t)
+	a := n.newPod()
+	n.enrol(a)
+	var held []net.Conn
+	go func() {
+		for {
+			c, err := a.pod.Outbound().Accept()
+			if err != nil {
+				return
+			}
+			held = append(held, c)
+		}
+	}()
+	err := a.ns.Do(func() error {
+		if err := os.WriteFile("/proc/sys/net/ipv4/ip_local_port_range", []byte("40000 40999"), 0o644); err != nil {
+			return err
+		}
+		fds := make([]int, 0, 8000)
+		defer func() {
+			for _, fd := range fds {
+				unix.Close(fd)
+			}
+		}()
+		for i := range 8000 {
+			fd, err := unix.Socket(unix.AF_INET, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+			if err != nil {
+				return fmt.Errorf("connection %d: %w", i, err)
+			}
+			fds = append(fds, fd)
+			if err := unix.Connect(fd, &unix.SockaddrInet4{Port: 80, Addr: [4]byte{192, 0, 2, byte(i % 10)}}); err != nil {
+				return fmt.Errorf("connection %d: %w", i, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		t.Error(err)
+	}
+}
+
+func TestTwoInstancesSideBySide(t *testing.T) {
+	one, two := newNode(t), newNode(t)
+	a, b, c := one.newPod(), one.newPod(), two.newPod()
+	one.app(b, 8080)
+	one.enrol(a)
+	two.enrol(c)
+	carry(a)
+	before := two.verdict("connect", "captured")
+	if _, _, _, err := ask(a, netip.AddrPortFrom(b.ip4, 8080)); err != nil {
+		t.Error(err)
+	}
+	if two.verdict("connect", "captured") != before {
+		t.Error("an instance captured another's pod")
+	}
+}
+
+func TestPurgeLeavesNothing(t *testing.T) {
+	n := newNode(t)
+	n.enrol(n.newPod())
+	if err := Purge("", n.instance); err != nil {
+		t.Fatal(err)
+	}
+	if left, _ := filepath.Glob("/sys/fs/bpf/fairlead/v1/" + n.instance + "*"); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+// The names in Go and the numbers in C are one list.
+func TestVerdictsAreNamedInOrder(t *testing.T) {
+	b, err := os.ReadFile("../../bpf/lib/verdict.h")
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := regexp.MustCompile(`(?m)^\t([A-Z_]+)(?: = (\d+))?,`).FindAllStringSubmatch(string(b), -1)
+	if len(found) != len(verdictNames)+1 {
+		t.Fatalf("%d verdicts in C, %d in Go", len(found)-1, len(verdictNames))
+	}
+	for i, f := range found[:len(found)-1] {
+		words := strings.Split(strings.ToLower(strings.TrimPrefix(f[1], "GUARD_")), "_")
+		if f[2] != fmt.Sprint(i) || !strings.HasPrefix(verdictNames[i].name, words[0]) {
+			t.Errorf("number %d is %s (%s) in C, %s in Go", i, f[1], f[2], verdictNames[i].name)
+		}
+	}
+}
