@@ -169,7 +169,7 @@ func (l *Lab) live(ctx context.Context, ready func()) error {
 		return err
 	}
 	actor(func(ctx context.Context) error {
-		return objects.Watch(ctx, l.opts.Dir, func() { l.do(l.reload) })
+		return objects.Watch(ctx, l.opts.Dir, func() { l.do(func() { l.reload(ctx) }) })
 	})
 	actor(l.housekeeping)
 	l.loop(ctx, ready)

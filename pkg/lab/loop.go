@@ -81,7 +81,7 @@ func (l *Lab) collect(ctx context.Context) {
 }
 
 // reload takes a changed directory in. What does not decode stays as it was.
-func (l *Lab) reload() {
+func (l *Lab) reload(ctx context.Context) {
 	res, err := l.dir.Load()
 	if err != nil {
 		l.log.Error("the directory was not read; the last good state stays", "err", err)
@@ -94,6 +94,13 @@ func (l *Lab) reload() {
 		l.log.Error(p.Error())
 	}
 	l.set = res.Set
+	if res.Again > 0 {
+		l.workers.Go(func() {
+			if pause(ctx, res.Again) {
+				l.do(func() { l.reload(ctx) })
+			}
+		})
+	}
 }
 
 // reconcile makes nodes, services, pods and names as the state says. It is

@@ -116,6 +116,9 @@ func (l *Lab) makeNode(ctx context.Context, object *corev1.Node) (_ *node, err e
 	if err := n.host.Bridge(n.podCIDRs); err != nil {
 		return nil, err
 	}
+	if err := n.host.Services(l.opts.Family.ServicePrefixes()); err != nil {
+		return nil, err
+	}
 	for _, p := range n.podCIDRs {
 		n.pools = append(n.pools, network.NewPool(p))
 	}

@@ -73,7 +73,7 @@ func tryKernel(ctx context.Context) error {
 		return err
 	}
 	defer h.Close()
-	return proxy.Apply(ctx, h.NS(), proxy.Ruleset(nil, nil))
+	return proxy.Apply(ctx, h.NS(), proxy.Ruleset(nil, nil, nil))
 }
 
 func tryCgroup(root string) error {

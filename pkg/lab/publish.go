@@ -40,7 +40,7 @@ func (l *Lab) publish() {
 	}
 	for _, n := range l.nodes {
 		n.resolver.Publish(zone)
-		n.rules.put(proxy.Ruleset(perNode[n], localAddrs(n, pods)))
+		n.rules.put(proxy.Ruleset(perNode[n], localAddrs(n, pods), l.opts.Family.ServicePrefixes()))
 		l.logIf(l.derived.Put("Node", objects.Key{Name: n.name}, n.derived()))
 	}
 	for _, p := range pods {

@@ -118,6 +118,18 @@ func (h *Host) Bridge(pods []netip.Prefix) error {
 	return nil
 }
 
+// Services gives the ranges of service addresses a route, so that the node's own
+// connections to them come as far as the rules that send them elsewhere.
+func (h *Host) Services(ranges []netip.Prefix) error {
+	for _, r := range ranges {
+		err := h.space.link.RouteReplace(&netlink.Route{LinkIndex: h.uplink.Attrs().Index, Dst: ipNet(r), Scope: netlink.SCOPE_LINK})
+		if err != nil {
+			return fmt.Errorf("route %s to the rules for services: %w", r, err)
+		}
+	}
+	return nil
+}
+
 // Route sends a range to another host of the fabric.
 func (h *Host) Route(dst netip.Prefix, via netip.Addr) error {
 	err := h.space.link.RouteReplace(&netlink.Route{LinkIndex: h.uplink.Attrs().Index, Dst: ipNet(dst), Gw: via.AsSlice()})

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
@@ -25,7 +26,13 @@ type Dir struct {
 type file struct {
 	seen [sha256.Size]byte
 	good decoded
+	// missing is since when the file is not there, or empty; zero while it is. It may
+	// be a moment of a save or of a rename.
+	missing time.Time
 }
+
+// grace is how long a missing or empty file still counts.
+const grace = 250 * time.Millisecond
 
 // NewDir makes a reader of root. check may refuse an object.
 func NewDir(root string, check func(metav1.Object) error) *Dir {
@@ -40,6 +47,8 @@ type Result struct {
 	Problems []error
 	// Warnings are new since the last look.
 	Warnings []string
+	// Again is when to look again though nothing changed, or zero.
+	Again time.Duration
 }
 
 // Load reads what changed since the last call.
@@ -67,6 +76,9 @@ func (d *Dir) Load() (Result, error) {
 			}
 			return nil
 		}
+		if f := d.files[path]; len(text) == 0 && f != nil && len(f.good.objects) > 0 {
+			return nil // as if it were missing
+		}
 		present[path] = true
 		d.read(path, text, &res)
 		return nil
@@ -74,7 +86,20 @@ func (d *Dir) Load() (Result, error) {
 	if err != nil {
 		return Result{}, fmt.Errorf("read %s: %w", d.root, err)
 	}
-	maps.DeleteFunc(d.files, func(path string, _ *file) bool { return !present[path] })
+	maps.DeleteFunc(d.files, func(path string, f *file) bool {
+		if present[path] {
+			f.missing = time.Time{}
+			return false
+		}
+		if f.missing.IsZero() {
+			f.missing = time.Now()
+		}
+		if time.Since(f.missing) >= grace {
+			return true
+		}
+		res.Again = grace
+		return false
+	})
 	res.Set = d.merge(&res)
 	return res, nil
 }
@@ -110,10 +135,23 @@ func (d *Dir) merge(res *Result) *Set {
 		key  Key
 	}
 	from := map[id]string{}
-	for _, path := range slices.Sorted(maps.Keys(d.files)) {
+	// Files that are there come first: what was renamed counts where it is now.
+	paths := slices.SortedFunc(maps.Keys(d.files), func(a, b string) int {
+		if ma, mb := d.files[a].missing.IsZero(), d.files[b].missing.IsZero(); ma != mb {
+			if ma {
+				return -1
+			}
+			return 1
+		}
+		return strings.Compare(a, b)
+	})
+	for _, path := range paths {
 		for _, e := range d.files[path].good.objects {
 			where := fmt.Sprintf("%s:%d", path, e.line)
 			if first, twice := from[id{e.name, e.key}]; twice {
+				if !d.files[path].missing.IsZero() {
+					continue
+				}
 				res.Warnings = append(res.Warnings, fmt.Sprintf("%s: %s %s is already defined in %s, which counts", where, e.name, e.key, first))
 				continue
 			}

@@ -32,12 +32,13 @@ func TestKernelTakesTheRules(t *testing.T) {
 		{Name: "default/six1", Protocol: TCP, Address: at("[fd00:10:96::2]:80"), Endpoints: []netip.AddrPort{at("[fd00::2]:80")}},
 	}
 	pods := []netip.Addr{netip.MustParseAddr("10.240.0.2"), netip.MustParseAddr("fd00::2")}
+	ranges := []netip.Prefix{netip.MustParsePrefix("10.96.0.0/12"), netip.MustParsePrefix("fd00:10:96::/112")}
 	for range 2 { // the second time it replaces the first
-		if err := Apply(t.Context(), ns, Ruleset(services, pods)); err != nil {
-			t.Fatalf("%v\n%s", err, Ruleset(services, pods))
+		if err := Apply(t.Context(), ns, Ruleset(services, pods, ranges)); err != nil {
+			t.Fatalf("%v\n%s", err, Ruleset(services, pods, ranges))
 		}
 	}
-	if err := Apply(t.Context(), ns, Ruleset(nil, nil)); err != nil {
+	if err := Apply(t.Context(), ns, Ruleset(nil, nil, nil)); err != nil {
 		t.Fatal(err)
 	}
 }

@@ -33,8 +33,9 @@ const table = "inet fairlead_lab"
 
 // Ruleset is an nftables script that replaces the node's rules by those for
 // services. pods are the node's own: what comes back to its sender needs the
-// node's address on the way.
-func Ruleset(services []Service, pods []netip.Addr) string {
+// node's address on the way. ranges hold service addresses only: one that no
+// service has is refused at once.
+func Ruleset(services []Service, pods []netip.Addr, ranges []netip.Prefix) string {
 	services = slices.Clone(services)
 	slices.SortFunc(services, func(a, b Service) int {
 		return cmp.Or(a.Address.Compare(b.Address), cmp.Compare(a.Protocol, b.Protocol))
@@ -45,6 +46,7 @@ func Ruleset(services []Service, pods []netip.Addr) string {
 		family(&b, v6, services, pods)
 	}
 	chains(&b)
+	unserved(&b, ranges)
 	b.WriteString("}\n")
 	return b.String()
 }
@@ -132,4 +134,19 @@ func chains(b *strings.Builder) {
     ct status dnat ip6 saddr . ip6 daddr @hairpin_ip6 masquerade
   }
 `)
+}
+
+// unserved refuses what is still for a service's address after the maps.
+func unserved(b *strings.Builder, ranges []netip.Prefix) {
+	for _, hook := range []string{"forward", "output"} {
+		fmt.Fprintf(b, "  chain unserved_%s {\n    type filter hook %s priority filter;\n", hook, hook)
+		for _, r := range ranges {
+			ip := "ip"
+			if r.Addr().Is6() {
+				ip = "ip6"
+			}
+			fmt.Fprintf(b, "    %s daddr %s goto refuse\n", ip, r)
+		}
+		b.WriteString("  }\n")
+	}
 }
