@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"syscall"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/podwatch"
@@ -50,7 +51,12 @@ func (w *worker) enrol(ctx context.Context, settled chan struct{}) {
 			case <-restarted:
 			}
 		} else if ctx.Err() == nil {
-			if want {
+			switch {
+			case !want:
+			case errors.Is(err, syscall.ENOENT), errors.Is(err, syscall.ECONNREFUSED):
+				// The agent is down: the lab says so elsewhere, once.
+				w.report(func(p *pod) { p.problem = err.Error() })
+			default:
 				w.problem(err)
 			}
 			select {

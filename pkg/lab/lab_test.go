@@ -29,6 +29,10 @@ func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == sandbox.Arg {
 		os.Exit(pretendSandbox())
 	}
+	if fake := fakes[filepath.Base(os.Args[0])]; fake != nil {
+		fmt.Fprintln(os.Stderr, fake())
+		os.Exit(1)
+	}
 	if dir := os.Getenv(childVariable); dir != "" {
 		err := Run(context.Background(), testOptions(dir, filepath.Base(dir)), func() { fmt.Println("ready") })
 		fmt.Fprintln(os.Stderr, err)
@@ -76,7 +80,7 @@ type running struct {
 
 // start runs a lab of files and waits until it is ready. name tells labs of one
 // test apart.
-func start(t *testing.T, name string, files map[string]string) *running {
+func start(t *testing.T, name string, files map[string]string, change ...func(*Options)) *running {
 	t.Helper()
 	needRoot(t)
 	dir := filepath.Join(t.TempDir(), fmt.Sprintf("labtest-%d-%s", os.Getpid(), name))
@@ -88,6 +92,9 @@ func start(t *testing.T, name string, files map[string]string) *running {
 		r.write(file, text)
 	}
 	o := testOptions(dir, filepath.Base(dir))
+	for _, c := range change {
+		c(&o)
+	}
 	var log bytes.Buffer
 	o.Logger = slog.New(slog.NewTextHandler(&log, nil))
 	ctx, cancel := context.WithCancel(t.Context())

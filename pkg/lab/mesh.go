@@ -93,9 +93,6 @@ func (l *Lab) startControlPlane(ctx context.Context, actor func(func(context.Con
 
 // startAgent starts a node's agent. The node is being made: nobody else sees it.
 func (l *Lab) startAgent(ctx context.Context, n *node) error {
-	if err := l.writeToken(n.name); err != nil {
-		return err
-	}
 	state, certs, socket := l.place.in("agents", n.name), l.place.certs(n.name), l.place.in("enrol", n.name+".sock")
 	for _, d := range []string{state, certs} {
 		if err := os.MkdirAll(d, 0o700); err != nil {
@@ -190,10 +187,8 @@ func untilDialled(ctx context.Context, ns *netns.NS, address string) error {
 func (l *Lab) renewTokens(ctx context.Context) {
 	var names []string
 	if l.ask(ctx, func() {
-		for _, n := range l.nodes {
-			if n.agent != nil {
-				names = append(names, n.name)
-			}
+		for name := range l.nodes {
+			names = append(names, name)
 		}
 	}) != nil {
 		return

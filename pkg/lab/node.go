@@ -133,6 +133,11 @@ func (l *Lab) makeNode(ctx context.Context, object *corev1.Node) (_ *node, err e
 	})
 	l.nodeActor(ctx, n, func(ctx context.Context) { l.applyRules(ctx, n) })
 	l.nodeActor(ctx, n, func(ctx context.Context) { l.runProber(ctx, n) })
+	if l.signer != nil {
+		if err := l.writeToken(n.name); err != nil {
+			return nil, err
+		}
+	}
 	if !l.opts.NoMesh && object.Labels[AgentLabel] != "none" {
 		if err := l.startAgent(ctx, n); err != nil {
 			return nil, err
