@@ -1,0 +1,78 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/spf13/pflag"
+
+	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
+)
+
+// config is the command line.
+type config struct {
+	node, instance                                 string
+	clusterID, network, trustDomain                string
+	xdsAddress, caAddress, serverName              string
+	rootCert, tokenFile                            string
+	enrolSocket, stateDir, certDir                 string
+	cgroup, kubeletCgroup                          string
+	adminAddress, metricsAddress, readinessAddress string
+	accessLog, logLevel                            string
+	podName, podNamespace                          string
+	drain, certTTL                                 time.Duration
+
+	level  slog.Level
+	format telemetry.Format
+}
+
+func (c *config) bind(f *pflag.FlagSet) {
+	f.StringVar(&c.node, "node", "", "this node's name (required)")
+	f.StringVar(&c.instance, "instance", "default", "names the pins in the kernel; one agent per instance")
+	f.StringVar(&c.clusterID, "cluster-id", "Kubernetes", "the cluster's name")
+	f.StringVar(&c.network, "network", "", "the node's network")
+	f.StringVar(&c.trustDomain, "trust-domain", "cluster.local", "the mesh's trust domain")
+	f.StringVar(&c.xdsAddress, "xds-address", "", "the control plane, host:port (required)")
+	f.StringVar(&c.caAddress, "ca-address", "", "the CA, host:port; empty is the control plane")
+	f.StringVar(&c.serverName, "xds-server-name", "istiod.istio-system.svc", "the name in the control plane's certificate")
+	f.StringVar(&c.rootCert, "root-cert", "", "the mesh's root certificates in PEM (required)")
+	f.StringVar(&c.tokenFile, "token-file", "", "the agent's token, read anew for each call (required)")
+	f.StringVar(&c.enrolSocket, "enrol-socket", "/run/fairlead/agent.sock", "the Unix socket on which pods are announced")
+	f.StringVar(&c.stateDir, "state-dir", "/var/lib/fairlead/agent", "the last good state and the known pods; no keys")
+	f.StringVar(&c.certDir, "cert-dir", "/run/fairlead/certs", "certificates and keys over a restart; must be a tmpfs")
+	f.StringVar(&c.cgroup, "cgroup", "", "the root of cgroup v2; empty finds it")
+	f.StringVar(&c.kubeletCgroup, "kubelet-cgroup", "", "the cgroup v2 directory of the kubelet, whose connections to pods are probes")
+	f.StringVar(&c.adminAddress, "admin-address", "localhost:15000", "config_dump, log level, pprof; keep it on loopback")
+	f.StringVar(&c.metricsAddress, "metrics-address", "[::]:15020", "metrics")
+	f.StringVar(&c.readinessAddress, "readiness-address", "[::]:15021", "readiness")
+	f.StringVar(&c.accessLog, "access-log", "text", "a record per connection on standard output: text, json or off")
+	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
+	f.StringVar(&c.podName, "pod-name", "ztunnel", "the agent's own pod, as its token says")
+	f.StringVar(&c.podNamespace, "pod-namespace", "istio-system", "the agent's own namespace, as its token says")
+	f.DurationVar(&c.drain, "drain", 5*time.Second, "how long connections may go on when the agent is stopped")
+	f.DurationVar(&c.certTTL, "cert-ttl", 24*time.Hour, "the life of certificates to ask for")
+}
+
+func (c *config) complete() error {
+	var errs []error
+	for _, required := range []struct{ flag, value string }{
+		{"--node", c.node}, {"--xds-address", c.xdsAddress}, {"--root-cert", c.rootCert}, {"--token-file", c.tokenFile},
+	} {
+		if required.value == "" {
+			errs = append(errs, fmt.Errorf("%s is required", required.flag))
+		}
+	}
+	if c.caAddress == "" {
+		c.caAddress = c.xdsAddress
+	}
+	if err := c.level.UnmarshalText([]byte(c.logLevel)); err != nil {
+		errs = append(errs, fmt.Errorf("--log-level: %q: want debug, info, warn or error", c.logLevel))
+	}
+	var err error
+	if c.format, err = telemetry.ParseFormat(c.accessLog); err != nil {
+		errs = append(errs, fmt.Errorf("--access-log: %w", err))
+	}
+	return errors.Join(errs...)
+}

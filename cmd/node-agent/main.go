@@ -1,0 +1,90 @@
+// The node agent: captures the pods of its node and carries their connections
+// in mutual TLS, by policy.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fairlead-mesh/fairlead/pkg/redirect"
+	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
+)
+
+// usageError is an error of the command line: exit code 2.
+type usageError struct{ error }
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := command().ExecuteContext(ctx)
+	if err == nil {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "node-agent:", err)
+	if usage := (usageError{}); errors.As(err, &usage) {
+		os.Exit(2)
+	}
+	os.Exit(1)
+}
+
+func command() *cobra.Command {
+	var c config
+	cmd := &cobra.Command{
+		Use:   "node-agent --node NAME --xds-address HOST:PORT --root-cert FILE --token-file FILE",
+		Short: "Capture the pods of this node and carry their connections in mutual TLS",
+		Long: `The node agent runs once on each node. It is told of pods over a Unix socket,
+captures those that are in the mesh with eBPF, and carries their connections to
+other pods in mutual TLS, as the control plane's workloads and policies say.
+
+Without it, a captured pod is refused: what it pinned in the kernel stays until
+"node-agent purge".`,
+		Example: `  # As on a node of the lab.
+  node-agent --node n1 --xds-address 10.0.0.2:15012 --root-cert root.pem --token-file token \
+    --enrol-socket /run/fairlead/agent.sock --state-dir /var/lib/fairlead --cert-dir /run/fairlead/certs
+
+  # What is it waiting for, and what does it know?
+  curl localhost:15021/healthz/ready
+  curl localhost:15000/config_dump
+
+  # Take everything out of the kernel; the pods are outside the mesh then.
+  node-agent purge --instance default`,
+		Version:       telemetry.Version,
+		Args:          cobra.NoArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := c.complete(); err != nil {
+				return usageError{err}
+			}
+			level := &slog.LevelVar{}
+			level.Set(c.level)
+			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
+			return serve(cmd.Context(), c, level, log)
+		},
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	c.bind(cmd.Flags())
+	cmd.AddCommand(purge())
+	return cmd
+}
+
+func purge() *cobra.Command {
+	var instance, bpffs string
+	cmd := &cobra.Command{
+		Use:     "purge",
+		Short:   "Detach and unpin everything of an instance",
+		Example: "  node-agent purge --instance default",
+		Args:    cobra.NoArgs,
+		RunE:    func(*cobra.Command, []string) error { return redirect.Purge(bpffs, instance) },
+	}
+	cmd.Flags().StringVar(&instance, "instance", "default", "the instance whose pins are removed")
+	cmd.Flags().StringVar(&bpffs, "bpffs", "/sys/fs/bpf", "where the BPF file system is mounted")
+	return cmd
+}

@@ -1,0 +1,200 @@
+package main
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/fairlead-mesh/fairlead/pkg/admin"
+	"github.com/fairlead-mesh/fairlead/pkg/identity"
+	"github.com/fairlead-mesh/fairlead/pkg/podwatch"
+	"github.com/fairlead-mesh/fairlead/pkg/redirect"
+	"github.com/fairlead-mesh/fairlead/pkg/run"
+	"github.com/fairlead-mesh/fairlead/pkg/store"
+	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
+	"github.com/fairlead-mesh/fairlead/pkg/xds"
+	"github.com/fairlead-mesh/fairlead/pkg/ztunnel"
+)
+
+// serve makes the parts in order and runs them until ctx ends.
+func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger) error {
+	ctx, quit := context.WithCancel(ctx)
+	defer quit()
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := telemetry.RegisterBuild(registry, "node-agent"); err != nil {
+		return err
+	}
+	lines, err := telemetry.NewLineWriter(os.Stdout, registry)
+	if err != nil {
+		return err
+	}
+	defer lines.Close()
+	recorder, err := telemetry.NewRecorder(registry, telemetry.NewAccessLog(c.format, lines))
+	if err != nil {
+		return err
+	}
+
+	// The kernel first: what an earlier run pinned stays in force, and nothing
+	// else is worth starting without it.
+	redirector, err := redirect.New(redirect.Options{Instance: c.instance, CgroupPath: c.cgroup, KubeletCgroup: c.kubeletCgroup, Logger: log})
+	if err != nil {
+		return err
+	}
+	defer redirector.Close()
+	if err := telemetry.RegisterVerdicts(registry, func() []telemetry.Verdict {
+		var out []telemetry.Verdict
+		for _, v := range redirector.Verdicts() {
+			out = append(out, telemetry.Verdict(v))
+		}
+		return out
+	}); err != nil {
+		return err
+	}
+
+	ready := &admin.Readiness{}
+	if err := os.MkdirAll(c.stateDir, 0o700); err != nil {
+		return usageError{err}
+	}
+	state, err := loadState(c, log)
+	if err != nil {
+		return err
+	}
+	xdsConn, err := identity.Dial(c.xdsAddress, c.serverName, c.rootCert, identity.Token{File: c.tokenFile, Cluster: c.clusterID})
+	if err != nil {
+		return usageError{err}
+	}
+	defer xdsConn.Close()
+	caConn, err := identity.Dial(c.caAddress, c.serverName, c.rootCert, identity.Token{File: c.tokenFile, Cluster: c.clusterID})
+	if err != nil {
+		return usageError{err}
+	}
+	defer caConn.Close()
+	certificates, err := identity.NewManager(identity.Options{CA: identity.NewClient(caConn), RootFile: c.rootCert, Directory: c.certDir, TTL: c.certTTL, Logger: log})
+	if err != nil {
+		return usageError{err}
+	}
+	defer certificates.Close()
+
+	synced := newSynced(ready, state.known)
+	discovery, err := xds.NewClient(xds.Options{
+		Conn: xdsConn, Applier: state.store, Known: state.versions, Synced: synced.mark, Logger: log,
+		NodeID:   "ztunnel~1.1.1.1~" + c.podName + "." + c.podNamespace + "~" + c.podNamespace + ".svc.cluster.local",
+		Metadata: map[string]string{"NAME": c.podName, "NAMESPACE": c.podNamespace, "NODE_NAME": c.node, "CLUSTER_ID": c.clusterID},
+	})
+	if err != nil {
+		return err
+	}
+
+	pods := &enroller{redirector: redirector, log: log, drain: c.drain, pods: map[string]*enrolled{}, options: ztunnel.Options{
+		State: state.store, Certificates: certificates, Recorder: recorder, Logger: log, Ready: synced.usable,
+		Network: c.network, Cluster: c.clusterID, TrustDomain: c.trustDomain,
+	}}
+	manager, err := podwatch.NewManager(podwatch.Options{Enroller: pods, Logger: log, File: filepath.Join(c.stateDir, "pods.json")})
+	if err != nil {
+		return err
+	}
+	// Pods of the last run are served again before anyone is asked.
+	if err := manager.Restore(ctx); err != nil {
+		log.Error("pods of the last run", "err", err)
+	}
+	if err := certificates.Prune(); err != nil {
+		log.Warn("certificates of earlier pods", "err", err)
+	}
+	enrolment, err := podwatch.Listen(c.enrolSocket, manager, log)
+	if err != nil {
+		return usageError{err}
+	}
+	pages, err := admin.Listen(admin.Options{
+		AdminAddress: c.adminAddress, MetricsAddress: c.metricsAddress, ReadinessAddress: c.readinessAddress,
+		Registry: registry, Readiness: ready, Level: level, Quit: quit, Logger: log,
+		Dump: func() (any, error) {
+			return dump(c, state.store.Snapshot(), certificates.Status(), pods.proxies()), nil
+		},
+	})
+	if err != nil {
+		return err
+	}
+
+	group := run.NewGroup(log, c.drain+10*time.Second)
+	// The window first and last.
+	group.Add("admin", pages.Run)
+	group.Add("state on disk", func(ctx context.Context) error {
+		return state.store.Keep(ctx, filepath.Join(c.stateDir, "state"), func() map[string]map[string]string { return discovery.Versions() }, log)
+	})
+	group.Add("discovery", discovery.Run)
+	group.Add("enrolment", enrolment.Serve)
+	// Stopped first: no new connections, the old ones drain; pins stay.
+	group.Add("pods", func(ctx context.Context) error {
+		<-ctx.Done()
+		pods.stop()
+		return nil
+	})
+	log.Info("node agent started", "node", c.node, "instance", c.instance, "version", telemetry.Version)
+	return group.Run(ctx)
+}
+
+// lastState is what an earlier run left.
+type lastState struct {
+	store    *store.Store
+	versions xds.Versions
+	known    bool
+}
+
+func loadState(c config, log *slog.Logger) (*lastState, error) {
+	s, err := store.New(log)
+	if err != nil {
+		return nil, err
+	}
+	saved, err := store.Load(filepath.Join(c.stateDir, "state"))
+	if err != nil {
+		log.Warn("starting without the last state", "err", err)
+		return &lastState{store: s}, nil
+	}
+	if err := s.Apply(saved.State); err != nil {
+		return nil, err
+	}
+	known := len(saved.State.Workloads) > 0
+	if known {
+		log.Info("last state loaded", "workloads", len(saved.State.Workloads), "services", len(saved.State.Services), "policies", len(saved.State.Policies))
+	}
+	return &lastState{store: s, versions: saved.Versions, known: known}, nil
+}
+
+// synced follows what has arrived from the control plane. usable closes when
+// connections can be decided on: everything has arrived, or a last state is here.
+type synced struct {
+	usable chan struct{}
+	once   sync.Once
+
+	mu      sync.Mutex
+	pending map[string]func()
+}
+
+func newSynced(ready *admin.Readiness, known bool) *synced {
+	s := &synced{usable: make(chan struct{}), pending: map[string]func(){
+		xds.AddressType: ready.Wait("workloads from the control plane"), xds.AuthorizationType: ready.Wait("policies from the control plane"),
+	}}
+	if known {
+		s.once.Do(func() { close(s.usable) })
+	}
+	return s
+}
+
+func (s *synced) mark(typeURL string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if done := s.pending[typeURL]; done != nil {
+		done()
+		delete(s.pending, typeURL)
+	}
+	if len(s.pending) == 0 {
+		s.once.Do(func() { close(s.usable) })
+	}
+}
