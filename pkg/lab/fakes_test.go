@@ -116,4 +116,3 @@ func (fakeEnroller) Remove(_ context.Context, uid string, gone bool) error {
 	fmt.Printf("remove %s gone=%v\n", uid, gone)
 	return nil
 }
-

@@ -39,6 +39,8 @@ type Lab struct {
 	// Owned by the loop.
 	dir          *objects.Dir
 	set          *objects.Set
+	status       *objects.Dir // what the control plane writes
+	given        *objects.Set // of it, the addresses of ServiceEntries
 	derived      *objects.Derived
 	fabric       *network.Fabric
 	controlHost  *network.Host
@@ -78,7 +80,7 @@ func Run(ctx context.Context, o Options, ready func()) error {
 	l := &Lab{
 		opts: o, log: o.Logger, place: p, events: make(chan func(), 256), stopped: make(chan struct{}), start: newSemaphore(startAtOnce),
 		nodes: map[string]*node{}, nodeSlots: map[int]bool{}, pods: map[string]*pod{}, services: map[objects.Key]*service{},
-		dir: objects.NewDir(o.Dir, checkObject),
+		dir: objects.NewDir(o.Dir, checkObject), status: objects.NewDir(statusDir(o.Dir), nil), given: &objects.Set{},
 	}
 	if err := l.first(); err != nil {
 		return err
@@ -171,6 +173,14 @@ func (l *Lab) live(ctx context.Context, ready func()) error {
 	actor(func(ctx context.Context) error {
 		return objects.Watch(ctx, l.opts.Dir, func() { l.do(func() { l.reload(ctx) }) })
 	})
+	if l.controlPlane != nil {
+		if err := os.MkdirAll(statusDir(l.opts.Dir), 0o755); err != nil {
+			return err
+		}
+		actor(func(ctx context.Context) error {
+			return objects.Watch(ctx, statusDir(l.opts.Dir), func() { l.do(l.reloadStatus) })
+		})
+	}
 	actor(l.housekeeping)
 	l.loop(ctx, ready)
 	select {

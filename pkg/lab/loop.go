@@ -103,6 +103,14 @@ func (l *Lab) reload(ctx context.Context) {
 	}
 }
 
+// reloadStatus takes in what the control plane wrote. What cannot be read is its
+// matter, and is replaced by it.
+func (l *Lab) reloadStatus() {
+	if res, err := l.status.Load(); err == nil {
+		l.given = res.Set
+	}
+}
+
 // reconcile makes nodes, services, pods and names as the state says. It is
 // idempotent and does nothing that takes long.
 func (l *Lab) reconcile(ctx context.Context) {

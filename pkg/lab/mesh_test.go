@@ -69,7 +69,7 @@ func TestPodsJoinAndLeaveTheMesh(t *testing.T) {
 		t.Errorf("the captured pod: %+v, annotations %v", in, r.derived("default/in").Annotations)
 	}
 	for _, name := range []string{"out", "elsewhere"} {
-		if p := r.find(name); p.Captured || p.Enrolled || r.derived("default/"+name).Annotations[redirectionAnnotation] != "" {
+		if p := r.find(name); p.Captured || p.Enrolled || r.derived("default/" + name).Annotations[redirectionAnnotation] != "" {
 			t.Errorf("pod %s: %+v, annotations %v", name, p, r.derived("default/"+name).Annotations)
 		}
 	}

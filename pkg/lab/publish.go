@@ -17,7 +17,7 @@ import (
 // the control plane.
 func (l *Lab) publish() {
 	pods := l.sortedPods()
-	zone := dns.NewZone()
+	views := &dns.Views{Plain: dns.NewZone(), Mesh: dns.NewZone(), Inside: map[netip.Addr]bool{}}
 	perNode := map[*node][]proxy.Service{}
 	for _, key := range sortedKeys(l.set.Services) {
 		s := l.services[key]
@@ -25,21 +25,29 @@ func (l *Lab) publish() {
 			continue
 		}
 		ends := l.endpoints(s.complete, pods)
-		names(zone, s.complete, ends)
+		names(views.Plain, s.complete, ends)
+		names(views.Mesh, s.complete, ends)
 		for _, n := range l.nodes {
 			perNode[n] = append(perNode[n], rules(s.complete, ends, n)...)
 		}
 	}
 	for _, p := range pods {
 		for _, a := range p.addrs {
-			zone.Address(strings.NewReplacer(".", "-", ":", "-").Replace(a.String())+"."+p.key.Namespace+".pod."+dns.Domain, a)
+			name := strings.NewReplacer(".", "-", ":", "-").Replace(a.String()) + "." + p.key.Namespace + ".pod." + dns.Domain
+			views.Plain.Address(name, a)
+			views.Mesh.Address(name, a)
+			if p.enrolled {
+				views.Inside[a] = true
+			}
 		}
 	}
 	for _, key := range sortedKeys(l.set.ServiceEntries) {
-		hosts(zone, l.set.ServiceEntries[key])
+		e := l.set.ServiceEntries[key]
+		hosts(views.Plain, e, nil)
+		hosts(views.Mesh, e, l.given.ServiceEntries[key])
 	}
 	for _, n := range l.nodes {
-		n.resolver.Publish(zone)
+		n.resolver.Publish(views)
 		n.rules.put(proxy.Ruleset(perNode[n], localAddrs(n, pods), l.opts.Family.ServicePrefixes()))
 		l.logIf(l.derived.Put("Node", objects.Key{Name: n.name}, n.derived()))
 	}
@@ -106,38 +114,41 @@ func serves(s *corev1.Service, a netip.Addr) bool {
 	return false
 }
 
-// hosts are those of a ServiceEntry: at its own addresses, or those that were
-// given to it, or, as the world's resolvers would have it, at its endpoints'.
-func hosts(zone *dns.Zone, e *objects.ServiceEntry) {
-	add := func(host, s string) bool {
-		a, err := netip.ParseAddr(s)
-		if err != nil {
-			p, perr := netip.ParsePrefix(s)
-			if perr != nil || !p.IsSingleIP() {
-				return false
-			}
-			a = p.Addr()
-		}
-		zone.Address(host, a)
-		return true
-	}
+// hosts are those of a ServiceEntry: at its own addresses; or at those that the
+// control plane has given it (nil for none); or, as the world's resolvers would
+// have it, at its endpoints'.
+func hosts(zone *dns.Zone, e, given *objects.ServiceEntry) {
 	for _, host := range e.Spec.Hosts {
 		zone.Address(host)
-		found := false
+		var addrs []netip.Addr
 		for _, s := range e.Spec.Addresses {
-			found = add(host, s) || found
+			addrs = appendAddr(addrs, s)
 		}
-		for _, s := range e.Status.Addresses {
-			if !found || s.Host == host {
-				found = (s.Host == "" || s.Host == host) && add(host, s.Value) || found
+		if given != nil && len(addrs) == 0 {
+			for _, s := range given.Status.Addresses {
+				if s.Host == host || s.Host == "" {
+					addrs = appendAddr(addrs, s.Value)
+				}
 			}
 		}
-		for _, end := range e.Spec.Endpoints {
-			if !found {
-				add(host, end.Address)
+		if len(addrs) == 0 {
+			for _, end := range e.Spec.Endpoints {
+				addrs = appendAddr(addrs, end.Address)
 			}
 		}
+		zone.Address(host, addrs...)
 	}
+}
+
+// appendAddr appends what is one address, and nothing for a range or a name.
+func appendAddr(list []netip.Addr, s string) []netip.Addr {
+	if a, err := netip.ParseAddr(s); err == nil {
+		return append(list, a)
+	}
+	if p, err := netip.ParsePrefix(s); err == nil && p.IsSingleIP() {
+		return append(list, p.Addr())
+	}
+	return list
 }
 
 func localAddrs(n *node, pods []*pod) []netip.Addr {

@@ -13,16 +13,33 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/netns"
 )
 
-// Server answers on a node's addresses from the zone it was last given.
+// Server answers on a node's addresses from what it was last given.
 type Server struct {
-	zone    atomic.Pointer[Zone]
+	views   atomic.Pointer[Views]
 	servers []*dns.Server
+}
+
+// Views are the names as pods outside the mesh see them, and as those inside do:
+// the mesh gives addresses to hosts outside that only its pods can reach.
+type Views struct {
+	Plain, Mesh *Zone
+	// Inside are the addresses of the mesh's pods.
+	Inside map[netip.Addr]bool
+}
+
+// of is the zone that a client sees.
+func (v *Views) of(client net.Addr) *Zone {
+	a, err := netip.ParseAddrPort(client.String())
+	if err == nil && v.Inside[a.Addr().Unmap()] {
+		return v.Mesh
+	}
+	return v.Plain
 }
 
 // Listen opens UDP and TCP port 53 on addrs inside the node's namespace.
 func Listen(ns *netns.NS, addrs []netip.Addr) (*Server, error) {
 	s := &Server{}
-	s.zone.Store(NewZone())
+	s.views.Store(&Views{Plain: NewZone()})
 	err := ns.Do(func() error {
 		for _, a := range addrs {
 			at := net.JoinHostPort(a.String(), strconv.Itoa(53))
@@ -46,8 +63,8 @@ func Listen(ns *netns.NS, addrs []netip.Addr) (*Server, error) {
 	return s, nil
 }
 
-// Publish makes z what is answered from now on.
-func (s *Server) Publish(z *Zone) { s.zone.Store(z) }
+// Publish makes v what is answered from now on; it must not change any more.
+func (s *Server) Publish(v *Views) { s.views.Store(v) }
 
 // Run answers until ctx ends.
 func (s *Server) Run(ctx context.Context) error {
@@ -86,7 +103,7 @@ func (s *Server) close() {
 // ServeDNS implements dns.Handler.
 func (s *Server) ServeDNS(w dns.ResponseWriter, q *dns.Msg) {
 	_, udp := w.RemoteAddr().(*net.UDPAddr)
-	_ = w.WriteMsg(reply(s.zone.Load(), q, udp)) // a client that went away has no use for the error
+	_ = w.WriteMsg(reply(s.views.Load().of(w.RemoteAddr()), q, udp)) // a client that went away has no use for the error
 }
 
 func reply(z *Zone, q *dns.Msg, udp bool) *dns.Msg {
