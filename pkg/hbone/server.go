@@ -14,6 +14,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/fairlead-mesh/fairlead/pkg/h2"
 )
 
@@ -160,11 +162,10 @@ func waitReadable(conn *net.TCPConn) error {
 	if err != nil {
 		return err
 	}
-	waited := false
-	return raw.Read(func(uintptr) bool {
-		ready := waited
-		waited = true
-		return ready
+	return raw.Read(func(fd uintptr) bool {
+		// Looked at before it is waited for: what came before is told of once.
+		_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT) //nolint:gosec // a descriptor
+		return !errors.Is(err, unix.EAGAIN)
 	})
 }
 

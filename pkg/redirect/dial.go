@@ -138,12 +138,9 @@ func waitConnected(file *os.File) error {
 		return err
 	}
 	var result error
-	waited := false
+	// The state is asked for before it is waited for: a connection over loopback
+	// may be there before the poller knows of the socket, and is told of once.
 	err = raw.Write(func(fd uintptr) bool {
-		if !waited {
-			waited = true
-			return false // until it is writable
-		}
 		code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR) //nolint:gosec // a descriptor
 		switch {
 		case err != nil:
@@ -151,9 +148,8 @@ func waitConnected(file *os.File) error {
 		case code != 0:
 			result = syscall.Errno(code) //nolint:gosec // an errno
 		default:
-			if _, err := unix.Getpeername(int(fd)); err != nil { //nolint:gosec // a descriptor
-				return false // woken too early
-			}
+			_, err := unix.Getpeername(int(fd)) //nolint:gosec // a descriptor
+			return err == nil
 		}
 		return true
 	})
