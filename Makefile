@@ -24,7 +24,7 @@ setup:
 ## demo: build, then a two-node mesh on this machine that shows what Fairlead does (KEEP=1 leaves it up)
 .PHONY: demo
 demo: setup build
-	@test/demo/demo.sh
+	@go run ./test/demo
 
 ## test: unit, golden, fuzz seeds, BPF and lab scenarios, with the race detector (as root)
 .PHONY: test

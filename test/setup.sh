@@ -5,7 +5,7 @@ set -euo pipefail
 
 # program:package
 needed=(
-  nft:nftables ip:iproute2 tcpdump:tcpdump curl:curl jq:jq h2load:nghttp2-client haproxy:haproxy
+  nft:nftables ip:iproute2 curl:curl nc:netcat-openbsd haproxy:haproxy
 )
 missing=()
 for entry in "${needed[@]}"; do

@@ -15,7 +15,7 @@ import (
 // Options of a [Redirector].
 type Options struct {
 	// Instance names this agent's pins; several agents share one kernel in the
-	// lab. Lower case letters, digits and dashes.
+	// lab. Lower case letters, digits, dashes and underscores.
 	Instance string
 	// BPFFS is where the BPF file system is mounted; "" is /sys/fs/bpf.
 	BPFFS string
@@ -30,7 +30,7 @@ type Options struct {
 // layout is the version of the pinned maps. It changes with any of their types.
 const layout = "v1"
 
-var instanceName = regexp.MustCompile(`^[a-z0-9][a-z0-9-]{0,62}$`)
+var instanceName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 
 func (o *Options) complete() error {
 	if o.Logger == nil {
