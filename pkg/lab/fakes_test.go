@@ -2,6 +2,7 @@ package lab
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
@@ -11,6 +12,9 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+
+	corev1 "k8s.io/api/core/v1"
+	"sigs.k8s.io/yaml"
 
 	"github.com/fairlead-mesh/fairlead/pkg/podwatch"
 )
@@ -97,11 +101,48 @@ func fakeAgent() error {
 			}
 		}))
 	}()
+	go func() {
+		_ = http.ListenAndServe("localhost:15000", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+			_ = json.NewEncoder(w).Encode(map[string]any{"workloads": derivedPods(filepath.Join(f["state-dir"], "../.."))})
+		}))
+	}()
 	srv, err := podwatch.Listen(f["enrol-socket"], m, slog.New(slog.NewTextHandler(os.Stderr, nil)))
 	if err != nil {
 		return err
 	}
 	return srv.Serve(context.Background())
+}
+
+// derivedPods are those that a control plane would have told of.
+func derivedPods(run string) (out []heard) {
+	text, err := os.ReadFile(filepath.Join(run, "lab.json"))
+	if err != nil {
+		return nil
+	}
+	var r record
+	if json.Unmarshal(text, &r) != nil {
+		return nil
+	}
+	files, err := filepath.Glob(filepath.Join(derivedDir(r.Dir), "pod_*.yaml"))
+	if err != nil {
+		return nil
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			continue
+		}
+		var p corev1.Pod
+		if yaml.Unmarshal(text, &p) != nil {
+			continue
+		}
+		h := heard{Name: p.Name, Namespace: p.Namespace, Protocol: "TCP", Status: "Healthy"}
+		if p.Annotations[redirectionAnnotation] == redirectionEnabled {
+			h.Protocol = "HBONE"
+		}
+		out = append(out, h)
+	}
+	return out
 }
 
 type fakeEnroller struct{}

@@ -50,7 +50,8 @@ type Lab struct {
 	pods         map[string]*pod // by uid
 	services     map[objects.Key]*service
 	pools        []*network.Pool // of service addresses, one per family
-	next         *time.Timer     // or nil: when reconcile should look again
+	settling     int
+	next         *time.Timer // or nil: when reconcile should look again
 }
 
 // startAtOnce bounds how many pods are being set up at the same time: more only

@@ -39,13 +39,19 @@ var errEnded = errors.New("the lab has ended")
 // pods that come up report thousands.
 const gather = 10 * time.Millisecond
 
+// How far a lab is on its way to being ready for the first time.
+const (
+	notSettled = iota
+	isSettling // all is up, the agents may not have heard of it
+	settled
+)
+
 // loop owns the lab's state. Each turn takes what was reported and then makes the
 // world as the state says.
 func (l *Lab) loop(ctx context.Context, ready func()) {
 	defer close(l.stopped)
 	l.next = time.NewTimer(0)
 	defer l.next.Stop()
-	announced := false
 	for {
 		select {
 		case <-ctx.Done():
@@ -58,9 +64,12 @@ func (l *Lab) loop(ctx context.Context, ready func()) {
 		if ctx.Err() == nil {
 			l.reconcile(ctx)
 		}
-		if !announced && l.allReady() {
-			announced = true
-			ready()
+		if l.settling == notSettled && len(l.notReady()) == 0 {
+			l.settling = isSettling
+			l.workers.Go(func() {
+				l.settle(ctx)
+				l.do(func() { l.settling = settled; ready() })
+			})
 		}
 	}
 }
@@ -120,9 +129,6 @@ func (l *Lab) reconcile(ctx context.Context) {
 	l.publish()
 }
 
-// allReady reports whether everything that was asked for is up.
-func (l *Lab) allReady() bool { return len(l.notReady()) == 0 }
-
 // notReady says what the lab waits for.
 func (l *Lab) notReady() []string {
 	var out []string
@@ -132,6 +138,11 @@ func (l *Lab) notReady() []string {
 	for _, n := range l.sortedNodes() {
 		if n.agent != nil && !n.agentReady {
 			out = append(out, "the agent of "+n.name+": "+n.agent.state)
+		}
+	}
+	for _, n := range l.sortedNodes() {
+		if n.rulesWanted != n.rulesApplied {
+			out = append(out, "the service rules of "+n.name)
 		}
 	}
 	for _, p := range l.sortedPods() {

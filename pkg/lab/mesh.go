@@ -141,14 +141,8 @@ func (l *Lab) agentAnswers(ctx context.Context, n *node) error {
 
 // agentReadiness waits until the agent says that it is ready.
 func (l *Lab) agentReadiness(ctx context.Context, n *node) {
-	client := &http.Client{Timeout: 2 * time.Second, Transport: &http.Transport{
-		DisableKeepAlives: true,
-		DialContext: func(_ context.Context, network, address string) (c net.Conn, err error) {
-			err = n.host.NS().Do(func() error { c, err = net.DialTimeout(network, address, time.Second); return err })
-			return c, err
-		},
-	}}
-	url := fmt.Sprintf("http://127.0.0.1:%d/healthz/ready", readinessPort)
+	client := n.http()
+	url := fmt.Sprintf("http://localhost:%d/healthz/ready", readinessPort)
 	for {
 		res, err := client.Get(url)
 		if err == nil {

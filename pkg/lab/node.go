@@ -47,6 +47,8 @@ type node struct {
 	// agentEpoch counts the agent's starts: pods tell it of themselves again.
 	agentEpoch *epoch
 	prober     *proberSlot
+	// rulesWanted and rulesApplied are equal when services are reachable as they should.
+	rulesWanted, rulesApplied string
 }
 
 // reconcileNodes makes nodes that are new, and removes those that went.

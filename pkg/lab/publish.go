@@ -48,7 +48,10 @@ func (l *Lab) publish() {
 	}
 	for _, n := range l.nodes {
 		n.resolver.Publish(views)
-		n.rules.put(proxy.Ruleset(perNode[n], localAddrs(n, pods), l.opts.Family.ServicePrefixes()))
+		if r := proxy.Ruleset(perNode[n], localAddrs(n, pods), l.opts.Family.ServicePrefixes()); r != n.rulesWanted {
+			n.rulesWanted = r
+			n.rules.put(r)
+		}
 		l.logIf(l.derived.Put("Node", objects.Key{Name: n.name}, n.derived()))
 	}
 	for _, p := range pods {
@@ -163,22 +166,18 @@ func localAddrs(n *node, pods []*pod) []netip.Addr {
 
 // applyRules loads each new set of rules into the node.
 func (l *Lab) applyRules(ctx context.Context, n *node) {
-	applied := ""
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case next := <-n.rules.slot:
-			if next == applied {
-				continue
-			}
 			if err := proxy.Apply(ctx, n.host.NS(), next); err != nil {
 				if ctx.Err() == nil {
 					l.log.Error("services are not reachable as they should", "node", n.name, "err", err)
 				}
 				continue
 			}
-			applied = next
+			l.do(func() { n.rulesApplied = next })
 		}
 	}
 }

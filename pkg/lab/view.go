@@ -121,8 +121,11 @@ type ContainerView struct {
 func (l *Lab) view() View {
 	v := View{
 		Name: l.opts.Name, Dir: l.opts.Dir, PID: os.Getpid(), IPFamily: l.opts.Family.String(), ClusterID: clusterID,
-		TrustDomain: l.opts.TrustDomain, WaitsFor: l.notReady(), LogDir: l.place.logs(), Cgroup: l.cgroup,
+		TrustDomain: l.opts.TrustDomain, WaitsFor: append([]string{}, l.notReady()...), LogDir: l.place.logs(), Cgroup: l.cgroup,
 		Nodes: []NodeView{}, Services: []ServiceView{}, Pods: []PodView{}, ControlPlane: l.controlPlaneView(),
+	}
+	if len(v.WaitsFor) == 0 && l.settling != settled {
+		v.WaitsFor = []string{"the agents have not heard of all pods yet"}
 	}
 	v.Ready = len(v.WaitsFor) == 0
 	for _, n := range l.sortedNodes() {
