@@ -1,5 +1,6 @@
-// Package relay carries bytes between two TCP sockets, in the kernel where it can
-// (splice), with half-closes passed on and aborts kept aborts.
+// Package relay carries bytes between two TCP sockets, with half-closes passed on
+// and aborts kept aborts. A connection that is idle holds no buffer and no pipe;
+// one that is busy is spliced in the kernel.
 //
 // pkg/ztunnel uses it for the legs that are not encrypted; it imports the
 // standard library alone.
@@ -9,11 +10,21 @@ import (
 	"errors"
 	"io"
 	"net"
+	"sync"
 	"sync/atomic"
+	"syscall"
 )
 
-// step is how much is carried between two updates of a counter.
-const step = 1 << 20
+const (
+	// chunk is what is read at once while a connection is not busy.
+	chunk = 32 << 10
+	// busyAfter full reads in a row the kernel carries the bytes, spliceStep at a
+	// time: a counter is late by at most that.
+	busyAfter  = 4
+	spliceStep = 256 << 10
+)
+
+var buffers = sync.Pool{New: func() any { b := make([]byte, chunk); return &b }}
 
 // Both carries bytes both ways until both have ended, and closes both. forth
 // counts bytes from a to b, back those from b to a. When one side ends abruptly
@@ -21,7 +32,11 @@ const step = 1 << 20
 func Both(a, b *net.TCPConn, forth, back *atomic.Uint64) error {
 	failed := make(chan error, 1)
 	go func() { failed <- oneWay(b, a, back, a, b) }()
-	err := errors.Join(oneWay(a, b, forth, a, b), <-failed)
+	// The first error is the cause; the second is that of the sockets being reset.
+	err := oneWay(a, b, forth, a, b)
+	if other := <-failed; err == nil || other != nil && errors.Is(err, net.ErrClosed) {
+		err = other
+	}
 	if err != nil {
 		Reset(a, b)
 		return err
@@ -39,17 +54,79 @@ func Reset(conns ...*net.TCPConn) {
 	}
 }
 
+// oneWay carries src to dst until src's end, which it passes on. On an error it
+// resets ends, since the other direction must not wait for a peer that is gone.
 func oneWay(src, dst *net.TCPConn, count *atomic.Uint64, ends ...*net.TCPConn) error {
-	for {
-		n, err := dst.ReadFrom(&io.LimitedReader{R: src, N: step})
-		count.Add(uint64(n)) //nolint:gosec // not negative
+	err := carry(src, dst, count)
+	if err == nil {
+		err = dst.CloseWrite()
+	}
+	if err != nil {
+		Reset(ends...)
+	}
+	return err
+}
+
+func carry(src, dst *net.TCPConn, count *atomic.Uint64) error {
+	raw, err := src.SyscallConn()
+	if err != nil {
+		return err
+	}
+	for full := 0; ; {
+		if full >= busyAfter {
+			n, err := dst.ReadFrom(&io.LimitedReader{R: src, N: spliceStep})
+			count.Add(uint64(n)) //nolint:gosec // not negative
+			if err != nil || n < spliceStep {
+				return err // fewer bytes without an error: the end
+			}
+			full = 0 // whether it is still busy is seen by reading
+			continue
+		}
+		buffer, n, err := readWhenReady(raw)
+		if n > 0 {
+			var written int
+			written, err = dst.Write((*buffer)[:n])
+			count.Add(uint64(written)) //nolint:gosec // not negative
+			buffers.Put(buffer)
+			if full++; n < chunk {
+				full = 0
+			}
+		}
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
 		if err != nil {
-			// The other direction must not wait for a peer that is gone.
-			Reset(ends...)
 			return err
 		}
-		if n < step {
-			return dst.CloseWrite()
-		}
 	}
+}
+
+// readWhenReady waits until the socket is readable and only then takes a buffer.
+// The caller gives the buffer back where n > 0.
+func readWhenReady(raw syscall.RawConn) (buffer *[]byte, n int, err error) {
+	waited := raw.Read(func(fd uintptr) bool {
+		buffer = buffers.Get().(*[]byte)
+		for {
+			n, err = syscall.Read(int(fd), *buffer) //nolint:gosec // a descriptor
+			if !errors.Is(err, syscall.EINTR) {
+				break
+			}
+		}
+		if n > 0 {
+			return true
+		}
+		buffers.Put(buffer)
+		buffer = nil
+		if errors.Is(err, syscall.EAGAIN) {
+			return false
+		}
+		if err == nil {
+			err = io.EOF
+		}
+		return true
+	})
+	if waited != nil {
+		return nil, 0, waited
+	}
+	return buffer, n, err
 }
