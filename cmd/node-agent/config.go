@@ -4,6 +4,8 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
+	"strconv"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -51,7 +53,7 @@ func (c *config) bind(f *pflag.FlagSet) {
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.podName, "pod-name", "ztunnel", "the agent's own pod, as its token says")
 	f.StringVar(&c.podNamespace, "pod-namespace", "istio-system", "the agent's own namespace, as its token says")
-	f.DurationVar(&c.drain, "drain", 5*time.Second, "how long connections may go on when the agent is stopped")
+	f.DurationVar(&c.drain, "drain", drainDefault(os.Getenv), "how long connections may go on when the agent is stopped; by default of $CONNECTION_TERMINATION_DEADLINE or $TERMINATION_GRACE_PERIOD_SECONDS")
 	f.DurationVar(&c.certTTL, "cert-ttl", 24*time.Hour, "the life of certificates to ask for")
 }
 
@@ -75,4 +77,20 @@ func (c *config) complete() error {
 		errs = append(errs, fmt.Errorf("--access-log: %w", err))
 	}
 	return errors.Join(errs...)
+}
+
+// drainDefault is Istio's: the deadline that is set, or the pod's grace period
+// less what it takes to end in order, or 5 s.
+func drainDefault(getenv func(string) string) time.Duration {
+	if d, err := time.ParseDuration(getenv("CONNECTION_TERMINATION_DEADLINE")); err == nil && d >= 0 {
+		return d
+	}
+	grace, err := strconv.Atoi(getenv("TERMINATION_GRACE_PERIOD_SECONDS"))
+	switch {
+	case err != nil || grace <= 0:
+		return 5 * time.Second
+	case grace <= 10:
+		return time.Duration(max(grace-1, 1)) * time.Second
+	}
+	return time.Duration(grace-5) * time.Second
 }

@@ -25,14 +25,27 @@ type enroller struct {
 	log        *slog.Logger
 	drain      time.Duration
 
+	// work is the proxies that end; leaving ends with the agent.
+	work    sync.WaitGroup
+	leaving context.Context
+	leave   context.CancelFunc
+
 	// mu guards below.
 	mu   sync.Mutex
 	pods map[string]*enrolled
+	// departed are pods that left the mesh, by uid: what they had open goes on.
+	departed map[string]context.CancelFunc
 }
 
 type enrolled struct {
 	pod   *redirect.Pod
 	proxy *ztunnel.Proxy
+}
+
+func newEnroller(r *redirect.Redirector, o ztunnel.Options, drain time.Duration, log *slog.Logger) *enroller {
+	e := &enroller{redirector: r, options: o, log: log, drain: drain, pods: map[string]*enrolled{}, departed: map[string]context.CancelFunc{}}
+	e.leaving, e.leave = context.WithCancel(context.Background())
+	return e
 }
 
 // Enroll implements [podwatch.Enroller].
@@ -48,61 +61,66 @@ func (e *enroller) Enroll(ctx context.Context, p podwatch.Pod) (uint64, error) {
 	e.mu.Lock()
 	e.pods[p.UID] = &enrolled{pod, proxy}
 	e.mu.Unlock()
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
-		defer cancel()
-		n, err := proxy.ResetOlder(ctx)
-		if err != nil {
-			e.log.Warn("connections older than the enrolment were not examined", "pod", p.Key(), "err", err)
-		} else if n > 0 {
-			e.log.Info("connections older than the enrolment were reset: policy denies them", "pod", p.Key(), "count", n)
-		}
-	}()
+	e.log.Info("pod enrolled", "pod", p.Key(), "uid", p.UID, "cookie", pod.Cookie())
 	return pod.Cookie(), nil
 }
 
-// Remove implements [podwatch.Enroller]. What a pod that lives on had open may
-// end; its new connections go around the agent at once.
+// Remove implements [podwatch.Enroller]. New connections of a pod that lives on
+// go around the agent at once; what it had open goes on until its end.
 func (e *enroller) Remove(_ context.Context, uid string, gone bool) error {
 	e.mu.Lock()
-	p := e.pods[uid]
+	p, cut := e.pods[uid], e.departed[uid]
 	delete(e.pods, uid)
+	delete(e.departed, uid)
 	e.mu.Unlock()
+	if cut != nil {
+		cut()
+	}
 	if p == nil {
 		return nil
 	}
 	err := p.pod.Close()
-	timeout := e.drain
+	ctx, cancel := context.WithCancel(e.leaving)
 	if gone {
-		timeout = 0
+		cancel()
+	} else {
+		e.mu.Lock()
+		e.departed[uid] = cancel
+		e.mu.Unlock()
 	}
-	go func() {
-		ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	e.work.Go(func() {
 		defer cancel()
 		p.proxy.Drain(ctx)
-	}()
+	})
+	e.log.Info("pod not enrolled any more", "uid", uid, "gone", gone)
 	return err
 }
 
-// stop ends all proxies and keeps their pods captured: refused, until the next
-// agent takes over.
-func (e *enroller) stop() {
+// Settle implements [podwatch.Enroller].
+func (e *enroller) Settle() error { return e.redirector.Retain() }
+
+// run ends all proxies when ctx ends, and keeps their pods captured: refused,
+// until the next agent takes over.
+func (e *enroller) run(ctx context.Context) error {
+	<-ctx.Done()
 	e.mu.Lock()
 	all := e.pods
 	e.pods = map[string]*enrolled{}
 	e.mu.Unlock()
-	ctx, cancel := context.WithTimeout(context.Background(), e.drain)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), e.drain)
 	defer cancel()
-	var group sync.WaitGroup
+	stop := context.AfterFunc(ctx, e.leave)
+	defer stop()
 	for uid, p := range all {
-		group.Go(func() {
+		e.work.Go(func() {
+			p.proxy.Drain(ctx)
 			if err := p.pod.Leave(); err != nil {
 				e.log.Warn("leave pod", "uid", uid, "err", err)
 			}
-			p.proxy.Drain(ctx)
 		})
 	}
-	group.Wait()
+	e.work.Wait()
+	return nil
 }
 
 // proxies lists what is served, by uid.

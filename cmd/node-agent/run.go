@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -26,6 +25,9 @@ import (
 func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger) error {
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
+	if err := raiseOpenFiles(); err != nil {
+		log.Warn("the limit of open files is low", "err", err)
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := telemetry.RegisterBuild(registry, "node-agent"); err != nil {
@@ -92,20 +94,16 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		return err
 	}
 
-	pods := &enroller{redirector: redirector, log: log, drain: c.drain, pods: map[string]*enrolled{}, options: ztunnel.Options{
+	pods := newEnroller(redirector, ztunnel.Options{
 		State: state.store, Certificates: certificates, Recorder: recorder, Logger: log, Ready: synced.usable,
-		Network: c.network, Cluster: c.clusterID, TrustDomain: c.trustDomain,
-	}}
+		Network: c.network, TrustDomain: c.trustDomain,
+	}, c.drain, log)
 	manager, err := podwatch.NewManager(podwatch.Options{Enroller: pods, Logger: log, File: filepath.Join(c.stateDir, "pods.json")})
 	if err != nil {
 		return err
 	}
-	// Pods of the last run are served again before anyone is asked.
-	if err := manager.Restore(ctx); err != nil {
-		log.Error("pods of the last run", "err", err)
-	}
-	if err := certificates.Prune(); err != nil {
-		log.Warn("certificates of earlier pods", "err", err)
+	if err := registerPods(registry, manager); err != nil {
+		return err
 	}
 	enrolment, err := podwatch.Listen(c.enrolSocket, manager, log)
 	if err != nil {
@@ -129,11 +127,23 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		return state.store.Keep(ctx, filepath.Join(c.stateDir, "state"), func() map[string]map[string]string { return discovery.Versions() }, log)
 	})
 	group.Add("discovery", discovery.Run)
-	group.Add("enrolment", enrolment.Serve)
-	// Stopped first: no new connections, the old ones drain; pins stay.
-	group.Add("pods", func(ctx context.Context) error {
+	group.Add("readiness", (&monitor{ready, synced, manager, certificates, log}).run)
+	// Stopped second: no new connections, the old ones drain; pins stay.
+	group.Add("pods", pods.run)
+	// Pods of the last run are served again before anyone is listened to.
+	group.Add("enrolment", func(ctx context.Context) error {
+		if err := manager.Restore(ctx); err != nil {
+			log.Error("pods of the last run are not all known: they stay refused until they are told again", "err", err)
+		}
+		if err := certificates.Prune(); err != nil {
+			log.Warn("certificates of earlier pods", "err", err)
+		}
+		return enrolment.Serve(ctx)
+	})
+	// Stopped first: whoever sends traffic here hears of it before it ends.
+	group.Add("unready", func(ctx context.Context) error {
 		<-ctx.Done()
-		pods.stop()
+		ready.Set("the agent stops", true)
 		return nil
 	})
 	log.Info("node agent started", "node", c.node, "instance", c.instance, "version", telemetry.Version)
@@ -157,44 +167,12 @@ func loadState(c config, log *slog.Logger) (*lastState, error) {
 		log.Warn("starting without the last state", "err", err)
 		return &lastState{store: s}, nil
 	}
-	if err := s.Apply(saved.State); err != nil {
-		return nil, err
-	}
 	known := len(saved.State.Workloads) > 0
 	if known {
+		if err := s.Apply(saved.State); err != nil {
+			return nil, err
+		}
 		log.Info("last state loaded", "workloads", len(saved.State.Workloads), "services", len(saved.State.Services), "policies", len(saved.State.Policies))
 	}
 	return &lastState{store: s, versions: saved.Versions, known: known}, nil
-}
-
-// synced follows what has arrived from the control plane. usable closes when
-// connections can be decided on: everything has arrived, or a last state is here.
-type synced struct {
-	usable chan struct{}
-	once   sync.Once
-
-	mu      sync.Mutex
-	pending map[string]func()
-}
-
-func newSynced(ready *admin.Readiness, known bool) *synced {
-	s := &synced{usable: make(chan struct{}), pending: map[string]func(){
-		xds.AddressType: ready.Wait("workloads from the control plane"), xds.AuthorizationType: ready.Wait("policies from the control plane"),
-	}}
-	if known {
-		s.once.Do(func() { close(s.usable) })
-	}
-	return s
-}
-
-func (s *synced) mark(typeURL string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if done := s.pending[typeURL]; done != nil {
-		done()
-		delete(s.pending, typeURL)
-	}
-	if len(s.pending) == 0 {
-		s.once.Do(func() { close(s.usable) })
-	}
 }

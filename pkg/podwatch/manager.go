@@ -17,7 +17,11 @@ type Enroller interface {
 	Enroll(ctx context.Context, p Pod) (cookie uint64, err error)
 	// Remove lets go of an enrolled pod: of its capture where the pod lives on
 	// (gone false), of everything where it is gone.
+	// An unknown uid is no error.
 	Remove(ctx context.Context, uid string, gone bool) error
+	// Settle forgets what an earlier run left in the kernel of pods that are not
+	// enrolled: all pods that there are have been told, and none failed.
+	Settle() error
 }
 
 // Options of a [Manager].
@@ -36,12 +40,16 @@ type Manager struct {
 	enroller Enroller
 	log      *slog.Logger
 	file     *file // or nil
+	done     chan struct{}
+
+	// settling keeps enrolments out while Settle compares.
+	settling sync.RWMutex
 
 	// mu guards below. It is not held while a pod is worked on.
 	mu       sync.Mutex
 	pods     map[string]*entry
 	restored bool
-	complete bool // a snapshot was received, or all remembered pods were taken over
+	complete bool // done is closed
 }
 
 // entry is one pod. Its lock orders the work on it; the Manager's lock guards
@@ -60,7 +68,7 @@ func NewManager(o Options) (*Manager, error) {
 	if o.Enroller == nil || o.Logger == nil {
 		return nil, errors.New("podwatch: Enroller and Logger must be set")
 	}
-	m := &Manager{enroller: o.Enroller, log: o.Logger, pods: map[string]*entry{}}
+	m := &Manager{enroller: o.Enroller, log: o.Logger, pods: map[string]*entry{}, done: make(chan struct{})}
 	if o.File != "" {
 		m.file = &file{path: o.File}
 	}
@@ -78,10 +86,6 @@ func (m *Manager) Restore(ctx context.Context) error {
 	for _, p := range pods {
 		if namespaceGone(p.NetNS) {
 			m.log.Info("pod of the last run is gone", "pod", p.Key(), "uid", p.UID)
-			// What is left of it in the kernel goes as well.
-			if rerr := m.enroller.Remove(ctx, p.UID, true); rerr != nil {
-				m.log.Warn("remains of a gone pod not removed", "pod", p.Key(), "err", rerr)
-			}
 			continue
 		}
 		if _, perr := m.Put(ctx, p); perr != nil {
@@ -90,18 +94,25 @@ func (m *Manager) Restore(ctx context.Context) error {
 	}
 	m.mu.Lock()
 	m.restored = true
-	m.complete = m.complete || len(pods) > 0
 	m.mu.Unlock()
+	if len(pods) > 0 {
+		m.setComplete()
+	}
 	m.save()
 	return err
 }
 
-// Complete reports whether the agent can know all its pods: it took over those
-// of its last run, or was told a snapshot.
-func (m *Manager) Complete() bool {
+// Complete closes when the agent can know all its pods: it took over those of
+// its last run, or was told a snapshot.
+func (m *Manager) Complete() <-chan struct{} { return m.done }
+
+func (m *Manager) setComplete() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.complete
+	if !m.complete {
+		m.complete = true
+		close(m.done)
+	}
 }
 
 // Put makes p as it says and returns when it is.
@@ -122,10 +133,12 @@ func (m *Manager) Put(ctx context.Context, p Pod) (Status, error) {
 	if status.State != "" && status.State != StateFailed && old.Equal(&p) {
 		return status, nil
 	}
+	m.settling.RLock()
 	status, err = m.apply(ctx, e, p)
 	m.mu.Lock()
 	e.pod, e.status = p, status
 	m.mu.Unlock()
+	m.settling.RUnlock()
 	m.save()
 	return status, err
 }
@@ -133,8 +146,6 @@ func (m *Manager) Put(ctx context.Context, p Pod) (Status, error) {
 // apply does the work of Put; e.work is held.
 func (m *Manager) apply(ctx context.Context, e *entry, p Pod) (Status, error) {
 	failed := func(err error) (Status, error) { return Status{State: StateFailed, Error: err.Error()}, err }
-	// A pod that goes through an enrolment again is refused in between by the
-	// guard, not let through: Remove(gone=false) is for pods that leave the mesh.
 	if e.enrolled {
 		if err := m.enroller.Remove(ctx, p.UID, false); err != nil {
 			return failed(fmt.Errorf("pod %s: %w", p.Key(), err))
@@ -176,12 +187,11 @@ func (m *Manager) Delete(ctx context.Context, uid string) error {
 	}
 	e.work.Lock()
 	defer e.work.Unlock()
-	if e.enrolled {
-		if err := m.enroller.Remove(ctx, uid, true); err != nil {
-			return fmt.Errorf("remove pod %s: %w", uid, err)
-		}
-		e.enrolled = false
+	// Also one that has left the mesh: what it had open may still be carried.
+	if err := m.enroller.Remove(ctx, uid, true); err != nil {
+		return fmt.Errorf("remove pod %s: %w", uid, err)
 	}
+	e.enrolled = false
 	m.mu.Lock()
 	e.gone = true
 	if m.pods[uid] == e {
@@ -200,10 +210,22 @@ func (m *Manager) Prune(ctx context.Context, uids []string) error {
 			errs = append(errs, m.Delete(ctx, e.UID))
 		}
 	}
-	m.mu.Lock()
-	m.complete = true
-	m.mu.Unlock()
+	errs = append(errs, m.settle())
+	m.setComplete()
 	return errors.Join(errs...)
+}
+
+// settle has the kernel forget pods of earlier runs, unless a pod failed: that
+// one may be among them, and must stay refused.
+func (m *Manager) settle() error {
+	m.settling.Lock()
+	defer m.settling.Unlock()
+	for _, e := range m.Pods() {
+		if e.Status.State == StateFailed {
+			return nil
+		}
+	}
+	return m.enroller.Settle()
 }
 
 // Pods returns all pods with their status, ordered by uid.

@@ -1,10 +1,10 @@
 package ztunnel
 
 import (
+	"context"
 	"net/netip"
 	"sync"
 
-	"github.com/fairlead-mesh/fairlead/pkg/authz"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 )
 
@@ -16,67 +16,102 @@ type Live struct {
 }
 
 // liveSet is a pod's live connections: what can be decided on again, and closed.
+// A connection is added before it is decided on for the first time, so that a
+// change in between is not missed.
 type liveSet struct {
-	mu   sync.Mutex
-	next uint64
-	all  map[uint64]*liveConn
+	mu  sync.Mutex
+	all map[*liveConn]struct{}
 }
 
+// liveConn is one of them.
 type liveConn struct {
+	// Constant after add.
 	Live
-	conn  *authz.Conn // nil: not this pod's to decide on
-	close func()
-	why   error // it was closed
+	set *liveSet
+	// check decides again: an error closes the connection. Nil: never.
+	check  func(*view) error
+	cancel context.CancelCauseFunc
+
+	// Guarded by the set's mu.
+	abort func() // or nil: nothing is carried yet
+	why   error  // it was closed from here
 }
 
-func newLiveSet() *liveSet { return &liveSet{all: map[uint64]*liveConn{}} }
+func newLiveSet() *liveSet { return &liveSet{all: map[*liveConn]struct{}{}} }
 
-// add registers a connection; done takes it out and returns why it was closed
-// from here, or nil.
-func (s *liveSet) add(l Live, conn *authz.Conn, closeIt func()) (done func() error) {
+// add registers a connection. The context returned ends when it is closed.
+func (s *liveSet) add(ctx context.Context, l Live, check func(*view) error) (*liveConn, context.Context) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	c := &liveConn{Live: l, set: s, check: check, cancel: cancel}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.next++
-	id := s.next
-	c := &liveConn{Live: l, conn: conn, close: closeIt}
-	s.all[id] = c
-	return func() error {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		delete(s.all, id)
+	s.all[c] = struct{}{}
+	return c, ctx
+}
+
+// carry notes how the connection's bytes are stopped. It returns why they must
+// not start, if it was closed meanwhile.
+func (c *liveConn) carry(abort func()) error {
+	c.set.mu.Lock()
+	defer c.set.mu.Unlock()
+	c.abort = abort
+	return c.why
+}
+
+// end takes the connection out and returns its error: why it was closed from
+// here, which explains err, or else err.
+func (c *liveConn) end(err error) error {
+	c.cancel(nil)
+	c.set.mu.Lock()
+	defer c.set.mu.Unlock()
+	delete(c.set.all, c)
+	if c.why != nil {
 		return c.why
 	}
+	return err
 }
 
-// revise closes the connections that verdict has an error for.
-func (s *liveSet) revise(verdict func(authz.Conn) error) {
+// revise closes the connections that are not allowed any more.
+func (s *liveSet) revise(v *view) {
 	s.mu.Lock()
-	var closing []func()
-	for _, c := range s.all {
-		if c.conn == nil || c.why != nil {
+	var closing []*liveConn
+	for c := range s.all {
+		if c.check == nil || c.why != nil {
 			continue
 		}
-		if err := verdict(*c.conn); err != nil {
+		if err := c.check(v); err != nil {
 			c.why = err
-			closing = append(closing, c.close)
+			closing = append(closing, c)
 		}
 	}
 	s.mu.Unlock()
-	for _, f := range closing {
-		f()
-	}
+	closeThem(closing)
 }
 
+// closeAll closes them all.
 func (s *liveSet) closeAll(why error) {
 	s.mu.Lock()
-	var closing []func()
-	for _, c := range s.all {
-		c.why = why
-		closing = append(closing, c.close)
+	var closing []*liveConn
+	for c := range s.all {
+		if c.why == nil {
+			c.why = why
+			closing = append(closing, c)
+		}
 	}
 	s.mu.Unlock()
-	for _, f := range closing {
-		f()
+	closeThem(closing)
+}
+
+// closeThem is called without the lock: an abort may wait for a writer.
+func closeThem(closing []*liveConn) {
+	for _, c := range closing {
+		c.cancel(c.why)
+		c.set.mu.Lock()
+		abort := c.abort
+		c.set.mu.Unlock()
+		if abort != nil {
+			abort()
+		}
 	}
 }
 
@@ -84,7 +119,7 @@ func (s *liveSet) list() []Live {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	out := make([]Live, 0, len(s.all))
-	for _, c := range s.all {
+	for c := range s.all {
 		out = append(out, c.Live)
 	}
 	return out

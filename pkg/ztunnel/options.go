@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/identity"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
@@ -18,14 +19,19 @@ const (
 	connectTimeout = 10 * time.Second
 	// workloadWait is how long the pod itself may be unknown to the state.
 	workloadWait = 5 * time.Second
-	// maxConnections bounds the live connections of one pod, each way.
-	maxConnections = 20_000
 )
 
-// Certificates makes the TLS configurations of tunnels; identity.Manager does.
+// The quotas of one pod. Connections past them are refused; dials wait.
+const (
+	maxConnections = 20_000 // live ones, each way
+	maxDials       = 2_048  // on their way to a destination
+)
+
+// Certificates holds the identities of the node's pods; identity.Manager does.
 type Certificates interface {
 	Acquire(mesh.Identity)
 	Release(mesh.Identity)
+	Get(context.Context, mesh.Identity) (*identity.Certificate, error)
 	ClientTLS(source mesh.Identity, expected []string) *tls.Config
 	ServerTLS(mesh.Identity) *tls.Config
 }
@@ -38,14 +44,17 @@ type State interface {
 
 // Options of [New].
 type Options struct {
-	State        State
-	Certificates Certificates
-	Recorder     *telemetry.Recorder
-	Logger       *slog.Logger
-	// Ready closes when there is a state to decide with.
+	State        State               // must be non-nil
+	Certificates Certificates        // must be non-nil
+	Recorder     *telemetry.Recorder // must be non-nil
+	Logger       *slog.Logger        // must be non-nil
+	// Ready closes when there is a state to decide with. It must be non-nil.
 	Ready <-chan struct{}
-	// Network is the node's; Cluster and TrustDomain are its pods'.
-	Network, Cluster, TrustDomain string
+	// Resolve finds the addresses of endpoints that are host names; nil is the
+	// machine's resolver.
+	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
+	// Network is the node's; TrustDomain is its pods'.
+	Network, TrustDomain string
 }
 
 func (o *Options) validate() error {

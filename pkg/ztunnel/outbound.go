@@ -2,9 +2,8 @@ package ztunnel
 
 import (
 	"context"
-	"crypto/rand"
-	"encoding/hex"
 	"errors"
+	"fmt"
 	"net"
 	"net/netip"
 
@@ -15,7 +14,8 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 )
 
-// outbound carries a captured connection of the pod.
+// outbound carries a captured connection of the pod. Whatever fails, the
+// application sees a reset: an end in order would be a lie.
 func (p *Proxy) outbound(c *net.TCPConn) {
 	dst, err := p.sockets.OriginalDestination(c)
 	if err != nil {
@@ -23,13 +23,9 @@ func (p *Proxy) outbound(c *net.TCPConn) {
 		relay.Reset(c)
 		return
 	}
-	ctx, cancel := context.WithTimeout(p.ctx, connectTimeout)
-	defer cancel()
-	record := p.o.Recorder.Open(telemetry.Info{
-		Direction: telemetry.Outbound, SourceAddr: p.source(c, dst), DestinationAddr: dst,
-	})
-	err = p.carry(ctx, c, dst, record)
-	if err != nil {
+	source := p.source(c, dst)
+	record := p.o.Recorder.Open(telemetry.Info{Direction: telemetry.Outbound, SourceAddr: source, DestinationAddr: dst})
+	if err = p.carry(c, source, dst, record); err != nil {
 		relay.Reset(c)
 	}
 	record.Close(telemetry.Result{Err: err, Flag: flagOf(err)})
@@ -46,18 +42,20 @@ func (p *Proxy) source(c *net.TCPConn, dst netip.AddrPort) netip.AddrPort {
 	return addrPort(c.RemoteAddr())
 }
 
-func (p *Proxy) carry(ctx context.Context, c *net.TCPConn, dst netip.AddrPort, record *telemetry.Record) error {
+func (p *Proxy) carry(c *net.TCPConn, source, dst netip.AddrPort, record *telemetry.Record) error {
+	ctx, cancel := context.WithTimeout(p.ctx, connectTimeout)
+	defer cancel()
+	if reserved(dst.Port()) && (dst.Addr().IsLoopback() || p.isOwn(dst.Addr())) {
+		return errSelfCall
+	}
 	client, snapshot, err := p.self(ctx)
 	if err != nil && !errors.Is(err, errUnknownPod) {
-		return err
-	}
-	if reserved(dst.Port()) && p.isOwn(dst.Addr()) {
-		return errSelfCall
+		return err // a pod that is not known yet may call: who it is, its creator said
 	}
 	route, err := Decide(snapshot, client, p.o.Network, dst)
 	record.Resolve(func(i *telemetry.Info) {
 		i.Source, i.Destination, i.Service = client, route.Workload, route.Service
-		if route.Destination.IsValid() {
+		if route.Destination.Addr().IsValid() {
 			i.DestinationAddr = route.Destination
 		}
 		if route.Tunnel {
@@ -67,64 +65,79 @@ func (p *Proxy) carry(ctx context.Context, c *net.TCPConn, dst netip.AddrPort, r
 	if err != nil {
 		return err
 	}
+	live := Live{Direction: telemetry.Outbound, Source: source, Original: dst, Actual: route.Destination, Protocol: "TCP"}
 	if route.Tunnel {
-		return p.tunnel(ctx, c, route, client, record)
+		live.Protocol = "HBONE"
+		conn, ctx := p.live.add(ctx, live, samePeer(route.Workload))
+		return conn.end(p.throughTunnel(ctx, c, conn, route, client, record))
 	}
-	out, err := p.sockets.Dial(ctx, route.Destination)
+	conn, ctx := p.live.add(ctx, live, nil)
+	return conn.end(p.throughPlain(ctx, c, conn, route, dst, record))
+}
+
+func (p *Proxy) throughPlain(ctx context.Context, c *net.TCPConn, conn *liveConn, route Route, dst netip.AddrPort, record *telemetry.Record) error {
+	done, err := p.dialling(ctx)
 	if err != nil {
 		return err
 	}
-	record.Established()
-	done := p.live.add(Live{Direction: telemetry.Outbound, Source: p.source(c, dst), Original: dst, Actual: route.Destination, Protocol: "TCP"}, nil,
-		func() { relay.Reset(c, out) })
-	err = relay.Both(c, out, &record.ToServer, &record.ToClient)
-	return errors.Join(done(), err)
-}
-
-func (p *Proxy) isOwn(a netip.Addr) bool {
-	for _, own := range p.info.Addrs {
-		if own == a {
-			return true
+	to := route.Destination
+	if !to.Addr().IsValid() {
+		var a netip.Addr
+		if a, err = p.names.find(ctx, route.Workload.Hostname, dst.Addr().Is6()); err == nil {
+			to = netip.AddrPortFrom(a, to.Port())
+			record.Resolve(func(i *telemetry.Info) { i.DestinationAddr = to })
 		}
 	}
-	return a.IsLoopback()
+	var out *net.TCPConn
+	if err == nil {
+		out, err = p.sockets.Dial(ctx, to)
+	}
+	done()
+	if err != nil {
+		return err
+	}
+	if err := conn.carry(func() { relay.Reset(c, out) }); err != nil {
+		relay.Reset(out)
+		return err
+	}
+	record.Established()
+	return relay.Both(c, out, &record.ToServer, &record.ToClient)
 }
 
-func (p *Proxy) tunnel(ctx context.Context, c *net.TCPConn, route Route, client *mesh.Workload, record *telemetry.Record) error {
-	host := ""
-	if route.Service != nil {
-		host = route.Service.Key.Hostname
-	}
-	source := record.Info().SourceAddr
-	stream, err := p.pool.Open(ctx, hbone.Key{Source: p.id, Destination: route.Destination, Expected: hbone.JoinExpected(route.Expected)}, hbone.Headers{
-		Authority: route.Authority, Baggage: baggageOf(client).String(), Forwarded: hbone.Forwarded(source, host), TraceParent: traceParent(),
-	})
+func (p *Proxy) throughTunnel(ctx context.Context, c *net.TCPConn, conn *liveConn, route Route, client *mesh.Workload, record *telemetry.Record) error {
+	stream, err := p.openTunnel(ctx, route, client, record.Info().SourceAddr)
 	if err != nil {
 		return err
 	}
 	record.Resolve(func(i *telemetry.Info) {
 		i.MutualTLS, i.SourceIdentity, i.DestinationIdentity = true, p.id, identity.Peer(*stream.Peer)
 	})
+	if err := conn.carry(func() {
+		relay.Reset(c)
+		stream.Abort()
+	}); err != nil {
+		stream.Abort()
+		return err
+	}
 	record.Established()
-	done := p.live.add(Live{Direction: telemetry.Outbound, Source: source, Original: record.Info().DestinationAddr, Actual: route.Destination, Protocol: "HBONE"}, nil, stream.Abort)
-	err = stream.Relay(c, &record.ToServer, &record.ToClient)
-	return errors.Join(done(), err)
+	return stream.Relay(c, &record.ToServer, &record.ToClient)
 }
 
-// baggageOf says who we are to the other side.
-func baggageOf(w *mesh.Workload) hbone.Baggage {
-	if w == nil {
-		return hbone.Baggage{}
+func (p *Proxy) openTunnel(ctx context.Context, route Route, client *mesh.Workload, source netip.AddrPort) (*hbone.Stream, error) {
+	done, err := p.dialling(ctx)
+	if err != nil {
+		return nil, err
 	}
-	return hbone.Baggage{
-		Cluster: w.Cluster, Namespace: w.Namespace, WorkloadType: w.WorkloadType, WorkloadName: w.WorkloadName,
-		ServiceName: w.CanonicalName, ServiceVersion: w.CanonicalRevision, Region: w.Locality.Region, Zone: w.Locality.Zone,
+	defer done()
+	// Asked for here so that its absence is not taken for the other side's fault.
+	if _, err := p.o.Certificates.Get(ctx, p.id); err != nil {
+		return nil, fmt.Errorf("%w: %w", errCertificate, err)
 	}
-}
-
-// traceParent is a new one (W3C Trace Context), not sampled.
-func traceParent() string {
-	var b [24]byte
-	_, _ = rand.Read(b[:]) // never fails
-	return "00-" + hex.EncodeToString(b[:16]) + "-" + hex.EncodeToString(b[16:]) + "-00"
+	host := ""
+	if route.Service != nil {
+		host = route.Service.Key.Hostname
+	}
+	return p.pool.Open(ctx, hbone.Key{Source: p.id, Destination: route.Destination, Expected: hbone.JoinExpected(route.Expected)}, hbone.Headers{
+		Authority: route.Authority, Baggage: baggageOf(client), Forwarded: hbone.Forwarded(source, host), TraceParent: traceParent(),
+	})
 }

@@ -13,7 +13,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/hbone"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/relay"
-	"github.com/fairlead-mesh/fairlead/pkg/store"
+	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 )
 
 // Proxy serves the connections of one pod.
@@ -25,104 +25,166 @@ type Proxy struct {
 	sockets PodSockets
 	pool    *hbone.Pool
 	server  *hbone.Server
+	names   *names
 	log     *slog.Logger
 	live    *liveSet
-	slots   chan struct{}
-	ctx     context.Context
-	cancel  context.CancelFunc
-	accepts sync.WaitGroup
-	conns   sync.WaitGroup
+
+	// Places of the pod's quotas: full channels refuse.
+	outgoing, incoming, dials chan struct{}
+
+	// ctx ends when the last connection has; stopping closes when no new ones
+	// are taken.
+	ctx      context.Context
+	cancel   context.CancelFunc
+	stopping chan struct{}
+	stop     sync.Once
+	accepts  sync.WaitGroup
+	conns    sync.WaitGroup
+
+	// Owned by watch.
+	older map[ends]struct{}
 }
 
-// New begins to serve a pod. It asks for the pod's certificate at once.
+// New begins to serve a pod. It asks for the pod's certificate at once. Call
+// Drain to end it.
 func New(o Options, info PodInfo, sockets PodSockets) (*Proxy, error) {
 	if err := o.validate(); err != nil {
 		return nil, err
 	}
 	p := &Proxy{
-		o: o, info: info, sockets: sockets, slots: make(chan struct{}, maxConnections),
-		id:  mesh.Identity{TrustDomain: o.TrustDomain, Namespace: info.Namespace, ServiceAccount: info.ServiceAccount},
-		log: o.Logger.With("pod", info.Namespace+"/"+info.Name),
+		o: o, info: info, sockets: sockets, names: newNames(o.Resolve), live: newLiveSet(), stopping: make(chan struct{}),
+		id:       mesh.Identity{TrustDomain: o.TrustDomain, Namespace: info.Namespace, ServiceAccount: info.ServiceAccount},
+		log:      o.Logger.With("pod", info.Namespace+"/"+info.Name),
+		outgoing: make(chan struct{}, maxConnections), incoming: make(chan struct{}, maxConnections), dials: make(chan struct{}, maxDials),
 	}
-	p.live = newLiveSet()
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	o.Certificates.Acquire(p.id)
-	var err error
-	p.pool, err = hbone.NewPool(hbone.PoolOptions{Dial: sockets.Dial, TLS: func(k hbone.Key) *tls.Config {
-		return o.Certificates.ClientTLS(k.Source, hbone.SplitExpected(k.Expected))
-	}})
-	if err == nil {
-		p.server, err = hbone.NewServer(hbone.ServerOptions{TLS: o.Certificates.ServerTLS(p.id), Handle: p.tunnelled, Logger: p.log, Failed: func(peer netip.AddrPort, err error) {
-			p.log.Debug("tunnel refused", "peer", peer.String(), "err", err)
-		}})
-	}
-	if err != nil {
+	if err := p.tunnels(); err != nil {
 		p.cancel()
 		o.Certificates.Release(p.id)
 		return nil, err
 	}
-	p.accepts.Go(func() { p.accept(sockets.Outbound(), p.outbound) })
-	p.accepts.Go(func() { p.accept(sockets.InboundPlain(), p.plain) })
+	p.noteOlder(p.ctx)
+	p.accepts.Go(func() { p.accept(sockets.Outbound(), p.outgoing, p.outbound) })
+	p.accepts.Go(func() { p.accept(sockets.InboundPlain(), p.incoming, p.plain) })
 	p.accepts.Go(func() {
 		if err := p.server.Serve(sockets.InboundHBONE()); err != nil {
 			p.log.Error("tunnels are not taken any more", "err", err)
 		}
 	})
-	p.accepts.Go(p.watch)
+	// It goes on while connections drain: policy holds until their end.
+	p.conns.Go(func() {
+		p.watch(p.ctx)
+	})
 	return p, nil
 }
 
+func (p *Proxy) tunnels() (err error) {
+	if p.pool, err = hbone.NewPool(hbone.PoolOptions{Dial: p.dialTunnel, TLS: func(k hbone.Key) *tls.Config {
+		return p.o.Certificates.ClientTLS(k.Source, hbone.SplitExpected(k.Expected))
+	}}); err != nil {
+		return err
+	}
+	p.server, err = hbone.NewServer(hbone.ServerOptions{
+		TLS: p.o.Certificates.ServerTLS(p.id), Handle: p.tunnelled, Logger: p.log, Failed: p.handshakeFailed,
+	})
+	return err
+}
+
+// dialTunnel says of a silent destination what usually makes it silent.
+func (p *Proxy) dialTunnel(ctx context.Context, dst netip.AddrPort) (*net.TCPConn, error) {
+	c, err := p.sockets.Dial(ctx, dst)
+	if errors.Is(err, context.DeadlineExceeded) {
+		return nil, errTunnelTimeout
+	}
+	return c, err
+}
+
+// handshakeFailed records a stranger at the tunnel's port.
+func (p *Proxy) handshakeFailed(peer netip.AddrPort, err error) {
+	local := netip.AddrPort{}
+	for _, a := range p.info.Addrs {
+		if a.Is4() == peer.Addr().Is4() {
+			local = netip.AddrPortFrom(a, hbone.Port)
+		}
+	}
+	record := p.o.Recorder.Open(telemetry.Info{Direction: telemetry.Inbound, SourceAddr: peer, DestinationAddr: local})
+	record.Close(telemetry.Result{Err: err, Flag: telemetry.FlagTLS})
+}
+
 // accept serves a listener's connections until it is closed.
-func (p *Proxy) accept(l net.Listener, serve func(*net.TCPConn)) {
+func (p *Proxy) accept(l net.Listener, places chan struct{}, serve func(*net.TCPConn)) {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
-			if errors.Is(err, net.ErrClosed) || p.ctx.Err() != nil {
+			if errors.Is(err, net.ErrClosed) {
 				return
 			}
 			p.log.Error("accept", "address", l.Addr().String(), "err", err)
 			select { // such as too many open files: it may pass
 			case <-time.After(50 * time.Millisecond):
 				continue
-			case <-p.ctx.Done():
+			case <-p.stopping:
 				return
 			}
 		}
 		c := conn.(*net.TCPConn)
 		select {
-		case p.slots <- struct{}{}:
+		case places <- struct{}{}:
 		default:
 			p.log.Warn("connection refused", "err", errTooMany)
 			relay.Reset(c)
 			continue
 		}
 		p.conns.Go(func() {
-			defer func() { <-p.slots }()
+			defer func() { <-places }()
 			serve(c)
 		})
 	}
 }
 
-// Drain stops accepting and lets connections end until ctx does; then they are
-// reset. Close the pod's sockets first.
-func (p *Proxy) Drain(ctx context.Context) {
-	p.cancel()
-	p.server.Drain(ctx)
-	p.pool.Drain()
-	ended := make(chan struct{})
-	go func() {
-		p.conns.Wait()
-		close(ended)
-	}()
+// dialling takes a place among the pod's dials; call done when it is over.
+func (p *Proxy) dialling(ctx context.Context) (done func(), err error) {
 	select {
-	case <-ended:
+	case p.dials <- struct{}{}:
+		return func() { <-p.dials }, nil
 	case <-ctx.Done():
-		p.live.closeAll(errDraining)
-		p.pool.Close()
-		<-ended
+		return nil, errTooMany
 	}
-	p.accepts.Wait()
-	p.o.Certificates.Release(p.id)
+}
+
+// Drain takes no new connections, and returns when those there are have ended;
+// when ctx ends first, they are reset.
+func (p *Proxy) Drain(ctx context.Context) {
+	p.stop.Do(func() {
+		close(p.stopping)
+		for _, l := range []net.Listener{p.sockets.Outbound(), p.sockets.InboundPlain(), p.sockets.InboundHBONE()} {
+			_ = l.Close() // it may be closed already
+		}
+		p.accepts.Wait()
+		force := context.AfterFunc(ctx, func() { p.live.closeAll(errStopped) })
+		defer force()
+		p.server.Drain(ctx)
+		p.waitLive(ctx)
+		p.pool.Close()
+		p.live.closeAll(errStopped)
+		p.cancel()
+		p.conns.Wait()
+		p.o.Certificates.Release(p.id)
+	})
+}
+
+// waitLive returns when no connection is live, or ctx ends.
+func (p *Proxy) waitLive(ctx context.Context) {
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for len(p.outgoing)+len(p.incoming) > 0 {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
 }
 
 // Connections lists what is live, for the admin page.
@@ -130,35 +192,6 @@ func (p *Proxy) Connections() []Live { return p.live.list() }
 
 // Info is who the pod is.
 func (p *Proxy) Info() PodInfo { return p.info }
-
-// self is the pod's own workload as the control plane has it. A pod that is so
-// new that it is not known is waited for.
-func (p *Proxy) self(ctx context.Context) (*mesh.Workload, *store.Snapshot, error) {
-	select {
-	case <-p.o.Ready:
-	case <-ctx.Done():
-		return nil, nil, errNoState
-	}
-	timer := time.NewTimer(workloadWait)
-	defer timer.Stop()
-	for {
-		s := p.o.State.Snapshot()
-		for _, a := range p.info.Addrs {
-			w := s.WorkloadByAddr(mesh.NewNetworkAddr(p.o.Network, a))
-			// The address may still be another pod's, of before.
-			if w != nil && w.Name == p.info.Name && w.Namespace == p.info.Namespace {
-				return w, s, nil
-			}
-		}
-		select {
-		case <-s.Changed():
-		case <-timer.C:
-			return nil, s, errUnknownPod
-		case <-ctx.Done():
-			return nil, s, errUnknownPod
-		}
-	}
-}
 
 func addrPort(a net.Addr) netip.AddrPort {
 	t, ok := a.(*net.TCPAddr)
@@ -168,3 +201,6 @@ func addrPort(a net.Addr) netip.AddrPort {
 	ap := t.AddrPort()
 	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
 }
+
+// reserved reports whether a port is the agent's own in a pod.
+func reserved(port uint16) bool { return port == 15001 || port == 15006 || port == hbone.Port }

@@ -1,0 +1,117 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-mesh/fairlead/pkg/admin"
+	"github.com/fairlead-mesh/fairlead/pkg/identity"
+	"github.com/fairlead-mesh/fairlead/pkg/podwatch"
+)
+
+const (
+	// syncPatience is how long an agent with a last state waits for its control
+	// plane before it says that it is ready without.
+	syncPatience = 5 * time.Second
+	// certificateCheck is how often certificates are looked at.
+	certificateCheck = 2 * time.Second
+)
+
+// monitor keeps the readiness true to what is: pods, control plane, certificates.
+type monitor struct {
+	ready        *admin.Readiness
+	synced       *synced
+	manager      *podwatch.Manager
+	certificates *identity.Manager
+	log          *slog.Logger
+}
+
+func (m *monitor) run(ctx context.Context) error {
+	pods := m.ready.Wait("the node's pods, from the last run or whoever creates them")
+	complete := m.manager.Complete()
+	patience := time.NewTimer(syncPatience)
+	defer patience.Stop()
+	tick := time.NewTicker(certificateCheck)
+	defer tick.Stop()
+	ended := map[string]bool{}
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-complete:
+			pods()
+			complete = nil
+		case <-patience.C:
+			if m.synced.settle() {
+				m.log.Warn("the control plane has not answered: serving from the last state")
+			}
+		case <-tick.C:
+			ended = m.lookAtCertificates(ended)
+		}
+	}
+}
+
+// lookAtCertificates tells of those that have ended: connections with these
+// identities are refused.
+func (m *monitor) lookAtCertificates(before map[string]bool) map[string]bool {
+	now := map[string]bool{}
+	for _, s := range m.certificates.Status() {
+		if s.Cert == nil || !s.Cert.Expired(time.Now()) {
+			continue
+		}
+		name := "a certificate in place of the ended one of " + s.Identity.String()
+		now[name] = true
+		if !before[name] {
+			m.ready.Set(name, true)
+			m.log.Error("certificate ended: connections of its identity are refused", "identity", s.Identity.String(), "ended", s.Cert.Leaf().NotAfter, "err", s.Failure)
+		}
+	}
+	for name := range before {
+		if !now[name] {
+			m.ready.Set(name, false)
+		}
+	}
+	return now
+}
+
+// registerPods counts the node's pods by state.
+func registerPods(registry *prometheus.Registry, manager *podwatch.Manager) error {
+	var errs []error
+	for _, state := range []string{podwatch.StateEnrolled, podwatch.StatePassthrough, podwatch.StateFailed} {
+		errs = append(errs, registry.Register(prometheus.NewGaugeFunc(prometheus.GaugeOpts{
+			Name: "fairlead_pods", Help: "Pods of the node: in the mesh, outside, or failed to be captured.", ConstLabels: prometheus.Labels{"state": state},
+		}, func() float64 {
+			n := 0
+			for _, e := range manager.Pods() {
+				if e.Status.State == state {
+					n++
+				}
+			}
+			return float64(n)
+		})))
+	}
+	return errors.Join(errs...)
+}
+
+// What the agent asks for, and what is too little: a connection takes two open
+// files, and a pod three listeners and two links.
+const openFiles, fewOpenFiles = 1 << 20, 1 << 16
+
+// raiseOpenFiles raises the limit as far as it may.
+func raiseOpenFiles() error {
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: openFiles, Max: max(limit.Max, openFiles)})
+	if err == nil || limit.Max >= fewOpenFiles {
+		return nil // the runtime has raised it to the maximum already
+	}
+	return fmt.Errorf("at most %d open files, two are needed for a connection: %w", limit.Max, err)
+}
