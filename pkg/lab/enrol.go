@@ -114,23 +114,57 @@ func (w *worker) letGo(ctx context.Context) {
 	}
 }
 
-// snapshot tells the node's agent which pods there are, after it started.
+// snapshot tells an agent that has started which pods there are, once it was told
+// of each of them: from then on it forgets what else an earlier run left in the
+// kernel, and a pod that it has not heard of yet would be let go, open.
 func (l *Lab) snapshot(ctx context.Context, n *node) error {
+	for {
+		done, err := l.trySnapshot(ctx, n)
+		if done || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if err != nil {
+			l.log.Debug("the agent was not told which pods there are", "node", n.name, "err", err)
+		}
+		if !pause(ctx, 20*time.Millisecond) {
+			return ctx.Err()
+		}
+	}
+}
+
+func (l *Lab) trySnapshot(ctx context.Context, n *node) (bool, error) {
 	n.enrolMu.Lock()
 	defer n.enrolMu.Unlock()
-	var uids []string
+	var uids, told []string
 	err := l.ask(ctx, func() {
 		for _, p := range l.pods {
 			if p.node == n && !p.spec.HostNetwork {
 				uids = append(uids, p.uid)
+				if p.enrolled || p.announced { // it may be in the kernel
+					told = append(told, p.uid)
+				}
 			}
 		}
 	})
 	if err != nil {
-		return err
+		return false, err
 	}
-	slices.Sort(uids)
 	ctx, cancel := context.WithTimeout(ctx, letGoTimeout)
 	defer cancel()
-	return n.enrol.Snapshot(ctx, uids)
+	entries, err := n.enrol.List(ctx)
+	if err != nil {
+		return false, err
+	}
+	known := map[string]bool{}
+	for _, e := range entries {
+		known[e.UID] = true
+	}
+	for _, uid := range told {
+		if !known[uid] {
+			return false, nil
+		}
+	}
+	slices.Sort(uids)
+	err = n.enrol.Snapshot(ctx, uids)
+	return err == nil, err
 }

@@ -96,7 +96,9 @@ func fakeAgent() error {
 	}
 	go func() {
 		_ = http.ListenAndServe(":15021", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
-			if !m.Complete() {
+			select {
+			case <-m.Complete():
+			default:
 				w.WriteHeader(http.StatusServiceUnavailable)
 			}
 		}))
@@ -157,3 +159,5 @@ func (fakeEnroller) Remove(_ context.Context, uid string, gone bool) error {
 	fmt.Printf("remove %s gone=%v\n", uid, gone)
 	return nil
 }
+
+func (fakeEnroller) Settle() error { return nil }

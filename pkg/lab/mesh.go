@@ -127,10 +127,10 @@ func (l *Lab) startAgent(ctx context.Context, n *node) error {
 	return nil
 }
 
-// agentAnswers waits until the agent takes pods, and tells it which there are.
+// agentAnswers waits until the agent takes pods.
 func (l *Lab) agentAnswers(ctx context.Context, n *node) error {
 	for {
-		if err := l.snapshot(ctx, n); err == nil {
+		if _, err := n.enrol.List(ctx); err == nil {
 			return nil
 		}
 		if !pause(ctx, 20*time.Millisecond) {
@@ -139,8 +139,12 @@ func (l *Lab) agentAnswers(ctx context.Context, n *node) error {
 	}
 }
 
-// agentReadiness waits until the agent says that it is ready.
+// agentReadiness tells the agent which pods there are, and waits until it says
+// that it is ready.
 func (l *Lab) agentReadiness(ctx context.Context, n *node) {
+	if l.snapshot(ctx, n) != nil {
+		return
+	}
 	client := n.http()
 	url := fmt.Sprintf("http://localhost:%d/healthz/ready", readinessPort)
 	for {
