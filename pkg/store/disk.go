@@ -21,8 +21,10 @@ import (
 // version is not read: the control plane sends everything again.
 var magic = []byte("fairlead state\x00\x01")
 
-// saveEvery is how often a changing state is written.
-const saveEvery = time.Second
+// saveEvery is the least time between two writes of a changing state. It is short,
+// so that an agent that is killed early has something to start from; a large state
+// is written less often, see Keep.
+const saveEvery = 100 * time.Millisecond
 
 // Saved is what the file holds.
 type Saved struct {
@@ -90,12 +92,13 @@ func save(path string, saved Saved) (err error) {
 }
 
 // Keep writes the state to path whenever it changed, and once more when ctx ends.
-// A change is written after a second, or after as long as keeps writing to a
-// twentieth of the time. versions is what the state's resources are at; what is
+// A change is written at once after a quiet time, else after a tenth of a second
+// or as long as keeps writing to a twentieth of the time. versions is what the state's resources are at; what is
 // about to change has none there.
 func (s *Store) Keep(ctx context.Context, path string, versions func() map[string]map[string]string, log *slog.Logger) error {
 	written := uint64(0)
-	pause := saveEvery
+	var ended time.Time // the last write
+	pause := time.Duration(0)
 	for {
 		if snapshot := s.Snapshot(); snapshot.Generation() == written {
 			select {
@@ -104,7 +107,9 @@ func (s *Store) Keep(ctx context.Context, path string, versions func() map[strin
 				return nil
 			}
 		}
-		timer := time.NewTimer(pause)
+		// At once after a quiet time: what a connection was decided with should be
+		// on disk before anything can happen to the agent.
+		timer := time.NewTimer(pause - time.Since(ended))
 		select {
 		case <-timer.C:
 		case <-ctx.Done():
@@ -123,7 +128,8 @@ func (s *Store) Keep(ctx context.Context, path string, versions func() map[strin
 		if ctx.Err() != nil {
 			return nil
 		}
-		pause = max(saveEvery, 20*time.Since(started))
+		ended = time.Now()
+		pause = max(saveEvery, 20*ended.Sub(started))
 	}
 }
 

@@ -14,7 +14,7 @@ import (
 
 // TestSocketSemantics asks the questions of test/semantics between two pods, on
 // one node and across nodes, outside the mesh and inside it. The answers must be
-// equal, but for the rows of testdata/differences.txt, which are what no proxy
+// equal, but for the rows of differences.txt, which are what no proxy
 // can keep; a row there that no longer differs fails too.
 func TestSocketSemantics(t *testing.T) {
 	needRoot(t)
@@ -90,7 +90,7 @@ type difference struct{ question, without, with, why string }
 
 func readDifferences(t *testing.T) []difference {
 	t.Helper()
-	b, err := os.ReadFile("testdata/differences.txt")
+	b, err := os.ReadFile("differences.txt")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,7 @@
 // Semantics asks how TCP behaves, one question after the other, between a client
 // and a server that may have a mesh between them. Run in two pods, with and
 // without the mesh, the answers must be equal but for the rows that
-// testdata/differences.txt names.
+// differences.txt names.
 //
 //	semantics serve [::]:7000          answers on this port, 7001 (speaks first), 7002 (closed)
 //	semantics ask 10.0.0.2:7000        prints a line per question: name, tab, answer
