@@ -57,7 +57,6 @@ type plane struct {
 	address, admin string
 	key            *ecdsa.PrivateKey
 	stop           context.CancelFunc
-	done           chan error
 }
 
 func freePort(t *testing.T) string {

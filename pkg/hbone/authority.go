@@ -61,7 +61,8 @@ func validHost(h string) bool {
 		}
 		for i := range len(label) {
 			c := label[i]
-			if !(c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z' || c >= '0' && c <= '9' || c == '-' || c == '_') {
+			letter := c >= 'a' && c <= 'z' || c >= 'A' && c <= 'Z'
+			if digit := c >= '0' && c <= '9'; !letter && !digit && c != '-' && c != '_' {
 				return false
 			}
 		}

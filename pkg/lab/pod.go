@@ -56,7 +56,6 @@ type pod struct {
 	enrolled      bool // what the agent last answered
 	announced     bool // the annotation stands
 	problem       string
-	wrote         *corev1.Pod // as last written, or nil
 }
 
 // containerState is what a container's supervisor last reported.

@@ -132,5 +132,5 @@ func (l *Lab) forgetPod(p *pod) {
 			return
 		}
 	}
-	l.logIf(l.derived.Delete("Pod", objects.Key(p.key)))
+	l.logIf(l.derived.Delete("Pod", p.key))
 }

@@ -21,10 +21,10 @@ const (
 	workloadWait = 5 * time.Second
 )
 
-// The quotas of one pod. Connections past them are refused; dials wait.
+// The default quotas of one pod.
 const (
-	maxConnections = 20_000 // live ones, each way
-	maxDials       = 2_048  // on their way to a destination
+	defaultConnections = 20_000
+	defaultDials       = 2_048
 )
 
 // Certificates holds the identities of the node's pods; identity.Manager does.
@@ -55,9 +55,19 @@ type Options struct {
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)
 	// Network is the node's; TrustDomain is its pods'.
 	Network, TrustDomain string
+	// MaxConnections bounds a pod's live connections, each way: those past it are
+	// refused. MaxDials bounds those on their way to a destination: they wait.
+	// Zero is 20,000 and 2,048.
+	MaxConnections, MaxDials int
 }
 
-func (o *Options) validate() error {
+func (o *Options) complete() error {
+	if o.MaxConnections == 0 {
+		o.MaxConnections = defaultConnections
+	}
+	if o.MaxDials == 0 {
+		o.MaxDials = defaultDials
+	}
 	if o.State == nil || o.Certificates == nil || o.Recorder == nil || o.Logger == nil || o.Ready == nil {
 		return errors.New("ztunnel: State, Certificates, Recorder, Logger and Ready must be set")
 	}

@@ -48,14 +48,14 @@ type Proxy struct {
 // New begins to serve a pod. It asks for the pod's certificate at once. Call
 // Drain to end it.
 func New(o Options, info PodInfo, sockets PodSockets) (*Proxy, error) {
-	if err := o.validate(); err != nil {
+	if err := o.complete(); err != nil {
 		return nil, err
 	}
 	p := &Proxy{
 		o: o, info: info, sockets: sockets, names: newNames(o.Resolve), live: newLiveSet(), stopping: make(chan struct{}),
 		id:       mesh.Identity{TrustDomain: o.TrustDomain, Namespace: info.Namespace, ServiceAccount: info.ServiceAccount},
 		log:      o.Logger.With("pod", info.Namespace+"/"+info.Name),
-		outgoing: make(chan struct{}, maxConnections), incoming: make(chan struct{}, maxConnections), dials: make(chan struct{}, maxDials),
+		outgoing: make(chan struct{}, o.MaxConnections), incoming: make(chan struct{}, o.MaxConnections), dials: make(chan struct{}, o.MaxDials),
 	}
 	p.ctx, p.cancel = context.WithCancel(context.Background())
 	o.Certificates.Acquire(p.id)

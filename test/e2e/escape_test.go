@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -55,6 +56,15 @@ type escape struct {
 	flavours []string
 }
 
+// flavoursOf leaves the nested namespace out for IPv6: the pod itself answers for
+// the shared address, neighbour discovery fails, and no SYN is sent at all.
+func (e *escape) flavoursOf(family int) []string {
+	if family == 0 {
+		return e.flavours
+	}
+	return slices.DeleteFunc(slices.Clone(e.flavours), func(f string) bool { return f == "nested" })
+}
+
 const attemptsEach = 3
 
 // attempt runs one flavour and returns what came of it, and what the other node saw.
@@ -100,10 +110,12 @@ func seen(c *capture.Capture, marker string) (syns, marked int) {
 // control: without the mesh, the same attempts do get out, and the witness sees them.
 func (e *escape) control(t *testing.T) {
 	for family := range 2 {
-		for _, flavour := range e.flavours {
+		for _, flavour := range e.flavoursOf(family) {
 			marker := fmt.Sprintf("control-%s-%d", flavour, family)
 			_, witness := e.attempt(t, "plain", flavour, family, marker)
-			if syns, marked := seen(witness, marker); syns < attemptsEach || marked == 0 {
+			// A nested namespace shares the pod's address: the answer goes to the pod,
+			// so its SYNs are all there is to see.
+			if syns, marked := seen(witness, marker); syns < attemptsEach || marked == 0 && flavour != "nested" {
 				t.Errorf("%s, family %d: the witness saw %d SYNs and the bytes %d times: it would miss an escape", flavour, family, syns, marked)
 			}
 		}
@@ -112,7 +124,7 @@ func (e *escape) control(t *testing.T) {
 
 func (e *escape) meshed(t *testing.T, agentUp bool) {
 	for family := range 2 {
-		for _, flavour := range e.flavours {
+		for _, flavour := range e.flavoursOf(family) {
 			marker := fmt.Sprintf("secret-%s-%d-%v", flavour, family, agentUp)
 			before := 0.0
 			if agentUp {

@@ -21,8 +21,8 @@ func sockaddr(a netip.AddrPort) (family int, sa unix.Sockaddr) {
 	return unix.AF_INET6, &unix.SockaddrInet6{Port: int(a.Port()), Addr: a.Addr().As16()}
 }
 
-func socket(family, proto int) int {
-	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, proto)
+func socket(family int) int {
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	must(err, "socket")
 	limit := unix.NsecToTimeval(int64(askTimeout))
 	must(unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit), "timeout")
@@ -32,7 +32,7 @@ func socket(family, proto int) int {
 // command connects a new blocking socket and sends "mode argument".
 func command(s netip.AddrPort, mode string, argument any) int {
 	family, sa := sockaddr(s)
-	fd := socket(family, 0)
+	fd := socket(family)
 	must(unix.Connect(fd, sa), "connect")
 	send(fd, fmt.Sprintf("%s %v\n", mode, argument))
 	return fd
@@ -72,7 +72,7 @@ func echoOn(fd int) string {
 
 func askNonblocking(s netip.AddrPort) string {
 	family, sa := sockaddr(s)
-	fd := socket(family, 0)
+	fd := socket(family)
 	defer unix.Close(fd)
 	must(unix.SetNonblock(fd, true), "nonblock")
 	if err := unix.Connect(fd, sa); err != nil && !errors.Is(err, unix.EINPROGRESS) {
@@ -144,7 +144,7 @@ func askLowWater(s netip.AddrPort) string {
 
 func askFastOpen(s netip.AddrPort) string {
 	family, sa := sockaddr(s)
-	fd := socket(family, 0)
+	fd := socket(family)
 	defer unix.Close(fd)
 	must(unix.Sendto(fd, []byte("echo 0\nhello"), unix.MSG_FASTOPEN, sa), "sendto")
 	must(unix.Shutdown(fd, unix.SHUT_WR), "half-close")
@@ -153,7 +153,7 @@ func askFastOpen(s netip.AddrPort) string {
 
 func askBound(s netip.AddrPort, port bool) string {
 	family, sa := sockaddr(s)
-	fd := socket(family, 0)
+	fd := socket(family)
 	defer unix.Close(fd)
 	own := netip.AddrPortFrom(ownAddress(s), 0)
 	if port {
@@ -174,7 +174,7 @@ func askMapped(s netip.AddrPort) string {
 	if !s.Addr().Is4() {
 		return "ok" // no such thing
 	}
-	fd := socket(unix.AF_INET6, 0)
+	fd := socket(unix.AF_INET6)
 	defer unix.Close(fd)
 	mapped := netip.AddrPortFrom(netip.AddrFrom16(s.Addr().As16()), s.Port())
 	_, sa := sockaddr(mapped)

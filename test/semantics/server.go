@@ -132,10 +132,8 @@ func kind(err error) string {
 	switch {
 	case err == nil, errors.Is(err, io.EOF):
 		return "FIN"
-	case errors.Is(err, syscall.ECONNRESET):
-		return "RST"
-	case errors.Is(err, syscall.EPIPE):
-		return "EPIPE"
+	case errors.Is(err, syscall.ECONNRESET), errors.Is(err, syscall.EPIPE):
+		return "RST" // EPIPE: a write after it
 	case errors.Is(err, syscall.ECONNREFUSED):
 		return "ECONNREFUSED"
 	}
