@@ -9,7 +9,6 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/fairlead-mesh/fairlead/pkg/lab/objects"
 )
 
 // labels are the node's own and those that Kubernetes adds.
