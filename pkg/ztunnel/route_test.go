@@ -36,7 +36,9 @@ func of(key mesh.ServiceKey) func(*mesh.Workload) {
 	return func(w *mesh.Workload) { w.Services[key] = nil }
 }
 
-func key(hostname string) mesh.ServiceKey { return mesh.ServiceKey{Namespace: "ns", Hostname: hostname} }
+func key(hostname string) mesh.ServiceKey {
+	return mesh.ServiceKey{Namespace: "ns", Hostname: hostname}
+}
 
 func TestDecide(t *testing.T) {
 	s, err := store.New(slog.New(slog.DiscardHandler))

@@ -73,7 +73,11 @@ func toWaypoint(s *store.Snapshot, client *mesh.Workload, network string, gatewa
 		e.Workload = s.WorkloadByAddr(gateway.Addr)
 	}
 	if e.Workload == nil || !e.Addr.Addr().IsValid() {
-		return r, fmt.Errorf("%w: %s%s", errWaypoint, gateway.Service, gateway.Addr)
+		name := gateway.Addr.String()
+		if gateway.Service.Hostname != "" {
+			name = gateway.Service.String()
+		}
+		return r, fmt.Errorf("%w: %s", errWaypoint, name)
 	}
 	r.Workload = e.Workload
 	if e.Workload.Network != network {

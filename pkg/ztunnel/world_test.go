@@ -111,7 +111,9 @@ func newWorld(t *testing.T) *world {
 	return w
 }
 
-func (w *world) addr(host byte) netip.Addr { return netip.AddrFrom4([4]byte{127, w.net[0], w.net[1], host}) }
+func (w *world) addr(host byte) netip.Addr {
+	return netip.AddrFrom4([4]byte{127, w.net[0], w.net[1], host})
+}
 
 // workload is a captured pod as the control plane has it.
 func (w *world) workload(name string, host byte) *mesh.Workload {
