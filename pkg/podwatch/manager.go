@@ -187,6 +187,12 @@ func (m *Manager) Delete(ctx context.Context, uid string) error {
 	}
 	e.work.Lock()
 	defer e.work.Unlock()
+	m.mu.Lock()
+	gone := e.gone
+	m.mu.Unlock()
+	if gone { // by another call; a pod of that uid may have come since
+		return nil
+	}
 	// Also one that has left the mesh: what it had open may still be carried.
 	if err := m.enroller.Remove(ctx, uid, true); err != nil {
 		return fmt.Errorf("remove pod %s: %w", uid, err)
