@@ -11,6 +11,7 @@
 
 #define SOCK_STREAM 1
 #define SOL_SOCKET 1
+#define SO_BINDTODEVICE 25
 #define SO_BINDTOIFINDEX 62
 #define ALLOW 1
 #define DENY 0
@@ -30,6 +31,7 @@ static __always_inline int probe(struct bpf_sock_addr *ctx)
 static __always_inline int decide(struct bpf_sock_addr *ctx, const struct addr *dst, int *redirect)
 {
 	struct bpf_sock *sk = ctx->sk;
+	struct pod_counters *pending;
 	struct origin *o;
 	struct pod *pod;
 	__u64 cookie = bpf_get_netns_cookie(ctx);
@@ -49,18 +51,25 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, const struct addr *
 		return count(PASS_NOT_OURS, ALLOW);
 	if (bpf_sk_storage_get(&agent_sockets, sk, 0, 0))
 		return count(PASS_AGENT, ALLOW);
+	pending = bpf_map_lookup_elem(&counters, &cookie);
+	if (!pending || pending->pending >= MAX_PENDING_OF_POD)
+		return count_of(cookie, DENY_QUOTA, DENY);
 	/* Whatever an earlier connect of this socket left behind is not true any more. */
 	bpf_sk_storage_delete(&origin_of, sk);
+	if (!(pod->flags & POD_CAPTURED))
+		return count(PASS_LEAVING, ALLOW);
 	if (addr_is_loopback(dst) || addr_is_spread_v6(dst) || pod_has(pod, dst))
 		return count(PASS_LOOPBACK, ALLOW);
 	if (!addr_is_v4(dst) && addr_is_link_local_v6(dst))
-		return count(DENY_LINK_LOCAL, DENY);
-	/* A socket bound to a device would send the rewritten SYN out of it. */
-	if (sk->bound_dev_if)
-		bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &zero, sizeof(zero));
+		return count_of(cookie, DENY_LINK_LOCAL, DENY);
+	/* A socket bound to a device would send the rewritten SYN out of it. Kernels
+	 * before 5.19 know the other option alone, with an empty name. */
+	if (sk->bound_dev_if && bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTOIFINDEX, &zero, sizeof(zero)) &&
+	    bpf_setsockopt(ctx, SOL_SOCKET, SO_BINDTODEVICE, &zero, sizeof(zero)))
+		return count_of(cookie, DENY_DEVICE, DENY);
 	o = bpf_sk_storage_get(&origin_of, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
 	if (!o)
-		return count(DENY_NO_STORAGE, DENY);
+		return count_of(cookie, DENY_NO_STORAGE, DENY);
 	o->dst = *dst;
 	o->port = bpf_ntohs((__u16)ctx->user_port);
 	*redirect = 1;
@@ -74,7 +83,7 @@ static __always_inline __u32 spread(void)
 }
 
 SEC("cgroup/connect4")
-int connect4(struct bpf_sock_addr *ctx)
+int fl_connect4(struct bpf_sock_addr *ctx)
 {
 	struct addr dst;
 	int redirect = 0, result;
@@ -89,7 +98,7 @@ int connect4(struct bpf_sock_addr *ctx)
 }
 
 SEC("cgroup/connect6")
-int connect6(struct bpf_sock_addr *ctx)
+int fl_connect6(struct bpf_sock_addr *ctx)
 {
 	struct addr dst;
 	int redirect = 0, result;
@@ -121,7 +130,7 @@ static __always_inline struct origin *captured(struct bpf_sock_addr *ctx)
 }
 
 SEC("cgroup/getpeername4")
-int getpeername4(struct bpf_sock_addr *ctx)
+int fl_getpeername4(struct bpf_sock_addr *ctx)
 {
 	struct origin *o = captured(ctx);
 
@@ -133,7 +142,7 @@ int getpeername4(struct bpf_sock_addr *ctx)
 }
 
 SEC("cgroup/getpeername6")
-int getpeername6(struct bpf_sock_addr *ctx)
+int fl_getpeername6(struct bpf_sock_addr *ctx)
 {
 	struct origin *o = captured(ctx);
 
@@ -148,7 +157,7 @@ int getpeername6(struct bpf_sock_addr *ctx)
 }
 
 SEC("cgroup/getsockname4")
-int getsockname4(struct bpf_sock_addr *ctx)
+int fl_getsockname4(struct bpf_sock_addr *ctx)
 {
 	__u64 cookie = bpf_get_netns_cookie(ctx);
 	struct pod *pod;
@@ -164,7 +173,7 @@ int getsockname4(struct bpf_sock_addr *ctx)
 }
 
 SEC("cgroup/getsockname6")
-int getsockname6(struct bpf_sock_addr *ctx)
+int fl_getsockname6(struct bpf_sock_addr *ctx)
 {
 	__u64 cookie = bpf_get_netns_cookie(ctx);
 	__u32 w0 = ctx->user_ip6[0], w1 = ctx->user_ip6[1], w2 = ctx->user_ip6[2], w3 = ctx->user_ip6[3];

@@ -12,7 +12,7 @@
 #define IPPROTO_TCP 6
 
 SEC("sk_lookup")
-int steer(struct bpf_sk_lookup *ctx)
+int fl_steer(struct bpf_sk_lookup *ctx)
 {
 	struct listener_key key = {};
 	struct bpf_sock *sk;
@@ -37,21 +37,30 @@ int steer(struct bpf_sk_lookup *ctx)
 		addr_v6(&f.src, r0, r1, r2, r3);
 		addr_v6(&f.dst, l0, l1, l2, l3);
 	}
-	if (addr_is_loopback(&f.dst) || addr_is_spread_v6(&f.dst)) {
-		if (f.dport == PORT_INBOUND)
-			return count(DROP_RESERVED, SK_DROP);
-		return count(PASS_LISTENER, SK_PASS);
-	}
-	/* The agent's ports are for captured connections alone. */
-	if (f.dport == PORT_OUTBOUND || f.dport == PORT_INBOUND)
-		return count(DROP_RESERVED, SK_DROP);
-	if (f.dport == PORT_HBONE)
-		return count(PASS_TUNNEL, SK_PASS);
-	if (addr_equal(&f.src, &f.dst))
-		return count(PASS_SELF, SK_PASS);
 	pod = bpf_map_lookup_elem(&pods, &f.cookie);
 	if (!pod)
 		return count(DROP_NO_AGENT, SK_DROP);
+	/* The pod's inner addresses. Captured connections alone come to the agent's
+	 * listener. The spread prefix is local on every device of the pod, so a
+	 * neighbour could name it: nothing else is to be had there. */
+	if (addr_is_loopback(&f.dst) || addr_is_spread_v6(&f.dst)) {
+		if (f.dport == PORT_OUTBOUND && bpf_map_lookup_elem(&origins, &f))
+			return count(PASS_LISTENER, SK_PASS);
+		if (f.dport == PORT_OUTBOUND || f.dport == PORT_INBOUND)
+			return count_of(pod_cookie, DROP_RESERVED, SK_DROP);
+		if (addr_is_spread_v6(&f.dst) || (!addr_is_loopback(&f.src) && !pod_has(pod, &f.src)))
+			return count_of(pod_cookie, DENY_STRANGER, SK_DROP);
+		return count(PASS_SELF, SK_PASS);
+	}
+	if (!(pod->flags & POD_CAPTURED))
+		return count(PASS_LEAVING, SK_PASS);
+	/* The agent's ports are for captured connections alone. */
+	if (f.dport == PORT_OUTBOUND || f.dport == PORT_INBOUND)
+		return count_of(pod_cookie, DROP_RESERVED, SK_DROP);
+	if (f.dport == PORT_HBONE)
+		return count(PASS_TUNNEL, SK_PASS);
+	if (pod_has(pod, &f.src))
+		return count(PASS_SELF, SK_PASS);
 	if (bpf_map_lookup_elem(&flows, &f))
 		return count(PASS_ANNOUNCED, SK_PASS);
 	f.cookie = 0; /* a probe, announced on the node */
@@ -60,11 +69,11 @@ int steer(struct bpf_sk_lookup *ctx)
 	key.cookie = pod_cookie;
 	sk = bpf_map_lookup_elem(&listeners, &key);
 	if (!sk)
-		return count(DROP_NO_AGENT, SK_DROP);
+		return count_of(pod_cookie, DROP_NO_AGENT, SK_DROP);
 	err = bpf_sk_assign(ctx, sk, 0);
 	bpf_sk_release(sk);
 	if (err)
-		return count(DROP_NO_AGENT, SK_DROP);
+		return count_of(pod_cookie, DROP_NO_AGENT, SK_DROP);
 	return count(STEERED, SK_PASS);
 }
 

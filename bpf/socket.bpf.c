@@ -18,7 +18,7 @@
 #define DENY 0
 
 SEC("cgroup/setsockopt")
-int setsockopt(struct bpf_sockopt *ctx)
+int fl_setsockopt(struct bpf_sockopt *ctx)
 {
 	struct bpf_sock *sk = ctx->sk;
 	__u64 cookie;
@@ -33,13 +33,13 @@ int setsockopt(struct bpf_sockopt *ctx)
 	cookie = bpf_get_netns_cookie(ctx);
 	if (!sk || sk->protocol != IPPROTO_TCP || !bpf_map_lookup_elem(&pods, &cookie))
 		return ALLOW;
-	if (sk->state == TCP_CLOSE)
-		return ALLOW; /* before connect, which takes it back */
-	return count(DENY_REBIND, DENY);
+	if (sk->state == TCP_CLOSE || !bpf_sk_storage_get(&origin_of, sk, 0, 0))
+		return ALLOW; /* before connect, which takes it back; or not captured */
+	return count_of(cookie, DENY_REBIND, DENY);
 }
 
 SEC("cgroup/sock_create")
-int sock_create(struct bpf_sock *ctx)
+int fl_sock_create(struct bpf_sock *ctx)
 {
 	__u64 cookie;
 
@@ -48,7 +48,7 @@ int sock_create(struct bpf_sock *ctx)
 	cookie = bpf_get_netns_cookie(ctx);
 	if (!bpf_map_lookup_elem(&pods, &cookie))
 		return ALLOW;
-	return count(DENY_MPTCP, DENY);
+	return count_of(cookie, DENY_MPTCP, DENY);
 }
 
 char _license[] SEC("license") = "Dual BSD/GPL";

@@ -10,6 +10,7 @@
 #include "lib/verdict.h"
 
 #define TCP_CLOSE 7
+#define EEXIST 17
 
 /* The connection as this socket sees it: src is the local end. The context is read
  * through a volatile pointer and before any branch: else the compiler merges the
@@ -47,6 +48,36 @@ static __always_inline void swap(struct flow *f)
 	f->dport = port;
 }
 
+/* put and drop keep the pod's count of what it has in the tables. */
+static __always_inline long put(void *map, const struct flow *f, const void *value, __u64 owner)
+{
+	struct pod_counters *c = bpf_map_lookup_elem(&counters, &owner);
+	long err = bpf_map_update_elem(map, f, value, BPF_NOEXIST);
+
+	if (err == -EEXIST)
+		return bpf_map_update_elem(map, f, value, BPF_EXIST);
+	if (!err && c)
+		__sync_fetch_and_add(&c->pending, 1);
+	return err;
+}
+
+static __always_inline void drop(void *map, const struct flow *f, __u64 owner)
+{
+	struct pod_counters *c;
+
+	if (bpf_map_delete_elem(map, f))
+		return;
+	c = bpf_map_lookup_elem(&counters, &owner);
+	if (c)
+		__sync_fetch_and_sub(&c->pending, 1);
+}
+
+/* watch has the record deleted when the socket closes, whatever it came to. */
+static __always_inline void watch(struct bpf_sock_ops *ops)
+{
+	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+}
+
 static __always_inline int announce(struct bpf_sock_ops *ops, __u64 cookie)
 {
 	struct announced v = {};
@@ -54,9 +85,9 @@ static __always_inline int announce(struct bpf_sock_ops *ops, __u64 cookie)
 
 	tuple(ops, &f, cookie);
 	v.at = bpf_ktime_get_ns();
-	if (bpf_map_update_elem(&flows, &f, &v, BPF_ANY))
-		return count(DROP_FULL, 1);
-	bpf_sock_ops_cb_flags_set(ops, ops->bpf_sock_ops_cb_flags | BPF_SOCK_OPS_STATE_CB_FLAG);
+	if (put(&flows, &f, &v, cookie))
+		return count_of(cookie, DROP_FULL, 1);
+	watch(ops);
 	return count(ANNOUNCED, 1);
 }
 
@@ -65,6 +96,7 @@ static __always_inline int connecting(struct bpf_sock_ops *ops)
 	struct bpf_sock *sk = ops->sk;
 	__u64 cookie = bpf_get_netns_cookie(ops);
 	struct origin *o;
+	struct pod *pod;
 	struct flow f;
 
 	if (!sk)
@@ -74,21 +106,39 @@ static __always_inline int connecting(struct bpf_sock_ops *ops)
 			return announce(ops, 0);
 		return 1;
 	}
-	if (!bpf_map_lookup_elem(&pods, &cookie))
+	pod = bpf_map_lookup_elem(&pods, &cookie);
+	if (!pod)
 		return 1;
 	if (bpf_sk_storage_get(&agent_sockets, sk, 0, 0))
 		return announce(ops, cookie);
 	o = bpf_sk_storage_get(&origin_of, sk, 0, 0);
-	if (!o)
-		return 1;
+	if (!o) /* to itself; or anywhere, while the pod is not captured */
+		return pod->flags & POD_CAPTURED ? 1 : announce(ops, cookie);
 	tuple(ops, &f, cookie);
-	if (bpf_map_update_elem(&origins, &f, o, BPF_ANY))
-		return count(DROP_FULL, 1);
+	if (put(&origins, &f, o, cookie))
+		return count_of(cookie, DROP_FULL, 1);
+	watch(ops);
 	return count(RECORDED, 1);
 }
 
+/* accepting hands the destination over to the agent's end, before accept can
+ * return it: the kernel holds that socket until this is done. */
+static __always_inline int accepting(struct bpf_sock_ops *ops, const struct flow *f)
+{
+	struct origin *to, *o = bpf_map_lookup_elem(&origins, f);
+	struct bpf_sock *sk = ops->sk;
+
+	if (!o || !sk)
+		return 1;
+	to = bpf_sk_storage_get(&accepted, sk, 0, BPF_SK_STORAGE_GET_F_CREATE);
+	if (to)
+		*to = *o;
+	drop(&origins, f, f->cookie);
+	return to ? 1 : count_of(f->cookie, DROP_FULL, 1);
+}
+
 SEC("sockops")
-int record(struct bpf_sock_ops *ops)
+int fl_record(struct bpf_sock_ops *ops)
 {
 	__u64 cookie;
 	struct flow f;
@@ -105,7 +155,9 @@ int record(struct bpf_sock_ops *ops)
 			return 1;
 		tuple(ops, &f, cookie);
 		swap(&f);
-		bpf_map_delete_elem(&flows, &f);
+		if (f.dport == PORT_OUTBOUND)
+			return accepting(ops, &f);
+		drop(&flows, &f, cookie);
 		f.cookie = 0;
 		bpf_map_delete_elem(&flows, &f);
 		return 1;
@@ -118,7 +170,7 @@ int record(struct bpf_sock_ops *ops)
 			return 1;
 		tuple(ops, &f, cookie);
 		if (!pod_has(pod, &f.dst))
-			bpf_map_delete_elem(&flows, &f);
+			drop(&flows, &f, cookie);
 		return 1;
 	case BPF_SOCK_OPS_STATE_CB:
 		if (ops->args[1] != TCP_CLOSE)
@@ -127,7 +179,9 @@ int record(struct bpf_sock_ops *ops)
 		if (node_cookie && cookie == node_cookie)
 			cookie = 0;
 		tuple(ops, &f, cookie);
-		bpf_map_delete_elem(&flows, &f);
+		if (f.dport == PORT_OUTBOUND)
+			drop(&origins, &f, cookie);
+		drop(&flows, &f, cookie);
 		return 1;
 	}
 	return 1;

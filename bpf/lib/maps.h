@@ -7,8 +7,10 @@
 #include "types.h"
 
 #define MAX_PODS 4096
-#define MAX_FLOWS 65536
-#define MAX_ORIGINS 131072
+/* Connections between their SYN and their establishment. A pod may have a part
+ * of each table only, so that it cannot take the others' room. */
+#define MAX_PENDING 262144
+#define MAX_PENDING_OF_POD 8192
 
 /* The node's enrolled pods. Written by user space; a miss in connect means that
  * the socket is not ours. */
@@ -24,26 +26,40 @@ struct {
 struct {
 	__uint(type, BPF_MAP_TYPE_HASH);
 	__type(key, __u32);
-	__type(value, __u64);
+	__type(value, struct veth);
 	__uint(max_entries, MAX_PODS);
 } guarded SEC(".maps");
 
-/* Connections announced before their SYN: the agent's dials and probes. Written
- * by sockops; read by guard and sk_lookup, to whom a miss is an unknown SYN. */
+/* Pod's cookie -> its counters. Made and deleted by user space with the pod,
+ * written by all programs. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u64);
+	__type(value, struct pod_counters);
+	__uint(max_entries, MAX_PODS);
+} counters SEC(".maps");
+
+/* Connections announced before their SYN: the agent's dials, probes, and those
+ * of a pod that is not captured yet. Written and deleted by sockops; read by
+ * guard and sk_lookup, to whom a miss is an unknown SYN. Not an LRU: that would
+ * let one pod push out another's. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct flow);
 	__type(value, struct announced);
-	__uint(max_entries, MAX_FLOWS);
+	__uint(max_entries, MAX_PENDING);
 } flows SEC(".maps");
 
-/* Captured connections -> where they meant to go. Written by sockops, read and
- * deleted by the agent at accept; a miss there ends the connection. */
+/* Captured connections -> where they meant to go, from their SYN until the
+ * agent's end is established; then that end's storage has it (accepted). Written
+ * and deleted by sockops; read by sk_lookup, to whom a miss is nobody's. */
 struct {
-	__uint(type, BPF_MAP_TYPE_LRU_HASH);
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
 	__type(key, struct flow);
 	__type(value, struct origin);
-	__uint(max_entries, MAX_ORIGINS);
+	__uint(max_entries, MAX_PENDING);
 } origins SEC(".maps");
 
 /* Pod's cookie -> the agent's plaintext listener in the pod. A closed listener
@@ -62,6 +78,15 @@ struct {
 	__type(key, int);
 	__type(value, struct origin);
 } origin_of SEC(".maps");
+
+/* Storage of the agent's ends of captured connections: where they meant to go.
+ * Written by sockops, read by user space through a file descriptor. */
+struct {
+	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
+	__uint(map_flags, BPF_F_NO_PREALLOC);
+	__type(key, int);
+	__type(value, struct origin);
+} accepted SEC(".maps");
 
 /* Storage of the agent's own sockets. Only user space of this instance writes it,
  * through a file descriptor: a pod cannot forge it. */

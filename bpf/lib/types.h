@@ -22,6 +22,26 @@ struct pod {
 
 /* The pod's traffic other than TCP is dropped by the guard. */
 #define POD_TCP_ONLY 1
+/* Its connections are captured and steered. Without it the pod is on its way in
+ * or out: connections go as they would, and are announced to the guard. */
+#define POD_CAPTURED 2
+
+/* The device on the node's side of a pod's veth. */
+struct veth {
+	__u64 cookie;
+	__s32 nsid; /* of the pod's namespace, as the node's knows it; < 0: unknown */
+	__u32 pad;
+};
+
+#define COUNTERS 48 /* room for verdicts; see lib/verdict.h */
+
+/* What became of a pod's connections and packets, by verdict (those worth
+ * telling of one pod), and how many of its connections are in the tables. */
+struct pod_counters {
+	__u64 verdicts[COUNTERS];
+	__s32 pending;
+	__u32 pad;
+};
 
 /* A connection as its client's side sees it. */
 struct flow {
@@ -40,7 +60,8 @@ struct announced {
 	__u32 generation; /* reserved for the same-node path */
 };
 
-/* Where a captured connection meant to go. Map value and socket storage. */
+/* Where a captured connection meant to go. Map value, and socket storage of both
+ * of its ends. */
 struct origin {
 	struct addr dst;
 	__u16 port; /* host order */

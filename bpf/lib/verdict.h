@@ -4,6 +4,7 @@
 
 #include <linux/bpf.h>
 #include <bpf/bpf_helpers.h>
+#include "maps.h"
 
 enum verdict {
 	/* connect */
@@ -38,7 +39,14 @@ enum verdict {
 	RECORDED = 25,            /* a destination recorded for the agent */
 	ANNOUNCED = 26,           /* a flow announced to guard and sk_lookup */
 	DROP_FULL = 27,           /* a table was full: refused */
-	VERDICTS = 32,
+	DENY_QUOTA = 28,          /* too many connections of this pod are under way */
+	DENY_DEVICE = 29,         /* bound to a device, and not to be freed of it */
+	PASS_LEAVING = 30,        /* the pod is not captured yet, or not any more */
+	DROP_STRAY = 31,          /* guard: a segment of no connection of this pod */
+	GUARD_PASS_UDP = 32,      /* UDP, allowed */
+	DROP_UDP = 33,            /* UDP, and the pod is TCP only */
+	DENY_STRANGER = 34,       /* sk_lookup: an inner address from outside */
+	VERDICTS = 48,
 };
 
 struct {
@@ -59,4 +67,15 @@ static __always_inline int count(enum verdict v, int result)
 	if (n)
 		(*n)++;
 	return result;
+}
+
+/* count_of also counts for the pod. For what is rare or worth it: the pod's
+ * counters are shared by all processors. */
+static __always_inline int count_of(__u64 cookie, enum verdict v, int result)
+{
+	struct pod_counters *c = bpf_map_lookup_elem(&counters, &cookie);
+
+	if (c && v < COUNTERS)
+		__sync_fetch_and_add(&c->verdicts[v], 1);
+	return count(v, result);
 }

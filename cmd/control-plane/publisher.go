@@ -95,12 +95,8 @@ func (p *publisher) publish(objects *source.Objects) error {
 	for _, a := range out.Addresses {
 		addresses[translate.AddressName(a)] = a
 	}
-	// Policies first: a workload must not be known before what protects it.
-	n, err := p.log.Set(push.AuthorizationType, policies)
-	if err != nil {
-		return err
-	}
-	m, err := p.log.Set(push.AddressType, addresses)
+	// In one step: a workload must not be known before what protects it.
+	n, err := p.log.Set(push.Resources{push.AuthorizationType: policies, push.AddressType: addresses})
 	if err != nil {
 		return err
 	}
@@ -113,8 +109,8 @@ func (p *publisher) publish(objects *source.Objects) error {
 	p.rejected.Set(float64(rejected))
 	p.denied.Set(float64(out.Denied))
 	p.resources.Set(float64(len(policies) + len(addresses)))
-	p.changes.Add(float64(n + m))
-	p.logger.Debug("published", "generation", objects.Generation, "changed", n+m, "policies", len(policies), "addresses", len(addresses))
+	p.changes.Add(float64(n))
+	p.logger.Debug("published", "generation", objects.Generation, "changed", n, "policies", len(policies), "addresses", len(addresses))
 	if p.statuses == nil {
 		return nil
 	}

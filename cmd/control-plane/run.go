@@ -14,10 +14,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
-	grpcstatus "google.golang.org/grpc/status"
 
 	"github.com/fairlead-mesh/fairlead/pkg/admin"
 	"github.com/fairlead-mesh/fairlead/pkg/ca"
@@ -62,7 +60,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	xds, err := push.NewServer(push.Options{Log: changes, Reviewer: keys, NodeAccounts: c.nodeAccounts, Registry: registry, Logger: log})
+	xds, err := push.NewServer(push.Options{Log: changes, Reviewer: keys, NodeAccounts: c.nodeAccounts, StreamsPerSecond: 15 + 5*runtime.NumCPU(), Registry: registry, Logger: log})
 	if err != nil {
 		return err
 	}
@@ -88,7 +86,6 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		grpc.MaxConcurrentStreams(64),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
-		grpc.ChainStreamInterceptor(newThrottle(15+5*runtime.NumCPU()).stream),
 	)
 	xds.Register(server)
 	certificates.Register(server)
@@ -143,26 +140,4 @@ func writeRoots(path string, roots []byte) error {
 		return fmt.Errorf("--root-cert-out: %w", err)
 	}
 	return os.Rename(path+".new", path)
-}
-
-// throttle admits so many new streams a second: a restart of the control plane
-// brings every agent at once, and those refused come back after a moment.
-type throttle struct{ tokens chan struct{} }
-
-func newThrottle(perSecond int) *throttle {
-	t := &throttle{make(chan struct{}, perSecond)}
-	for range perSecond {
-		t.tokens <- struct{}{}
-	}
-	return t
-}
-
-func (t *throttle) stream(srv any, stream grpc.ServerStream, _ *grpc.StreamServerInfo, handler grpc.StreamHandler) error {
-	select {
-	case <-t.tokens:
-		time.AfterFunc(time.Second, func() { t.tokens <- struct{}{} })
-		return handler(srv, stream)
-	default:
-		return grpcstatus.Error(codes.ResourceExhausted, "many agents are connecting; try again")
-	}
 }

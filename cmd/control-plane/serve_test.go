@@ -221,7 +221,7 @@ spec: {selector: {matchLabels: {app: web}}, action: DENY, rules: [{from: [{sourc
 		}
 		return len(policies) == 1
 	})
-	p.until("in sync", func() bool { return strings.Contains(p.get("/debug/syncz"), `"Behind": 0`) })
+	p.until("in sync", func() bool { return strings.Contains(p.get("/debug/syncz"), `"behind": 0`) })
 
 	// A file that breaks keeps its last good objects, and says where it is wrong.
 	p.write("config/policy.yaml", "apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: deny, namespace: shop}\nspec: {acton: DENY}\n")
@@ -237,12 +237,12 @@ spec: {selector: {matchLabels: {app: web}}, action: DENY, rules: [{from: [{sourc
 	p.stop()
 	p.start()
 	p.until("serving again", func() bool { return strings.HasPrefix(p.get("/healthz/ready"), "200") })
-	p.until("connected again", func() bool { return strings.Contains(p.get("/debug/syncz"), `"Node": "n1"`) })
+	p.until("connected again", func() bool { return strings.Contains(p.get("/debug/syncz"), `"node": "n1"`) })
 	if !bytes.Contains([]byte(fmt.Sprint(versions)), []byte(web.String())) {
 		t.Errorf("versions held: %v", versions)
 	}
 	fresh, _ := p.agent(p.token("istio-system", "ztunnel", "ztunnel-n1", "n1"), "n1", "ztunnel-n1", versions)
-	p.until("second client", func() bool { return strings.Count(p.get("/debug/syncz"), `"Node": "n1"`) >= 2 })
+	p.until("second client", func() bool { return strings.Count(p.get("/debug/syncz"), `"node": "n1"`) >= 2 })
 	p.until("its answer", func() bool { return fresh.Snapshot().Generation() > 0 })
 	if n := len(fresh.Snapshot().Workloads()); n != 0 {
 		t.Errorf("%d workloads were sent to a client that holds them", n)

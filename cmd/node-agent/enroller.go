@@ -34,7 +34,17 @@ type enroller struct {
 	mu   sync.Mutex
 	pods map[string]*enrolled
 	// departed are pods that left the mesh, by uid: what they had open goes on.
-	departed map[string]context.CancelFunc
+	departed map[string]*departure
+}
+
+// lingering is how long a pod that left the mesh takes tunnels: its peers hear of
+// it later than its agent.
+const lingering = 5 * time.Second
+
+// departure is a pod that left the mesh and lives on.
+type departure struct {
+	pod *redirect.Pod
+	cut context.CancelFunc // ends what it had open
 }
 
 type enrolled struct {
@@ -43,13 +53,18 @@ type enrolled struct {
 }
 
 func newEnroller(r *redirect.Redirector, o ztunnel.Options, drain time.Duration, log *slog.Logger) *enroller {
-	e := &enroller{redirector: r, options: o, log: log, drain: drain, pods: map[string]*enrolled{}, departed: map[string]context.CancelFunc{}}
+	e := &enroller{redirector: r, options: o, log: log, drain: drain, pods: map[string]*enrolled{}, departed: map[string]*departure{}}
 	e.leaving, e.leave = context.WithCancel(context.Background())
 	return e
 }
 
 // Enroll implements [podwatch.Enroller].
 func (e *enroller) Enroll(ctx context.Context, p podwatch.Pod) (uint64, error) {
+	e.mu.Lock()
+	if d := e.departed[p.UID]; d != nil {
+		d.pod.Deafen() // it comes back: the new enrolment listens
+	}
+	e.mu.Unlock()
 	pod, err := e.redirector.Enroll(ctx, redirect.PodSpec{UID: p.UID, NetNS: p.NetNS, Addrs: p.IPs, HostInterface: p.HostInterface})
 	if err != nil {
 		return 0, err
@@ -69,28 +84,36 @@ func (e *enroller) Enroll(ctx context.Context, p podwatch.Pod) (uint64, error) {
 // go around the agent at once; what it had open goes on until its end.
 func (e *enroller) Remove(_ context.Context, uid string, gone bool) error {
 	e.mu.Lock()
-	p, cut := e.pods[uid], e.departed[uid]
+	p, d := e.pods[uid], e.departed[uid]
 	delete(e.pods, uid)
 	delete(e.departed, uid)
 	e.mu.Unlock()
-	if cut != nil {
-		cut()
+	if d != nil {
+		d.cut()
 	}
 	if p == nil {
 		return nil
 	}
-	err := p.pod.Close()
 	ctx, cancel := context.WithCancel(e.leaving)
 	if gone {
 		cancel()
-	} else {
+	}
+	err := p.pod.Release(ctx)
+	if !gone {
 		e.mu.Lock()
-		e.departed[uid] = cancel
+		e.departed[uid] = &departure{p.pod, cancel}
 		e.mu.Unlock()
 	}
 	e.work.Go(func() {
 		defer cancel()
+		select {
+		case <-ctx.Done():
+		case <-time.After(lingering):
+		}
 		p.proxy.Drain(ctx)
+		if err := p.pod.Close(); err != nil {
+			e.log.Warn("pod not closed", "uid", uid, "err", err)
+		}
 	})
 	e.log.Info("pod not enrolled any more", "uid", uid, "gone", gone)
 	return err

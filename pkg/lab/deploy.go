@@ -71,7 +71,9 @@ func (l *Lab) reconcileBare(ctx context.Context, o *corev1.Pod, p *pod) {
 		if p.hash != hash {
 			l.deletePod(p)
 		}
-		p.nowLabels, p.annotations = o.Labels, o.Annotations
+		if !maps.Equal(p.nowLabels, o.Labels) || !maps.Equal(p.annotations, o.Annotations) {
+			p.nowLabels, p.annotations, p.dirty = maps.Clone(o.Labels), maps.Clone(o.Annotations), true
+		}
 		return
 	}
 	n := l.choose(&o.Spec, nil)
@@ -201,13 +203,16 @@ func (l *Lab) choose(spec *corev1.PodSpec, siblings []*pod) *node {
 		return l.nodes[spec.NodeName]
 	}
 	selector := labels.SelectorFromSet(spec.NodeSelector)
-	count := func(list []*pod, n *node) (k int) {
-		for _, p := range list {
-			if p.node == n && !p.deleting {
-				k++
-			}
+	near, all := map[*node]int{}, map[*node]int{}
+	for _, p := range siblings {
+		if !p.deleting {
+			near[p.node]++
 		}
-		return k
+	}
+	for _, p := range l.pods {
+		if !p.deleting {
+			all[p.node]++
+		}
 	}
 	var fit []*node
 	for _, n := range l.sortedNodes() {
@@ -218,9 +223,8 @@ func (l *Lab) choose(spec *corev1.PodSpec, siblings []*pod) *node {
 	if len(fit) == 0 {
 		return nil
 	}
-	all := l.sortedPods()
 	return slices.MinFunc(fit, func(a, b *node) int {
-		return cmp.Or(cmp.Compare(count(siblings, a), count(siblings, b)), cmp.Compare(count(all, a), count(all, b)))
+		return cmp.Or(cmp.Compare(near[a], near[b]), cmp.Compare(all[a], all[b]))
 	})
 }
 

@@ -29,7 +29,8 @@ type Lab struct {
 	self    string // path of this binary
 	signer  *token.Signer
 	events  chan func()
-	stopped chan struct{} // closed when the loop takes no more events
+	stopped chan struct{}   // closed when the loop takes no more events
+	ending  context.Context // ends when the lab does
 	stop    context.CancelFunc
 	start   *semaphore // bounds how many pods start at once
 
@@ -87,6 +88,7 @@ func Run(ctx context.Context, o Options, ready func()) error {
 		return err
 	}
 	ctx, l.stop = context.WithCancel(ctx)
+	l.ending = ctx
 	defer l.stop()
 	err = l.prepare()
 	if err == nil {

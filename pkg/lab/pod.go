@@ -56,6 +56,7 @@ type pod struct {
 	enrolled      bool // what the agent last answered
 	announced     bool // the annotation stands
 	problem       string
+	dirty         bool // the control plane should see it anew
 }
 
 // containerState is what a container's supervisor last reported.
@@ -143,7 +144,7 @@ func (l *Lab) deletePod(p *pod) {
 	if p.deleting {
 		return
 	}
-	p.deleting, p.ready = true, false
+	p.deleting, p.ready, p.dirty = true, false, true
 	p.deletedAt = metav1.NewTime(time.Now().Truncate(time.Second))
 	p.cancel()
 }

@@ -37,12 +37,14 @@ func (n *node) derived() *corev1.Node {
 // writePod writes the Pod where the control plane sees it: once it has its
 // namespace, and so its addresses; until then nothing can be behind them.
 func (l *Lab) writePod(p *pod) {
-	if p.netns == "" {
+	if p.netns == "" || !p.dirty {
 		return
 	}
 	if err := l.derived.Put("Pod", p.key, p.derived()); err != nil {
 		l.log.Error(err.Error())
+		return
 	}
+	p.dirty = false
 }
 
 // derived is the Pod as an API server would show it.

@@ -109,7 +109,11 @@ func (w *worker) make() error {
 func (w *worker) remove() {
 	err := sandbox.RemoveCgroup(context.Background(), w.cgroup)
 	if w.net != nil {
-		w.net.Close()
+		if w.lab.ending.Err() != nil {
+			w.net.Abandon()
+		} else {
+			w.net.Close()
+		}
 		w.net = nil
 	}
 	if err = errors.Join(err, os.RemoveAll(w.dir)); err != nil {
@@ -119,7 +123,7 @@ func (w *worker) remove() {
 
 // report changes the pod in the loop.
 func (w *worker) report(change func(*pod)) {
-	w.lab.do(func() { change(w.p) })
+	w.lab.do(func() { change(w.p); w.p.dirty = true })
 }
 
 // problem is logged once and stands on the pod until it is over.

@@ -25,6 +25,8 @@ type Options struct {
 	// are probes; "" knows none.
 	KubeletCgroup string
 	Logger        *slog.Logger // must be non-nil
+
+	withoutTCX bool // of tests: as on kernels before 6.6
 }
 
 // layout is the version of the pinned maps. It changes with any of their types.

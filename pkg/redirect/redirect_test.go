@@ -15,6 +15,7 @@ import (
 	"regexp"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -39,6 +40,7 @@ type podNS struct {
 	ip4, ip6 netip.Addr
 	device   string
 	pod      *Pod
+	carrying *sync.WaitGroup
 }
 
 func needRoot(t *testing.T) {
@@ -112,7 +114,7 @@ func (n *node) newPod() *podNS {
 		n.t.Fatal(err)
 	}
 	n.t.Cleanup(func() { ns.Close(); _ = netns.Delete(name) })
-	p := &podNS{ns: ns, ip4: netip.MustParseAddr(fmt.Sprintf("10.99.0.%d", i)), ip6: netip.MustParseAddr(fmt.Sprintf("fd99::%x", i)), device: fmt.Sprintf("v%d", i)}
+	p := &podNS{ns: ns, ip4: netip.MustParseAddr(fmt.Sprintf("10.99.0.%d", i)), ip6: netip.MustParseAddr(fmt.Sprintf("fd99::%x", i)), device: fmt.Sprintf("v%d", i), carrying: &sync.WaitGroup{}}
 	n.sh(fmt.Sprintf("ip link add %[1]s type veth peer name eth0 netns %[2]s; ip link set %[1]s master br0 up; ip -n %[2]s link set lo up; "+
 		"ip -n %[2]s link set eth0 up; ip -n %[2]s addr add %[3]s/24 dev eth0; ip -n %[2]s -6 addr add %[4]s/64 dev eth0 nodad; ip -n %[2]s route add default via 10.99.0.1",
 		p.device, name, p.ip4, p.ip6))
@@ -128,17 +130,23 @@ func (n *node) enrol(p *podNS) {
 	if err != nil {
 		n.t.Fatal(err)
 	}
+	// What is carried ends before the maps are closed.
+	pod := p.pod
+	n.t.Cleanup(func() {
+		_ = pod.Leave()
+		p.carrying.Wait()
+	})
 }
 
 // carry plays the proxy: it dials what was captured and copies.
 func carry(p *podNS) {
-	go func() {
+	p.carrying.Go(func() {
 		for {
 			c, err := p.pod.Outbound().Accept()
 			if err != nil {
 				return
 			}
-			go func() {
+			p.carrying.Go(func() {
 				defer c.Close()
 				dst, err := p.pod.OriginalDestination(c.(*net.TCPConn))
 				if err != nil {
@@ -156,16 +164,16 @@ func carry(p *podNS) {
 				if _, err := io.Copy(c, out); err != nil {
 					_ = c.(*net.TCPConn).SetLinger(0)
 				}
-			}()
+			})
 		}
-	}()
-	go func() {
+	})
+	p.carrying.Go(func() {
 		for {
 			c, err := p.pod.InboundPlain().Accept()
 			if err != nil {
 				return
 			}
-			go func() {
+			p.carrying.Go(func() {
 				defer c.Close()
 				ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
 				defer cancel()
@@ -177,9 +185,9 @@ func carry(p *podNS) {
 				defer app.Close()
 				go func() { _, _ = io.Copy(app, c); _ = app.CloseWrite() }()
 				_, _ = io.Copy(c, app)
-			}()
+			})
 		}
-	}()
+	})
 }
 
 // app answers each connection in the pod with the client's address.
@@ -306,6 +314,7 @@ func TestFailsClosedAndTakesOver(t *testing.T) {
 	if err := a.pod.Leave(); err != nil {
 		t.Fatal(err)
 	}
+	a.carrying.Wait()
 	if err := n.r.Close(); err != nil {
 		t.Fatal(err)
 	}

@@ -162,15 +162,15 @@ func (r *Redirector) attach() error {
 		program *ebpf.Program
 		attach  ebpf.AttachType
 	}{
-		{"sockops", r.sockops.Record, ebpf.AttachCGroupSockOps},
-		{"sock_create", r.socket.SockCreate, ebpf.AttachCGroupInetSockCreate},
-		{"setsockopt", r.socket.Setsockopt, ebpf.AttachCGroupSetsockopt},
-		{"getpeername4", r.connect.Getpeername4, ebpf.AttachCgroupInet4GetPeername},
-		{"getpeername6", r.connect.Getpeername6, ebpf.AttachCgroupInet6GetPeername},
-		{"getsockname4", r.connect.Getsockname4, ebpf.AttachCgroupInet4GetSockname},
-		{"getsockname6", r.connect.Getsockname6, ebpf.AttachCgroupInet6GetSockname},
-		{"connect4", r.connect.Connect4, ebpf.AttachCGroupInet4Connect},
-		{"connect6", r.connect.Connect6, ebpf.AttachCGroupInet6Connect},
+		{"sockops", r.sockops.FlRecord, ebpf.AttachCGroupSockOps},
+		{"sock_create", r.socket.FlSockCreate, ebpf.AttachCGroupInetSockCreate},
+		{"setsockopt", r.socket.FlSetsockopt, ebpf.AttachCGroupSetsockopt},
+		{"getpeername4", r.connect.FlGetpeername4, ebpf.AttachCgroupInet4GetPeername},
+		{"getpeername6", r.connect.FlGetpeername6, ebpf.AttachCgroupInet6GetPeername},
+		{"getsockname4", r.connect.FlGetsockname4, ebpf.AttachCgroupInet4GetSockname},
+		{"getsockname6", r.connect.FlGetsockname6, ebpf.AttachCgroupInet6GetSockname},
+		{"connect4", r.connect.FlConnect4, ebpf.AttachCGroupInet4Connect},
+		{"connect6", r.connect.FlConnect6, ebpf.AttachCGroupInet6Connect},
 	} {
 		if err := r.hold("link_"+hook.name, hook.program, func() (link.Link, error) {
 			return attachCgroup(root, hook.program, hook.attach)
@@ -249,23 +249,27 @@ func (r *Redirector) Forget(cookie uint64) error {
 	return r.forget(cookie)
 }
 
+// forget takes a pod out of the kernel's tables. What acts on its packets goes
+// first, so that none is dropped for a pod that is not in the tables any more.
 func (r *Redirector) forget(cookie uint64) error {
 	var errs []error
-	if err := r.connect.Pods.Delete(cookie); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
-		errs = append(errs, err)
-	}
 	var device uint32
-	var owner uint64
+	var veth bpfobj.ConnectVeth
 	var stale []uint32
-	for it := r.connect.Guarded.Iterate(); it.Next(&device, &owner); {
-		if owner == cookie {
+	for it := r.connect.Guarded.Iterate(); it.Next(&device, &veth); {
+		if veth.Cookie == cookie {
 			stale = append(stale, device)
 		}
 	}
 	for _, d := range stale {
-		errs = append(errs, unpin(filepath.Join(r.pins, guardPin(d))), r.connect.Guarded.Delete(d))
+		errs = append(errs, r.unguard(d))
 	}
 	errs = append(errs, unpin(filepath.Join(r.pins, steerPin(cookie))))
+	for _, m := range []*ebpf.Map{r.connect.Pods, r.connect.Counters} {
+		if err := m.Delete(cookie); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+			errs = append(errs, err)
+		}
+	}
 	return errors.Join(errs...)
 }
 
@@ -322,29 +326,6 @@ func Purge(bpffs, instance string) error {
 	_ = os.Remove(filepath.Dir(dir))
 	_ = os.Remove(filepath.Dir(filepath.Dir(dir)))
 	return errors.Join(errs...)
-}
-
-// Verdict is one counted exit of a program.
-type Verdict struct {
-	Hook, Name string
-	Count      uint64
-}
-
-// Verdicts sums the counters over the processors.
-func (r *Redirector) Verdicts() []Verdict {
-	var out []Verdict
-	for i, v := range verdictNames {
-		var perCPU []uint64
-		if err := r.connect.Verdicts.Lookup(uint32(i), &perCPU); err != nil { //nolint:gosec // small
-			continue
-		}
-		n := uint64(0)
-		for _, c := range perCPU {
-			n += c
-		}
-		out = append(out, Verdict{Hook: v.hook, Name: v.name, Count: n})
-	}
-	return out
 }
 
 func guardPin(device uint32) string { return "guard_" + strconv.FormatUint(uint64(device), 10) }

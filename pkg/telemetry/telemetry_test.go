@@ -195,8 +195,10 @@ func TestSlowOutputDropsAndCounts(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	// Longer than the buffer behind the queue takes a thousand of.
+	line := []byte(strings.Repeat("x", 1000) + "\n")
 	for range lineQueue + 1000 {
-		lines.Write([]byte("line\n"))
+		lines.Write(line)
 	}
 	if got := testutil.ToFloat64(lines.dropped); got < 1 || got > 1000 {
 		t.Errorf("%v lines dropped, want those past the queue", got)

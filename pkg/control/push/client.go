@@ -1,7 +1,8 @@
 package push
 
 import (
-	"maps"
+	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 	"sync"
@@ -14,11 +15,20 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/token"
 )
 
-// maxNames bounds a subscription by name, and what a client may say it holds.
-const maxNames = 1 << 20
+const (
+	// interval is the least time between two pushes to one client: a lone change
+	// goes at once, a storm of them twenty times a second.
+	interval = 50 * time.Millisecond
+	// grace is how long a new client's workloads wait for it to ask for policies,
+	// which it should have first.
+	grace = 100 * time.Millisecond
+	// maxNames bounds a subscription by name.
+	maxNames = 1 << 16
+	// maxLate bounds the removals that are kept back; more are sent at once.
+	maxLate = 1 << 12
+)
 
-// order is that in which types are sent.
-var order = []string{AuthorizationType, AddressType}
+var errBehind = status.Error(codes.Aborted, "too far behind: connect again to get the difference")
 
 // client is one stream. Its loop is the only sender.
 type client struct {
@@ -27,31 +37,22 @@ type client struct {
 	stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
 	caller token.Caller
 	from   string
-	since  time.Time
+	opened time.Time
+	// replaced ends the stream: too many others of its agent came after it.
+	replaced chan struct{}
 
-	// mu guards below against readers of the state.
-	mu   sync.Mutex
-	subs map[string]*subscription
+	// mu guards below. The loop writes, others look.
+	mu                  sync.Mutex
+	policies, addresses *subscription // or nil: not asked for
+	pushed              time.Time
+	nonces              uint64
 }
 
-// subscription is a client's state of one type.
-type subscription struct {
-	cursor uint64
-	// names is nil for a wildcard.
-	names map[string]bool
-	// answer is a request that must be answered, even with nothing, or nil.
-	answer *difference
-	// waiting is the nonce that is not acknowledged yet, or "". Until it is,
-	// changes gather in the log.
-	waiting, acked string
-	nack           string
-	sentAt         time.Time
-}
-
+// run serves the stream until it ends.
 func (c *client) run() error {
 	requests := make(chan *discovery.DeltaDiscoveryRequest)
 	ended := make(chan error, 1)
-	go func() {
+	go func() { // ends with the stream, which ends when run returns
 		for {
 			r, err := c.stream.Recv()
 			if err != nil {
@@ -65,46 +66,44 @@ func (c *client) run() error {
 			}
 		}
 	}()
-	first := true
-	for {
-		_, changed := c.server.o.Log.head()
-		wait, err := c.send()
+	timer := time.NewTimer(time.Hour)
+	defer timer.Stop()
+	for greeted := false; ; {
+		_, changed := c.server.o.Log.next()
+		wait, err := c.push()
 		if err != nil {
 			return err
 		}
 		var again <-chan time.Time
-		var timer *time.Timer
 		if wait > 0 {
-			timer = time.NewTimer(wait)
+			timer.Reset(wait)
 			again = timer.C
 		}
 		select {
 		case r := <-requests:
-			if first {
-				if err := c.checkNode(r); err != nil {
+			if !greeted {
+				if err := c.greet(r); err != nil {
 					return err
 				}
-				first = false
+				greeted = true
 			}
-			err = c.take(r)
+			if err := c.take(r); err != nil {
+				return err
+			}
 		case <-changed:
 		case <-again:
-		case err = <-ended:
+		case err := <-ended:
 			return err
+		case <-c.replaced:
+			return status.Errorf(codes.Aborted, "more than %d streams of %s on node %s: this one is the oldest", maxStreams, c.caller.Pod, c.caller.Node)
 		case <-c.stream.Context().Done():
 			return nil
-		}
-		if timer != nil {
-			timer.Stop()
-		}
-		if err != nil {
-			return err
 		}
 	}
 }
 
-// checkNode refuses a client that speaks for another node than its token's.
-func (c *client) checkNode(r *discovery.DeltaDiscoveryRequest) error {
+// greet refuses a client that speaks for another node or pod than its token's.
+func (c *client) greet(r *discovery.DeltaDiscoveryRequest) error {
 	if r.GetNode() == nil {
 		return status.Error(codes.InvalidArgument, "the first request has no node")
 	}
@@ -120,209 +119,198 @@ func (c *client) checkNode(r *discovery.DeltaDiscoveryRequest) error {
 
 // take handles a request: a subscription, an ACK or a NACK.
 func (c *client) take(r *discovery.DeltaDiscoveryRequest) error {
-	t := r.GetTypeUrl()
-	if !slices.Contains(order, t) {
-		return status.Errorf(codes.PermissionDenied, "type %q is not served to node agents; these are: %s", t, strings.Join(order, ", "))
-	}
-	if len(r.GetInitialResourceVersions()) > maxNames || len(r.GetResourceNamesSubscribe()) > maxNames {
-		return status.Errorf(codes.ResourceExhausted, "more than %d names", maxNames)
-	}
+	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	sub, ok := c.subs[t]
-	if !ok {
-		sub = &subscription{}
-		c.subs[t] = sub
-		c.subscribeFirst(sub, t, r)
+	var sub **subscription
+	switch r.GetTypeUrl() {
+	case AuthorizationType:
+		sub = &c.policies
+	case AddressType:
+		sub = &c.addresses
+	default:
+		return status.Errorf(codes.PermissionDenied, "type %q is not served to node agents; these are: %s, %s", r.GetTypeUrl(), AuthorizationType, AddressType)
+	}
+	if *sub == nil {
+		*sub = &subscription{typeURL: r.GetTypeUrl(), first: true, held: r.GetInitialResourceVersions()}
+		names := r.GetResourceNamesSubscribe()
+		if everything := len(names) == 0 || slices.Contains(names, "*"); !everything || slices.Contains(r.GetResourceNamesUnsubscribe(), "*") {
+			(*sub).names, (*sub).held = map[string]bool{}, nil
+		}
+	} else if nonce := r.GetResponseNonce(); nonce != "" {
+		c.answered(*sub, nonce, r.GetErrorDetail().GetMessage(), r.GetErrorDetail() != nil, now)
+	}
+	return (*sub).subscribe(r)
+}
+
+func (c *client) answered(sub *subscription, nonce, reason string, refused bool, now time.Time) {
+	if refused && reason == "" {
+		reason = "no reason given"
+	}
+	w := sub.answered(nonce, reason, now)
+	if w == nil {
+		return // of a response that a later answer stood for already
+	}
+	c.server.metrics.acknowledged.WithLabelValues(kindOf(sub.typeURL)).Observe(now.Sub(w.at).Seconds())
+	if refused {
+		c.server.metrics.nacks.WithLabelValues(kindOf(sub.typeURL)).Inc()
+		c.server.o.Logger.Error("client refused resources; they are sent again", "node", c.caller.Node, "from", c.from,
+			"type", sub.typeURL, "reason", sub.reason, "resources", len(sub.refused), "in", sub.retry.Sub(now))
+	}
+}
+
+// subscribe adds and takes away names.
+func (s *subscription) subscribe(r *discovery.DeltaDiscoveryRequest) error {
+	for _, name := range r.GetResourceNamesSubscribe() {
+		switch {
+		case s.names == nil || name == "*" && slices.Contains(r.GetResourceNamesUnsubscribe(), "*"):
+		case name == "*":
+			s.names, s.asked, s.first, s.held = nil, nil, true, nil
+		case s.typeURL == AddressType && isAddress(name):
+			// An answer of "no such address" would be taken for "outside the mesh".
+			return status.Errorf(codes.InvalidArgument, "%q: addresses are not looked up on demand; subscribe to everything (ztunnel: XDS_ON_DEMAND=false)", name)
+		case len(s.names) >= maxNames:
+			return status.Errorf(codes.ResourceExhausted, "more than %d names: subscribe to everything", maxNames)
+		default:
+			s.names[name] = true
+			if s.asked == nil {
+				s.asked = map[string]bool{}
+			}
+			s.asked[name] = true
+		}
+	}
+	if s.names == nil {
 		return nil
 	}
-	if nonce := r.GetResponseNonce(); nonce != "" {
-		if nonce == sub.waiting {
-			sub.waiting, sub.acked, sub.nack = "", nonce, ""
-		}
-		if e := r.GetErrorDetail(); e != nil {
-			sub.nack = e.GetMessage()
-			c.server.nacks.WithLabelValues(t).Inc()
-			c.server.o.Logger.Error("client refused resources", "node", c.caller.Node, "type", t, "reason", sub.nack)
-		}
+	for _, name := range r.GetResourceNamesUnsubscribe() {
+		delete(s.names, name)
+		delete(s.asked, name)
+		delete(s.refused, name)
 	}
-	c.subscribeMore(sub, t, r)
 	return nil
 }
 
-// subscribeFirst: no names, or "*", is everything.
-func (c *client) subscribeFirst(sub *subscription, t string, r *discovery.DeltaDiscoveryRequest) {
-	names := r.GetResourceNamesSubscribe()
-	if len(names) == 0 || slices.Contains(names, "*") && !slices.Contains(r.GetResourceNamesUnsubscribe(), "*") {
-		d := c.server.o.Log.against(t, r.GetInitialResourceVersions())
-		sub.answer, sub.cursor = &d, d.upTo
-		return
+// isAddress tells an alias of the form "network/address" from a resource's name.
+func isAddress(name string) bool {
+	network, address, ok := strings.Cut(name, "/")
+	if !ok || strings.Contains(network, "/") {
+		return false
 	}
-	sub.names = map[string]bool{}
-	c.subscribeMore(sub, t, r)
-	if sub.answer == nil {
-		seq, _ := c.server.o.Log.head()
-		sub.answer, sub.cursor = &difference{upTo: seq}, seq
-	}
+	_, err := netip.ParseAddr(address)
+	return err == nil
 }
 
-func (c *client) subscribeMore(sub *subscription, t string, r *discovery.DeltaDiscoveryRequest) {
-	if sub.names == nil {
-		return
-	}
-	var added []string
-	for _, name := range r.GetResourceNamesSubscribe() {
-		if name != "*" && len(sub.names) < maxNames {
-			sub.names[name] = true
-			added = append(added, name)
-		}
-	}
-	for _, name := range r.GetResourceNamesUnsubscribe() {
-		delete(sub.names, name)
-	}
-	if len(added) > 0 {
-		d := c.server.o.Log.named(t, added)
-		if sub.answer != nil {
-			d.resources, d.removed = append(sub.answer.resources, d.resources...), append(sub.answer.removed, d.removed...)
-		}
-		sub.answer = &d
-		if sub.cursor == 0 {
-			sub.cursor = d.upTo
-		}
-	}
+// step is one response to send.
+type step struct {
+	sub *subscription
+	msg *response
 }
 
-// send sends what is due and returns when to look again, zero for "when
-// something happens". A workload is not sent while a policy that came before it
-// could not be: policies go first, and their removals last.
-func (c *client) send() (wait time.Duration, err error) {
+// push sends what is due and returns when to look again, or zero for "when
+// something happens".
+func (c *client) push() (wait time.Duration, err error) {
+	now := time.Now()
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	var removals []string
-	for _, t := range order {
-		sub := c.subs[t]
-		if sub == nil {
-			continue
-		}
-		d, due, later, err := c.due(sub, t)
-		if err != nil {
-			return 0, err
-		}
-		wait = shorter(wait, later)
-		if !due {
-			if t == AuthorizationType && !d.empty() {
-				return wait, nil
-			}
-			continue
-		}
-		if t == AuthorizationType && c.subs[AddressType] != nil && len(d.resources) == 0 && sub.answer == nil && c.addressesDue() {
-			removals = d.removed
-			continue
-		}
-		if err := c.write(sub, t, d); err != nil {
+	steps, wait, err := c.plan(now)
+	for i := range steps {
+		c.nonces++
+		nonce := fmt.Sprintf("%x", c.nonces)
+		steps[i].msg.nonce, steps[i].msg.typeURL = nonce, steps[i].sub.typeURL
+		steps[i].sub.waiting = append(steps[i].sub.waiting, &sent{nonce: nonce, diff: steps[i].msg.diff, upTo: steps[i].sub.cursor, at: now})
+		c.pushed = now
+	}
+	c.mu.Unlock()
+	if err != nil {
+		return 0, err
+	}
+	for _, s := range steps {
+		_, size := s.msg.diff.encoded()
+		c.server.metrics.pushes.WithLabelValues(kindOf(s.sub.typeURL)).Inc()
+		c.server.metrics.bytes.Add(float64(size))
+		if err := c.stream.SendMsg(s.msg); err != nil {
 			return 0, err
 		}
 	}
-	if removals == nil {
-		return wait, nil
-	}
-	sub := c.subs[AuthorizationType]
-	d, ok := c.server.o.Log.since(AuthorizationType, sub.cursor)
-	if !ok {
-		return 0, errBehind
-	}
-	return wait, c.write(sub, AuthorizationType, d)
+	return wait, nil
 }
 
-var errBehind = status.Error(codes.Aborted, "too far behind: connect again to get the difference")
+// plan decides what to send, from one moment of the log: policies, then the
+// workloads that may name them, then the removal of policies that none of these
+// names any more. A type waits for its last response's ACK; meanwhile what it
+// misses is the log's to remember, and workloads wait for policies.
+func (c *client) plan(now time.Time) (steps []step, wait time.Duration, err error) {
+	l := c.server.o.Log
+	l.mu.RLock()
+	defer l.mu.RUnlock()
+	p, err := c.policies.dueLocked(l, now)
+	if err != nil {
+		return nil, 0, err
+	}
+	a, err := c.addresses.dueLocked(l, now)
+	if err != nil {
+		return nil, 0, err
+	}
+	early := interval - now.Sub(c.pushed) // until a push that nobody asked for
+	wait = soonest(p.retry, a.retry)
 
-func (c *client) addressesDue() bool {
-	_, due, _, err := c.due(c.subs[AddressType], AddressType)
-	return due && err == nil
+	blocked := false
+	if p.sub != nil {
+		switch additions := p.diff.additions; {
+		case !p.owed && additions.empty():
+			p.sub.keepBack(p.diff, l.seq)
+		case len(p.sub.waiting) > 0:
+			blocked = true
+		case !p.owed && early > 0:
+			blocked, wait = true, soonest(wait, early)
+		default:
+			p.sub.keepBack(p.diff, l.seq)
+			steps = append(steps, step{p.sub, &response{diff: additions}})
+		}
+	}
+
+	caughtUp := !a.pending()
+	switch hold := grace - now.Sub(c.opened); {
+	case caughtUp && a.sub != nil:
+		a.sub.told(l.seq)
+	case caughtUp, blocked, len(a.sub.waiting) > 0:
+	case p.sub == nil && a.sub.first && hold > 0:
+		wait = soonest(wait, hold)
+	case !a.owed && early > 0:
+		wait = soonest(wait, early)
+	default:
+		a.sub.told(l.seq)
+		steps = append(steps, step{a.sub, &response{diff: a.diff}})
+		caughtUp = true
+	}
+
+	if p.sub == nil || blocked || len(p.sub.late) == 0 || len(p.sub.waiting) > 0 || !caughtUp && len(p.sub.late) <= maxLate {
+		return steps, wait, nil
+	}
+	if len(steps) == 0 && early > 0 {
+		return nil, soonest(wait, early), nil
+	}
+	if gone := p.sub.stillGoneLocked(l); len(gone) > 0 {
+		steps = append(steps, step{p.sub, &response{diff: newDifference(nil, gone)}})
+	}
+	p.sub.late = nil
+	return steps, wait, nil
 }
 
-// due is what a type has to send, whether it may be sent now, and else when.
-func (c *client) due(sub *subscription, t string) (d difference, now bool, later time.Duration, err error) {
-	d, ok := c.server.o.Log.since(t, sub.cursor)
-	if !ok {
-		return d, false, 0, errBehind
+// keepBack takes note of a difference whose removals are sent later.
+func (s *subscription) keepBack(d *difference, upTo uint64) {
+	switch {
+	case len(d.removed) == 0:
+	case len(s.late) == 0:
+		s.late = slices.Clip(d.removed) // shared with other clients
+	default:
+		s.late = append(s.late, d.removed...)
 	}
-	if sub.names != nil {
-		d = d.only(sub.names)
-	}
-	if sub.answer != nil {
-		d.prepend(sub.answer)
-		return d, sub.waiting == "", 0, nil
-	}
-	if d.empty() {
-		sub.cursor = d.upTo
-		return d, false, 0, nil
-	}
-	if sub.waiting != "" {
-		return d, false, 0, nil // the ACK wakes the loop
-	}
-	if later = interval - time.Since(sub.sentAt); later > 0 {
-		return d, false, later, nil
-	}
-	return d, true, 0, nil
+	s.told(upTo)
 }
 
-func shorter(a, b time.Duration) time.Duration {
-	if a == 0 || b != 0 && b < a {
-		return b
+func soonest(a, b time.Duration) time.Duration {
+	if a <= 0 || b > 0 && b < a {
+		return max(b, 0)
 	}
 	return a
-}
-
-func (c *client) write(sub *subscription, t string, d difference) error {
-	nonce := c.server.nonce()
-	sub.answer, sub.cursor, sub.waiting, sub.sentAt = nil, d.upTo, nonce, time.Now()
-	size := 0
-	for _, r := range d.resources {
-		size += len(r.field)
-	}
-	c.server.pushes.WithLabelValues(t).Inc()
-	c.server.bytes.Add(float64(size))
-	// The reader of the state need not wait for a slow network.
-	c.mu.Unlock()
-	defer c.mu.Lock()
-	return c.stream.SendMsg(&response{typeURL: t, nonce: nonce, diff: d})
-}
-
-// only keeps what is subscribed by name.
-func (d difference) only(names map[string]bool) difference {
-	d.resources = slices.DeleteFunc(d.resources, func(r *resource) bool { return !names[r.name] })
-	d.removed = slices.DeleteFunc(d.removed, func(n string) bool { return !names[n] })
-	return d
-}
-
-// prepend adds an older difference; what d says of a resource holds.
-func (d *difference) prepend(older *difference) {
-	newer := map[string]bool{}
-	for _, r := range d.resources {
-		newer[r.name] = true
-	}
-	for _, n := range d.removed {
-		newer[n] = true
-	}
-	for _, r := range older.resources {
-		if !newer[r.name] {
-			d.resources = append(d.resources, r)
-		}
-	}
-	for _, n := range older.removed {
-		if !newer[n] {
-			d.removed = append(d.removed, n)
-		}
-	}
-}
-
-func (c *client) sync(head uint64) Sync {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	s := Sync{Node: c.caller.Node, Caller: c.caller.Account(), From: c.from, Connected: c.since, Types: map[string]TypeSync{}}
-	for t, sub := range maps.All(c.subs) {
-		s.Types[t] = TypeSync{Behind: head - sub.cursor, Sent: sub.waiting, Acked: sub.acked, Nack: sub.nack}
-	}
-	return s
 }

@@ -10,7 +10,7 @@ import (
 // and are shared by all clients.
 type response struct {
 	typeURL, nonce string
-	diff           difference
+	diff           *difference
 }
 
 // codec writes responses from their parts and leaves everything else to proto.
@@ -25,14 +25,11 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	if !ok {
 		return c.CodecV2.Marshal(v)
 	}
-	parts := make(mem.BufferSlice, 0, len(r.diff.resources)+1)
-	for _, resource := range r.diff.resources {
-		parts = append(parts, mem.SliceBuffer(resource.field))
-	}
-	rest := appendString(nil, 4, r.typeURL)
-	rest = appendString(rest, 5, r.nonce)
-	for _, name := range r.diff.removed {
-		rest = appendString(rest, 6, name)
-	}
-	return append(parts, mem.SliceBuffer(rest)), nil
+	shared, _ := r.diff.encoded()
+	parts := make(mem.BufferSlice, 0, len(shared)+1)
+	parts = append(parts, shared...)
+	own := make([]byte, 0, len(r.typeURL)+len(r.nonce)+8)
+	own = appendString(own, 4, r.typeURL)
+	own = appendString(own, 5, r.nonce)
+	return append(parts, mem.SliceBuffer(own)), nil
 }

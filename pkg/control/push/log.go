@@ -1,50 +1,54 @@
 package push
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"fmt"
 	"sync"
 
-	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
 
-// The types that are served, in the order in which a client must learn of them:
-// a policy before the workloads that name it.
+// The types that are served.
 const (
 	AuthorizationType = "type.googleapis.com/istio.security.Authorization"
 	AddressType       = "type.googleapis.com/istio.workload.Address"
 )
 
-// maxChanges bounds the log's memory of changes. A client that is further behind
-// is disconnected: it comes back with what it holds and gets the difference.
-const maxChanges = 1 << 16
+const (
+	// maxChanges bounds the log's memory of changes. A client that is further
+	// behind is disconnected: it comes back with what it holds and gets the
+	// difference.
+	maxChanges = 1 << 16
+	// maxShared bounds the differences kept for sharing; those after are made anew.
+	maxShared = 256
+)
 
-// resource is one resource as the wire has it.
-type resource struct {
-	name, version string
-	// field is field 2 of a DeltaDiscoveryResponse: tag, length, Resource.
-	field []byte
-	// seq is the change that set it.
-	seq uint64
-}
+// Resources are all resources of some types: by type, then by name.
+type Resources map[string]map[string]proto.Message
 
-// change says that something happened to a resource at seq.
-type change struct {
-	seq     uint64
+// change says that something happened to a resource.
+type change struct{ typeURL, name string }
+
+// position is a place in the log, of one type.
+type position struct {
 	typeURL string
-	name    string
+	after   uint64
 }
 
 // Log is the versioned set of resources. One writer, many readers.
 type Log struct {
 	// mu guards below.
-	mu      sync.RWMutex
-	seq     uint64
-	types   map[string]map[string]*resource
-	changes []change // rising seq; those before changes[0] are forgotten
+	mu    sync.RWMutex
+	seq   uint64
+	types map[string]map[string]*resource
+	// changes are the latest, the last has number seq.
+	changes []change
 	changed chan struct{}
+	encoder encoder // of the writer
+
+	// sharing guards shared: the differences of the moment, each made once for
+	// all clients that are at its position. A change empties it.
+	sharing sync.Mutex
+	shared  map[position]*difference
 }
 
 // NewLog returns a log without resources.
@@ -52,163 +56,165 @@ func NewLog() *Log {
 	return &Log{
 		types:   map[string]map[string]*resource{AuthorizationType: {}, AddressType: {}},
 		changed: make(chan struct{}),
+		shared:  map[position]*difference{},
 	}
 }
 
-// Set makes the resources of a type exactly all, by name, and returns how many
-// changed, were added or removed.
-func (l *Log) Set(typeURL string, all map[string]proto.Message) (int, error) {
-	encoded := make(map[string]*resource, len(all))
-	for name, m := range all {
-		r, err := encode(typeURL, name, m)
-		if err != nil {
-			return 0, err
-		}
-		encoded[name] = r
+// Set makes the resources of the types named exactly all, in one step, so that
+// no client sees a workload without the policy that came with it. It returns how
+// many changed, were added or removed; on an error nothing has changed.
+func (l *Log) Set(all Resources) (int, error) {
+	l.mu.RLock() // the one writer is here: what it reads stays
+	type update struct {
+		change
+		resource *resource // or nil: it is gone
 	}
+	var updates []update
+	var err error
+	for typeURL, messages := range all {
+		held, served := l.types[typeURL]
+		if !served {
+			err = fmt.Errorf("push: type %q is not served", typeURL)
+			break
+		}
+		for name, m := range messages {
+			var r *resource
+			if r, err = l.encoder.encode(typeURL, name, m, held[name]); err != nil {
+				break
+			}
+			if r != held[name] {
+				updates = append(updates, update{change{typeURL, name}, r})
+			}
+		}
+		for name := range held {
+			if _, stays := messages[name]; !stays {
+				updates = append(updates, update{change: change{typeURL, name}})
+			}
+		}
+	}
+	l.mu.RUnlock()
+	if err != nil || len(updates) == 0 {
+		return 0, err
+	}
+
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	held, ok := l.types[typeURL]
-	if !ok {
-		return 0, fmt.Errorf("push: type %q is not served", typeURL)
-	}
-	n := 0
-	note := func(name string) {
+	for _, u := range updates {
+		if u.resource == nil {
+			delete(l.types[u.typeURL], u.name)
+		} else {
+			l.types[u.typeURL][u.name] = u.resource
+		}
 		l.seq++
-		n++
-		l.changes = append(l.changes, change{l.seq, typeURL, name})
-	}
-	for name, r := range encoded {
-		if old := held[name]; old != nil && old.version == r.version {
-			continue
-		}
-		note(name)
-		r.seq = l.seq
-		held[name] = r
-	}
-	for name := range held {
-		if encoded[name] == nil {
-			note(name)
-			delete(held, name)
-		}
-	}
-	if n == 0 {
-		return 0, nil
+		l.changes = append(l.changes, u.change)
 	}
 	if extra := len(l.changes) - maxChanges; extra > 0 {
 		l.changes = append([]change(nil), l.changes[extra:]...)
 	}
+	clear(l.shared)
 	close(l.changed)
 	l.changed = make(chan struct{})
-	return n, nil
+	return len(updates), nil
 }
 
-// encode marshals m once, for all clients.
-func encode(typeURL, name string, m proto.Message) (*resource, error) {
-	value, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	if err != nil {
-		return nil, fmt.Errorf("push: %s: %w", name, err)
-	}
-	sum := sha256.Sum256(value)
-	version := hex.EncodeToString(sum[:8])
-	packed := appendString(nil, 1, typeURL) // google.protobuf.Any
-	packed = appendBytes(packed, 2, value)
-	body := appendString(nil, 1, version) // envoy.service.discovery.v3.Resource
-	body = appendBytes(body, 2, packed)
-	body = appendString(body, 3, name)
-	return &resource{name: name, version: version, field: appendBytes(nil, 2, body)}, nil
-}
-
-func appendString(b []byte, field protowire.Number, s string) []byte {
-	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), s)
-}
-
-func appendBytes(b []byte, field protowire.Number, v []byte) []byte {
-	return protowire.AppendBytes(protowire.AppendTag(b, field, protowire.BytesType), v)
-}
-
-// head is the newest change, and the channel that closes on the next.
-func (l *Log) head() (seq uint64, changed <-chan struct{}) {
+// next is the number of the newest change, and the channel that closes on another.
+func (l *Log) next() (seq uint64, changed <-chan struct{}) {
 	l.mu.RLock()
 	defer l.mu.RUnlock()
 	return l.seq, l.changed
 }
 
-// difference is what to send: resources that are new or changed, names that are gone.
-type difference struct {
-	resources []*resource
-	removed   []string
-	upTo      uint64
-}
-
-func (d *difference) empty() bool { return len(d.resources) == 0 && len(d.removed) == 0 }
-
-// against compares a type with what a client says it holds.
-func (l *Log) against(typeURL string, held map[string]string) difference {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	d := difference{upTo: l.seq}
-	all := l.types[typeURL]
-	for name, r := range all {
-		if version, ok := held[name]; !ok || version != r.version {
-			d.resources = append(d.resources, r)
-		}
+// sinceLocked is what happened to a type after a change. ok is false when the
+// log no longer remembers.
+func (l *Log) sinceLocked(typeURL string, after uint64) (d *difference, ok bool) {
+	if after == l.seq {
+		return nothing, true
 	}
-	for name := range held {
-		if all[name] == nil {
-			d.removed = append(d.removed, name)
-		}
+	behind := l.seq - after
+	if behind > uint64(len(l.changes)) {
+		return nil, false
 	}
-	return d
-}
-
-// since is what happened to a type after cursor. ok is false when the log no
-// longer remembers.
-func (l *Log) since(typeURL string, cursor uint64) (d difference, ok bool) {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	d.upTo = l.seq
-	if cursor >= l.seq {
+	l.sharing.Lock()
+	defer l.sharing.Unlock()
+	at := position{typeURL, after}
+	if d, ok = l.shared[at]; ok {
 		return d, true
 	}
-	if len(l.changes) == 0 || l.changes[0].seq > cursor+1 {
-		return d, false
-	}
-	all := l.types[typeURL]
+	var resources []*resource
+	var removed []string
 	seen := map[string]bool{}
-	// Sequence numbers are dense, so the first change after cursor is found by index.
-	for _, c := range l.changes[cursor+1-l.changes[0].seq:] {
+	for _, c := range l.changes[uint64(len(l.changes))-behind:] {
 		if c.typeURL != typeURL || seen[c.name] {
 			continue
 		}
 		seen[c.name] = true
-		if r := all[c.name]; r != nil {
-			d.resources = append(d.resources, r)
+		if r := l.types[typeURL][c.name]; r != nil {
+			resources = append(resources, r)
 		} else {
-			d.removed = append(d.removed, c.name)
+			removed = append(removed, c.name)
 		}
+	}
+	d = nothing
+	if len(seen) > 0 {
+		d = newDifference(resources, removed)
+	}
+	if len(l.shared) < maxShared {
+		l.shared[at] = d
 	}
 	return d, true
 }
 
-// named is the resources of those names; names that do not exist are removed.
-func (l *Log) named(typeURL string, names []string) difference {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	d := difference{upTo: l.seq}
-	for _, name := range names {
-		if r := l.types[typeURL][name]; r != nil {
-			d.resources = append(d.resources, r)
-		} else {
-			d.removed = append(d.removed, name)
+// everythingLocked is a type as a client needs it that holds some of it already.
+func (l *Log) everythingLocked(typeURL string, held map[string]string) *difference {
+	if len(held) == 0 {
+		return l.allLocked(typeURL)
+	}
+	var resources []*resource
+	var removed []string
+	all := l.types[typeURL]
+	for name, r := range all {
+		if version, ok := held[name]; !ok || version != r.version {
+			resources = append(resources, r)
 		}
 	}
+	for name := range held {
+		if all[name] == nil {
+			removed = append(removed, name)
+		}
+	}
+	return newDifference(resources, removed)
+}
+
+// beginning is the position of those who hold nothing. No change has this number.
+const beginning = ^uint64(0)
+
+// allLocked is a type as a whole, shared by all who start with nothing.
+func (l *Log) allLocked(typeURL string) *difference {
+	l.sharing.Lock()
+	defer l.sharing.Unlock()
+	at := position{typeURL, beginning}
+	if d, ok := l.shared[at]; ok {
+		return d
+	}
+	resources := make([]*resource, 0, len(l.types[typeURL]))
+	for _, r := range l.types[typeURL] {
+		resources = append(resources, r)
+	}
+	d := newDifference(resources, nil)
+	l.shared[at] = d
 	return d
 }
 
-// Size is how many resources of a type there are.
-func (l *Log) Size(typeURL string) int {
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	return len(l.types[typeURL])
+// namedLocked is the resources of those names; a name that does not exist is gone.
+func (l *Log) namedLocked(typeURL string, names map[string]bool) *difference {
+	var resources []*resource
+	var removed []string
+	for name := range names {
+		if r := l.types[typeURL][name]; r != nil {
+			resources = append(resources, r)
+		} else {
+			removed = append(removed, name)
+		}
+	}
+	return newDifference(resources, removed)
 }

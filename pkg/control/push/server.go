@@ -3,9 +3,7 @@ package push
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"maps"
 	"slices"
 	"strings"
 	"sync"
@@ -13,6 +11,7 @@ import (
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
@@ -22,9 +21,13 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/token"
 )
 
-// interval is the least time between two pushes of a type to one client: a lone
-// change goes at once, a storm of them twenty times a second.
-const interval = 50 * time.Millisecond
+const (
+	// maxStreams is how many streams one agent may have: it needs one, and a
+	// second while the first is being noticed to be dead.
+	maxStreams = 4
+	// longestWait bounds how long a stream waits for its turn.
+	longestWait = time.Second
+)
 
 // Options of a [Server].
 type Options struct {
@@ -32,8 +35,12 @@ type Options struct {
 	Reviewer token.Reviewer // must be non-nil
 	// NodeAccounts may ask for workloads and policies: "namespace/service account".
 	NodeAccounts []string
-	Registry     *prometheus.Registry // must be non-nil
-	Logger       *slog.Logger         // must be non-nil
+	// StreamsPerSecond is how many new streams are admitted, so that a restart,
+	// which brings every agent at once, does not starve those that are served.
+	// It must be positive.
+	StreamsPerSecond int
+	Registry         *prometheus.Registry // must be non-nil
+	Logger           *slog.Logger         // must be non-nil
 }
 
 // Server is the aggregated discovery service.
@@ -41,41 +48,23 @@ type Server struct {
 	discovery.UnimplementedAggregatedDiscoveryServiceServer
 
 	o       Options
-	pushes  *prometheus.CounterVec
-	nacks   *prometheus.CounterVec
-	refused prometheus.Counter
-	bytes   prometheus.Counter
+	metrics *metrics
+	admit   *rate.Limiter
 
 	// mu guards below.
 	mu      sync.Mutex
 	clients map[*client]struct{}
-	next    uint64
 }
 
 // NewServer registers its metrics.
 func NewServer(o Options) (*Server, error) {
-	if o.Log == nil || o.Reviewer == nil || o.Registry == nil || o.Logger == nil {
-		return nil, errors.New("push: Log, Reviewer, Registry and Logger must be set")
+	if o.Log == nil || o.Reviewer == nil || o.Registry == nil || o.Logger == nil || o.StreamsPerSecond <= 0 {
+		return nil, errors.New("push: Log, Reviewer, StreamsPerSecond, Registry and Logger must be set")
 	}
-	s := &Server{
-		o:       o,
-		pushes:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fairlead_xds_pushes_total", Help: "Responses sent."}, []string{"type"}),
-		nacks:   prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fairlead_xds_nacks_total", Help: "Responses that a client refused."}, []string{"type"}),
-		refused: prometheus.NewCounter(prometheus.CounterOpts{Name: "fairlead_xds_refused_total", Help: "Streams refused for who asked."}),
-		bytes:   prometheus.NewCounter(prometheus.CounterOpts{Name: "fairlead_xds_sent_bytes_total", Help: "Bytes of resources sent."}),
-		clients: map[*client]struct{}{},
-	}
-	connected := prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: "fairlead_xds_clients", Help: "Clients connected."}, func() float64 {
-		s.mu.Lock()
-		defer s.mu.Unlock()
-		return float64(len(s.clients))
-	})
-	for _, c := range []prometheus.Collector{s.pushes, s.nacks, s.refused, s.bytes, connected} {
-		if err := o.Registry.Register(c); err != nil {
-			return nil, err
-		}
-	}
-	return s, nil
+	s := &Server{o: o, admit: rate.NewLimiter(rate.Limit(o.StreamsPerSecond), o.StreamsPerSecond), clients: map[*client]struct{}{}}
+	var err error
+	s.metrics, err = newMetrics(s, o.Registry)
+	return s, err
 }
 
 // Register serves on g, which must have been made with [Codec].
@@ -83,7 +72,8 @@ func (s *Server) Register(g *grpc.Server) {
 	discovery.RegisterAggregatedDiscoveryServiceServer(g, s)
 }
 
-// authorize proves the caller and that it may ask at all.
+// authorize proves the caller and that it may ask at all. Who may not does not
+// use up the turns of those who may.
 func (s *Server) authorize(ctx context.Context) (token.Caller, error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	bearer, err := token.Bearer(md.Get("authorization"))
@@ -97,69 +87,55 @@ func (s *Server) authorize(ctx context.Context) (token.Caller, error) {
 	if !slices.Contains(s.o.NodeAccounts, caller.Account()) {
 		return caller, status.Errorf(codes.PermissionDenied, "service account %s may not ask for workloads; those that may: %s", caller.Account(), strings.Join(s.o.NodeAccounts, ", "))
 	}
+	ctx, cancel := context.WithTimeout(ctx, longestWait)
+	defer cancel()
+	if s.admit.Wait(ctx) != nil { // at once, if the turn is further off
+		return caller, status.Error(codes.ResourceExhausted, "many agents are connecting; try again")
+	}
 	return caller, nil
 }
 
 // DeltaAggregatedResources implements the service.
 func (s *Server) DeltaAggregatedResources(stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
-	caller, err := s.authorize(stream.Context())
 	from := ""
 	if p, ok := peer.FromContext(stream.Context()); ok {
 		from = p.Addr.String()
 	}
+	caller, err := s.authorize(stream.Context())
 	if err != nil {
-		s.refused.Inc()
-		s.o.Logger.Warn("discovery stream refused", "from", from, "err", err)
+		s.metrics.refused.Inc()
+		s.o.Logger.Warn("discovery stream refused", "from", from, "account", caller.Account(), "err", err)
 		return err
 	}
-	c := &client{server: s, stream: stream, caller: caller, from: from, since: time.Now(), subs: map[string]*subscription{}}
-	s.mu.Lock()
-	s.clients[c] = struct{}{}
-	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.clients, c)
-		s.mu.Unlock()
-	}()
+	c := &client{server: s, stream: stream, caller: caller, from: from, opened: time.Now(), replaced: make(chan struct{})}
+	s.add(c)
 	err = c.run()
+	s.remove(c)
 	s.o.Logger.Info("discovery stream ended", "node", caller.Node, "from", from, "err", err)
 	return err
 }
 
-func (s *Server) nonce() string {
+// add counts a client in. If its agent has too many streams, the oldest ends.
+func (s *Server) add(c *client) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.next++
-	return fmt.Sprintf("%x", s.next)
-}
-
-// Sync is one client as /debug/syncz shows it.
-type Sync struct {
-	Node, Caller, From string
-	Connected          time.Time
-	Types              map[string]TypeSync
-}
-
-// TypeSync is one client's state of one type.
-type TypeSync struct {
-	// Behind is how many changes the client has not been sent.
-	Behind uint64
-	// Sent and Acked are the last nonces.
-	Sent, Acked string
-	// Nack is why the client refused the last response, or "".
-	Nack string `json:",omitempty"`
-}
-
-// Clients lists who is connected, by node.
-func (s *Server) Clients() []Sync {
-	s.mu.Lock()
-	all := slices.Collect(maps.Keys(s.clients))
-	s.mu.Unlock()
-	head, _ := s.o.Log.head()
-	out := make([]Sync, 0, len(all))
-	for _, c := range all {
-		out = append(out, c.sync(head))
+	s.clients[c] = struct{}{}
+	var same []*client
+	for other := range s.clients {
+		if other.caller == c.caller {
+			same = append(same, other)
+		}
 	}
-	slices.SortFunc(out, func(a, b Sync) int { return strings.Compare(a.Node+a.From, b.Node+b.From) })
-	return out
+	if len(same) <= maxStreams {
+		return
+	}
+	oldest := slices.MinFunc(same, func(a, b *client) int { return a.opened.Compare(b.opened) })
+	delete(s.clients, oldest)
+	close(oldest.replaced)
+}
+
+func (s *Server) remove(c *client) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.clients, c)
 }

@@ -103,6 +103,10 @@ func (p *Pod) NS() *netns.NS { return p.space.ns }
 // HostInterface is the name of the veth's end on the node.
 func (p *Pod) HostInterface() string { return p.veth }
 
+// Abandon takes the namespace's name away and leaves the devices to the kernel,
+// which removes those of many namespaces together: for when the node goes as well.
+func (p *Pod) Abandon() { p.space.close() }
+
 // Close removes the pod's devices and namespace.
 func (p *Pod) Close() {
 	if p.host.bridge != nil {

@@ -64,6 +64,13 @@ type ConnectPod struct {
 	Generation uint64
 }
 
+type ConnectPodCounters struct {
+	_        structs.HostLayout
+	Verdicts [48]uint64
+	Pending  int32
+	Pad      uint32
+}
+
 type ConnectProbeTag struct {
 	_  structs.HostLayout
 	At uint64
@@ -100,32 +107,48 @@ const (
 	ConnectVerdictRECORDED             ConnectVerdict = 25
 	ConnectVerdictANNOUNCED            ConnectVerdict = 26
 	ConnectVerdictDROP_FULL            ConnectVerdict = 27
-	ConnectVerdictVERDICTS             ConnectVerdict = 32
+	ConnectVerdictDENY_QUOTA           ConnectVerdict = 28
+	ConnectVerdictDENY_DEVICE          ConnectVerdict = 29
+	ConnectVerdictPASS_LEAVING         ConnectVerdict = 30
+	ConnectVerdictDROP_STRAY           ConnectVerdict = 31
+	ConnectVerdictGUARD_PASS_UDP       ConnectVerdict = 32
+	ConnectVerdictDROP_UDP             ConnectVerdict = 33
+	ConnectVerdictDENY_STRANGER        ConnectVerdict = 34
+	ConnectVerdictVERDICTS             ConnectVerdict = 48
 )
+
+type ConnectVeth struct {
+	_      structs.HostLayout
+	Cookie uint64
+	Nsid   int32
+	Pad    uint32
+}
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	ConnectMapAgentSockets  = "agent_sockets"
-	ConnectMapFlows         = "flows"
-	ConnectMapGuarded       = "guarded"
-	ConnectMapKubelet       = "kubelet"
-	ConnectMapListeners     = "listeners"
-	ConnectMapOriginOf      = "origin_of"
-	ConnectMapOrigins       = "origins"
-	ConnectMapPods          = "pods"
-	ConnectMapProbeSockets  = "probe_sockets"
-	ConnectMapVerdicts      = "verdicts"
-	ConnectProgConnect4     = "connect4"
-	ConnectProgConnect6     = "connect6"
-	ConnectProgGetpeername4 = "getpeername4"
-	ConnectProgGetpeername6 = "getpeername6"
-	ConnectProgGetsockname4 = "getsockname4"
-	ConnectProgGetsockname6 = "getsockname6"
-	ConnectVarNodeCookie    = "node_cookie"
-	ConnectVarPodCookie     = "pod_cookie"
-	ConnectVarVerdictType   = "verdict_type"
+	ConnectMapAccepted        = "accepted"
+	ConnectMapAgentSockets    = "agent_sockets"
+	ConnectMapCounters        = "counters"
+	ConnectMapFlows           = "flows"
+	ConnectMapGuarded         = "guarded"
+	ConnectMapKubelet         = "kubelet"
+	ConnectMapListeners       = "listeners"
+	ConnectMapOriginOf        = "origin_of"
+	ConnectMapOrigins         = "origins"
+	ConnectMapPods            = "pods"
+	ConnectMapProbeSockets    = "probe_sockets"
+	ConnectMapVerdicts        = "verdicts"
+	ConnectProgFlConnect4     = "fl_connect4"
+	ConnectProgFlConnect6     = "fl_connect6"
+	ConnectProgFlGetpeername4 = "fl_getpeername4"
+	ConnectProgFlGetpeername6 = "fl_getpeername6"
+	ConnectProgFlGetsockname4 = "fl_getsockname4"
+	ConnectProgFlGetsockname6 = "fl_getsockname6"
+	ConnectVarNodeCookie      = "node_cookie"
+	ConnectVarPodCookie       = "pod_cookie"
+	ConnectVarVerdictType     = "verdict_type"
 )
 
 // LoadConnect returns the embedded CollectionSpec for Connect.
@@ -170,19 +193,21 @@ type ConnectSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ConnectProgramSpecs struct {
-	Connect4     *ebpf.ProgramSpec `ebpf:"connect4"`
-	Connect6     *ebpf.ProgramSpec `ebpf:"connect6"`
-	Getpeername4 *ebpf.ProgramSpec `ebpf:"getpeername4"`
-	Getpeername6 *ebpf.ProgramSpec `ebpf:"getpeername6"`
-	Getsockname4 *ebpf.ProgramSpec `ebpf:"getsockname4"`
-	Getsockname6 *ebpf.ProgramSpec `ebpf:"getsockname6"`
+	FlConnect4     *ebpf.ProgramSpec `ebpf:"fl_connect4"`
+	FlConnect6     *ebpf.ProgramSpec `ebpf:"fl_connect6"`
+	FlGetpeername4 *ebpf.ProgramSpec `ebpf:"fl_getpeername4"`
+	FlGetpeername6 *ebpf.ProgramSpec `ebpf:"fl_getpeername6"`
+	FlGetsockname4 *ebpf.ProgramSpec `ebpf:"fl_getsockname4"`
+	FlGetsockname6 *ebpf.ProgramSpec `ebpf:"fl_getsockname6"`
 }
 
 // ConnectMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type ConnectMapSpecs struct {
+	Accepted     *ebpf.MapSpec `ebpf:"accepted"`
 	AgentSockets *ebpf.MapSpec `ebpf:"agent_sockets"`
+	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
 	Guarded      *ebpf.MapSpec `ebpf:"guarded"`
 	Kubelet      *ebpf.MapSpec `ebpf:"kubelet"`
@@ -223,7 +248,9 @@ func (o *ConnectObjects) Close() error {
 //
 // It can be passed to LoadConnectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ConnectMaps struct {
+	Accepted     *ebpf.Map `ebpf:"accepted"`
 	AgentSockets *ebpf.Map `ebpf:"agent_sockets"`
+	Counters     *ebpf.Map `ebpf:"counters"`
 	Flows        *ebpf.Map `ebpf:"flows"`
 	Guarded      *ebpf.Map `ebpf:"guarded"`
 	Kubelet      *ebpf.Map `ebpf:"kubelet"`
@@ -237,7 +264,9 @@ type ConnectMaps struct {
 
 func (m *ConnectMaps) Close() error {
 	return _ConnectClose(
+		m.Accepted,
 		m.AgentSockets,
+		m.Counters,
 		m.Flows,
 		m.Guarded,
 		m.Kubelet,
@@ -263,22 +292,22 @@ type ConnectVariables struct {
 //
 // It can be passed to LoadConnectObjects or ebpf.CollectionSpec.LoadAndAssign.
 type ConnectPrograms struct {
-	Connect4     *ebpf.Program `ebpf:"connect4"`
-	Connect6     *ebpf.Program `ebpf:"connect6"`
-	Getpeername4 *ebpf.Program `ebpf:"getpeername4"`
-	Getpeername6 *ebpf.Program `ebpf:"getpeername6"`
-	Getsockname4 *ebpf.Program `ebpf:"getsockname4"`
-	Getsockname6 *ebpf.Program `ebpf:"getsockname6"`
+	FlConnect4     *ebpf.Program `ebpf:"fl_connect4"`
+	FlConnect6     *ebpf.Program `ebpf:"fl_connect6"`
+	FlGetpeername4 *ebpf.Program `ebpf:"fl_getpeername4"`
+	FlGetpeername6 *ebpf.Program `ebpf:"fl_getpeername6"`
+	FlGetsockname4 *ebpf.Program `ebpf:"fl_getsockname4"`
+	FlGetsockname6 *ebpf.Program `ebpf:"fl_getsockname6"`
 }
 
 func (p *ConnectPrograms) Close() error {
 	return _ConnectClose(
-		p.Connect4,
-		p.Connect6,
-		p.Getpeername4,
-		p.Getpeername6,
-		p.Getsockname4,
-		p.Getsockname6,
+		p.FlConnect4,
+		p.FlConnect6,
+		p.FlGetpeername4,
+		p.FlGetpeername6,
+		p.FlGetsockname4,
+		p.FlGetsockname6,
 	)
 }
 

@@ -74,16 +74,32 @@ type GuardPod struct {
 	Generation uint64
 }
 
+type GuardPodCounters struct {
+	_        structs.HostLayout
+	Verdicts [48]uint64
+	Pending  int32
+	Pad      uint32
+}
+
 type GuardProbeTag struct {
 	_  structs.HostLayout
 	At uint64
+}
+
+type GuardVeth struct {
+	_      structs.HostLayout
+	Cookie uint64
+	Nsid   int32
+	Pad    uint32
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	GuardMapAccepted     = "accepted"
 	GuardMapAgentSockets = "agent_sockets"
+	GuardMapCounters     = "counters"
 	GuardMapFlows        = "flows"
 	GuardMapGuarded      = "guarded"
 	GuardMapKubelet      = "kubelet"
@@ -93,7 +109,7 @@ const (
 	GuardMapPods         = "pods"
 	GuardMapProbeSockets = "probe_sockets"
 	GuardMapVerdicts     = "verdicts"
-	GuardProgGuard       = "guard"
+	GuardProgFlGuard     = "fl_guard"
 	GuardVarNodeCookie   = "node_cookie"
 	GuardVarPodCookie    = "pod_cookie"
 	GuardVarVerdictType  = "verdict_type"
@@ -141,14 +157,16 @@ type GuardSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type GuardProgramSpecs struct {
-	Guard *ebpf.ProgramSpec `ebpf:"guard"`
+	FlGuard *ebpf.ProgramSpec `ebpf:"fl_guard"`
 }
 
 // GuardMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type GuardMapSpecs struct {
+	Accepted     *ebpf.MapSpec `ebpf:"accepted"`
 	AgentSockets *ebpf.MapSpec `ebpf:"agent_sockets"`
+	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
 	Guarded      *ebpf.MapSpec `ebpf:"guarded"`
 	Kubelet      *ebpf.MapSpec `ebpf:"kubelet"`
@@ -189,7 +207,9 @@ func (o *GuardObjects) Close() error {
 //
 // It can be passed to LoadGuardObjects or ebpf.CollectionSpec.LoadAndAssign.
 type GuardMaps struct {
+	Accepted     *ebpf.Map `ebpf:"accepted"`
 	AgentSockets *ebpf.Map `ebpf:"agent_sockets"`
+	Counters     *ebpf.Map `ebpf:"counters"`
 	Flows        *ebpf.Map `ebpf:"flows"`
 	Guarded      *ebpf.Map `ebpf:"guarded"`
 	Kubelet      *ebpf.Map `ebpf:"kubelet"`
@@ -203,7 +223,9 @@ type GuardMaps struct {
 
 func (m *GuardMaps) Close() error {
 	return _GuardClose(
+		m.Accepted,
 		m.AgentSockets,
+		m.Counters,
 		m.Flows,
 		m.Guarded,
 		m.Kubelet,
@@ -229,12 +251,12 @@ type GuardVariables struct {
 //
 // It can be passed to LoadGuardObjects or ebpf.CollectionSpec.LoadAndAssign.
 type GuardPrograms struct {
-	Guard *ebpf.Program `ebpf:"guard"`
+	FlGuard *ebpf.Program `ebpf:"fl_guard"`
 }
 
 func (p *GuardPrograms) Close() error {
 	return _GuardClose(
-		p.Guard,
+		p.FlGuard,
 	)
 }
 

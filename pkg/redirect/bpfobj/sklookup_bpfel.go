@@ -74,16 +74,32 @@ type SklookupPod struct {
 	Generation uint64
 }
 
+type SklookupPodCounters struct {
+	_        structs.HostLayout
+	Verdicts [48]uint64
+	Pending  int32
+	Pad      uint32
+}
+
 type SklookupProbeTag struct {
 	_  structs.HostLayout
 	At uint64
+}
+
+type SklookupVeth struct {
+	_      structs.HostLayout
+	Cookie uint64
+	Nsid   int32
+	Pad    uint32
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	SklookupMapAccepted     = "accepted"
 	SklookupMapAgentSockets = "agent_sockets"
+	SklookupMapCounters     = "counters"
 	SklookupMapFlows        = "flows"
 	SklookupMapGuarded      = "guarded"
 	SklookupMapKubelet      = "kubelet"
@@ -93,7 +109,7 @@ const (
 	SklookupMapPods         = "pods"
 	SklookupMapProbeSockets = "probe_sockets"
 	SklookupMapVerdicts     = "verdicts"
-	SklookupProgSteer       = "steer"
+	SklookupProgFlSteer     = "fl_steer"
 	SklookupVarNodeCookie   = "node_cookie"
 	SklookupVarPodCookie    = "pod_cookie"
 	SklookupVarVerdictType  = "verdict_type"
@@ -141,14 +157,16 @@ type SklookupSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SklookupProgramSpecs struct {
-	Steer *ebpf.ProgramSpec `ebpf:"steer"`
+	FlSteer *ebpf.ProgramSpec `ebpf:"fl_steer"`
 }
 
 // SklookupMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SklookupMapSpecs struct {
+	Accepted     *ebpf.MapSpec `ebpf:"accepted"`
 	AgentSockets *ebpf.MapSpec `ebpf:"agent_sockets"`
+	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
 	Guarded      *ebpf.MapSpec `ebpf:"guarded"`
 	Kubelet      *ebpf.MapSpec `ebpf:"kubelet"`
@@ -189,7 +207,9 @@ func (o *SklookupObjects) Close() error {
 //
 // It can be passed to LoadSklookupObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SklookupMaps struct {
+	Accepted     *ebpf.Map `ebpf:"accepted"`
 	AgentSockets *ebpf.Map `ebpf:"agent_sockets"`
+	Counters     *ebpf.Map `ebpf:"counters"`
 	Flows        *ebpf.Map `ebpf:"flows"`
 	Guarded      *ebpf.Map `ebpf:"guarded"`
 	Kubelet      *ebpf.Map `ebpf:"kubelet"`
@@ -203,7 +223,9 @@ type SklookupMaps struct {
 
 func (m *SklookupMaps) Close() error {
 	return _SklookupClose(
+		m.Accepted,
 		m.AgentSockets,
+		m.Counters,
 		m.Flows,
 		m.Guarded,
 		m.Kubelet,
@@ -229,12 +251,12 @@ type SklookupVariables struct {
 //
 // It can be passed to LoadSklookupObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SklookupPrograms struct {
-	Steer *ebpf.Program `ebpf:"steer"`
+	FlSteer *ebpf.Program `ebpf:"fl_steer"`
 }
 
 func (p *SklookupPrograms) Close() error {
 	return _SklookupClose(
-		p.Steer,
+		p.FlSteer,
 	)
 }
 

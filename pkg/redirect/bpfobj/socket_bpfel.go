@@ -74,30 +74,46 @@ type SocketPod struct {
 	Generation uint64
 }
 
+type SocketPodCounters struct {
+	_        structs.HostLayout
+	Verdicts [48]uint64
+	Pending  int32
+	Pad      uint32
+}
+
 type SocketProbeTag struct {
 	_  structs.HostLayout
 	At uint64
+}
+
+type SocketVeth struct {
+	_      structs.HostLayout
+	Cookie uint64
+	Nsid   int32
+	Pad    uint32
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
-	SocketMapAgentSockets = "agent_sockets"
-	SocketMapFlows        = "flows"
-	SocketMapGuarded      = "guarded"
-	SocketMapKubelet      = "kubelet"
-	SocketMapListeners    = "listeners"
-	SocketMapOriginOf     = "origin_of"
-	SocketMapOrigins      = "origins"
-	SocketMapPods         = "pods"
-	SocketMapProbeSockets = "probe_sockets"
-	SocketMapVerdicts     = "verdicts"
-	SocketProgSetsockopt  = "setsockopt"
-	SocketProgSockCreate  = "sock_create"
-	SocketVarNodeCookie   = "node_cookie"
-	SocketVarPodCookie    = "pod_cookie"
-	SocketVarVerdictType  = "verdict_type"
+	SocketMapAccepted      = "accepted"
+	SocketMapAgentSockets  = "agent_sockets"
+	SocketMapCounters      = "counters"
+	SocketMapFlows         = "flows"
+	SocketMapGuarded       = "guarded"
+	SocketMapKubelet       = "kubelet"
+	SocketMapListeners     = "listeners"
+	SocketMapOriginOf      = "origin_of"
+	SocketMapOrigins       = "origins"
+	SocketMapPods          = "pods"
+	SocketMapProbeSockets  = "probe_sockets"
+	SocketMapVerdicts      = "verdicts"
+	SocketProgFlSetsockopt = "fl_setsockopt"
+	SocketProgFlSockCreate = "fl_sock_create"
+	SocketVarNodeCookie    = "node_cookie"
+	SocketVarPodCookie     = "pod_cookie"
+	SocketVarVerdictType   = "verdict_type"
 )
 
 // LoadSocket returns the embedded CollectionSpec for Socket.
@@ -142,15 +158,17 @@ type SocketSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SocketProgramSpecs struct {
-	Setsockopt *ebpf.ProgramSpec `ebpf:"setsockopt"`
-	SockCreate *ebpf.ProgramSpec `ebpf:"sock_create"`
+	FlSetsockopt *ebpf.ProgramSpec `ebpf:"fl_setsockopt"`
+	FlSockCreate *ebpf.ProgramSpec `ebpf:"fl_sock_create"`
 }
 
 // SocketMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SocketMapSpecs struct {
+	Accepted     *ebpf.MapSpec `ebpf:"accepted"`
 	AgentSockets *ebpf.MapSpec `ebpf:"agent_sockets"`
+	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
 	Guarded      *ebpf.MapSpec `ebpf:"guarded"`
 	Kubelet      *ebpf.MapSpec `ebpf:"kubelet"`
@@ -191,7 +209,9 @@ func (o *SocketObjects) Close() error {
 //
 // It can be passed to LoadSocketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SocketMaps struct {
+	Accepted     *ebpf.Map `ebpf:"accepted"`
 	AgentSockets *ebpf.Map `ebpf:"agent_sockets"`
+	Counters     *ebpf.Map `ebpf:"counters"`
 	Flows        *ebpf.Map `ebpf:"flows"`
 	Guarded      *ebpf.Map `ebpf:"guarded"`
 	Kubelet      *ebpf.Map `ebpf:"kubelet"`
@@ -205,7 +225,9 @@ type SocketMaps struct {
 
 func (m *SocketMaps) Close() error {
 	return _SocketClose(
+		m.Accepted,
 		m.AgentSockets,
+		m.Counters,
 		m.Flows,
 		m.Guarded,
 		m.Kubelet,
@@ -231,14 +253,14 @@ type SocketVariables struct {
 //
 // It can be passed to LoadSocketObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SocketPrograms struct {
-	Setsockopt *ebpf.Program `ebpf:"setsockopt"`
-	SockCreate *ebpf.Program `ebpf:"sock_create"`
+	FlSetsockopt *ebpf.Program `ebpf:"fl_setsockopt"`
+	FlSockCreate *ebpf.Program `ebpf:"fl_sock_create"`
 }
 
 func (p *SocketPrograms) Close() error {
 	return _SocketClose(
-		p.Setsockopt,
-		p.SockCreate,
+		p.FlSetsockopt,
+		p.FlSockCreate,
 	)
 }
 

@@ -74,16 +74,32 @@ type SockopsPod struct {
 	Generation uint64
 }
 
+type SockopsPodCounters struct {
+	_        structs.HostLayout
+	Verdicts [48]uint64
+	Pending  int32
+	Pad      uint32
+}
+
 type SockopsProbeTag struct {
 	_  structs.HostLayout
 	At uint64
+}
+
+type SockopsVeth struct {
+	_      structs.HostLayout
+	Cookie uint64
+	Nsid   int32
+	Pad    uint32
 }
 
 // Names of all BPF objects in the ELF.
 //
 // Used for safe lookups in a Collection or CollectionSpec.
 const (
+	SockopsMapAccepted     = "accepted"
 	SockopsMapAgentSockets = "agent_sockets"
+	SockopsMapCounters     = "counters"
 	SockopsMapFlows        = "flows"
 	SockopsMapGuarded      = "guarded"
 	SockopsMapKubelet      = "kubelet"
@@ -93,7 +109,7 @@ const (
 	SockopsMapPods         = "pods"
 	SockopsMapProbeSockets = "probe_sockets"
 	SockopsMapVerdicts     = "verdicts"
-	SockopsProgRecord      = "record"
+	SockopsProgFlRecord    = "fl_record"
 	SockopsVarNodeCookie   = "node_cookie"
 	SockopsVarPodCookie    = "pod_cookie"
 	SockopsVarVerdictType  = "verdict_type"
@@ -141,14 +157,16 @@ type SockopsSpecs struct {
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SockopsProgramSpecs struct {
-	Record *ebpf.ProgramSpec `ebpf:"record"`
+	FlRecord *ebpf.ProgramSpec `ebpf:"fl_record"`
 }
 
 // SockopsMapSpecs contains maps before they are loaded into the kernel.
 //
 // It can be passed ebpf.CollectionSpec.Assign.
 type SockopsMapSpecs struct {
+	Accepted     *ebpf.MapSpec `ebpf:"accepted"`
 	AgentSockets *ebpf.MapSpec `ebpf:"agent_sockets"`
+	Counters     *ebpf.MapSpec `ebpf:"counters"`
 	Flows        *ebpf.MapSpec `ebpf:"flows"`
 	Guarded      *ebpf.MapSpec `ebpf:"guarded"`
 	Kubelet      *ebpf.MapSpec `ebpf:"kubelet"`
@@ -189,7 +207,9 @@ func (o *SockopsObjects) Close() error {
 //
 // It can be passed to LoadSockopsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SockopsMaps struct {
+	Accepted     *ebpf.Map `ebpf:"accepted"`
 	AgentSockets *ebpf.Map `ebpf:"agent_sockets"`
+	Counters     *ebpf.Map `ebpf:"counters"`
 	Flows        *ebpf.Map `ebpf:"flows"`
 	Guarded      *ebpf.Map `ebpf:"guarded"`
 	Kubelet      *ebpf.Map `ebpf:"kubelet"`
@@ -203,7 +223,9 @@ type SockopsMaps struct {
 
 func (m *SockopsMaps) Close() error {
 	return _SockopsClose(
+		m.Accepted,
 		m.AgentSockets,
+		m.Counters,
 		m.Flows,
 		m.Guarded,
 		m.Kubelet,
@@ -229,12 +251,12 @@ type SockopsVariables struct {
 //
 // It can be passed to LoadSockopsObjects or ebpf.CollectionSpec.LoadAndAssign.
 type SockopsPrograms struct {
-	Record *ebpf.Program `ebpf:"record"`
+	FlRecord *ebpf.Program `ebpf:"fl_record"`
 }
 
 func (p *SockopsPrograms) Close() error {
 	return _SockopsClose(
-		p.Record,
+		p.FlRecord,
 	)
 }
 

@@ -1,0 +1,196 @@
+package redirect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"syscall"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-mesh/fairlead/pkg/netns"
+	"github.com/fairlead-mesh/fairlead/pkg/redirect/bpfobj"
+)
+
+// Enroll captures a pod. On an error nothing of it is left, but for what an
+// earlier run had made: then it stays refused.
+func (r *Redirector) Enroll(_ context.Context, spec PodSpec) (pod *Pod, err error) {
+	ip4, ip6, err := spec.families()
+	if err != nil {
+		return nil, err
+	}
+	ns, err := netns.Open(spec.NetNS)
+	if err != nil {
+		return nil, err
+	}
+	p := &Pod{r: r, spec: spec, ns: ns}
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("enrol pod %s: %w", spec.UID, err)
+			p.closeSockets()
+			_ = ns.Close()
+		}
+	}()
+	if p.cookie, err = ns.Cookie(); err != nil {
+		return nil, err
+	}
+	if p.cookie == r.node {
+		return nil, errors.New("it is in the node's own network namespace")
+	}
+	r.mu.Lock()
+	_, twice := r.pods[p.cookie]
+	r.mu.Unlock()
+	if twice {
+		return nil, errors.New("its network namespace is another pod's already")
+	}
+	if err := ns.Do(func() error { return p.prepare(ip6.IsValid()) }); err != nil {
+		return nil, err
+	}
+	if err := p.listen(); err != nil {
+		return nil, err
+	}
+	raw, err := p.inbound.SyscallConn()
+	if err != nil {
+		return nil, err
+	}
+	var perr error
+	if err := raw.Control(func(fd uintptr) {
+		perr = r.connect.Listeners.Put(bpfobj.SklookupListenerKey{Cookie: p.cookie}, uint64(fd))
+	}); err != nil || perr != nil {
+		return nil, fmt.Errorf("register the listener: %w", errors.Join(err, perr))
+	}
+	known, err := p.enter(ip4, ip6)
+	if err != nil {
+		return nil, err
+	}
+	if err := p.attach(); err != nil {
+		if !known {
+			err = errors.Join(err, r.forget(p.cookie))
+		}
+		return nil, err
+	}
+	if err := p.capture(); err != nil {
+		return nil, errors.Join(err, r.forget(p.cookie))
+	}
+	r.mu.Lock()
+	r.pods[p.cookie] = p
+	r.mu.Unlock()
+	return p, nil
+}
+
+// The flags of bpf/lib/types.h.
+const (
+	flagTCPOnly  = 1
+	flagCaptured = 2
+)
+
+// enter puts the pod into the tables. Until it is captured its connections go as
+// they did, announced to the guard, so that none is lost on the way in. A pod of
+// an earlier run is captured already and stays so: known.
+func (p *Pod) enter(ip4, ip6 netip.Addr) (known bool, err error) {
+	tables := &p.r.connect
+	if err := tables.Counters.Update(p.cookie, bpfobj.ConnectPodCounters{}, ebpf.UpdateNoExist); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
+		return false, fmt.Errorf("counters: %w", err)
+	}
+	var before bpfobj.ConnectPod
+	known = tables.Pods.Lookup(p.cookie, &before) == nil
+	entry := bpfobj.ConnectPod{Flags: before.Flags & flagCaptured}
+	if ip4.IsValid() {
+		entry.Ip4 = kernelAddr(ip4)
+	}
+	if ip6.IsValid() {
+		entry.Ip6 = kernelAddr(ip6)
+	}
+	if p.spec.TCPOnly {
+		entry.Flags |= flagTCPOnly
+	}
+	p.entry = entry
+	if err := tables.Pods.Put(p.cookie, entry); err != nil {
+		return known, fmt.Errorf("enter the pod: %w", err)
+	}
+	return known, nil
+}
+
+// capture is the moment from which the pod's connections are the agent's.
+func (p *Pod) capture() error {
+	p.entry.Flags |= flagCaptured
+	if err := p.r.connect.Pods.Put(p.cookie, p.entry); err != nil {
+		return fmt.Errorf("capture: %w", err)
+	}
+	return nil
+}
+
+func (p *Pod) attach() error {
+	if p.spec.HostInterface != "" {
+		if err := p.guardVeth(); err != nil {
+			return err
+		}
+	}
+	spec, err := p.r.specify(bpfobj.LoadSklookup, p.cookie)
+	if err != nil {
+		return err
+	}
+	if err := spec.LoadAndAssign(&p.steer, p.r.collection()); err != nil {
+		return fmt.Errorf("load the pod's sk_lookup program: %w", explain(err))
+	}
+	handle, err := os.Open(p.ns.Path())
+	if err != nil {
+		return err
+	}
+	defer handle.Close()
+	l, err := p.r.pinned(steerPin(p.cookie), p.steer.FlSteer, func() (link.Link, error) {
+		return link.AttachNetNs(int(handle.Fd()), p.steer.FlSteer) //nolint:gosec // a descriptor
+	})
+	if err != nil {
+		return fmt.Errorf("attach sk_lookup to %s: %w", p.ns.Path(), err)
+	}
+	p.links = append(p.links, l)
+	return nil
+}
+
+// listen opens the agent's listeners in the pod.
+func (p *Pod) listen() error {
+	for _, l := range []struct {
+		port int
+		into **net.TCPListener
+	}{{portOutbound, &p.outbound}, {portInbound, &p.inbound}, {portHBONE, &p.hbone}} {
+		if err := p.ns.Do(func() error {
+			config := net.ListenConfig{Control: control(func(fd int) error {
+				if l.port == portInbound {
+					// It accepts connections to addresses of any kind that are steered.
+					_ = unix.SetsockoptInt(fd, unix.SOL_IP, unix.IP_TRANSPARENT, 1)
+				}
+				return nil
+			})}
+			config.SetMultipathTCP(false)
+			address := fmt.Sprintf("[::]:%d", l.port)
+			if !p.ip6 {
+				address = fmt.Sprintf("0.0.0.0:%d", l.port)
+			}
+			listener, err := config.Listen(context.Background(), "tcp", address)
+			if err != nil {
+				return fmt.Errorf("listen on port %d in the pod (does its application use it?): %w", l.port, err)
+			}
+			*l.into = listener.(*net.TCPListener)
+			return nil
+		}); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func control(set func(fd int) error) func(_, _ string, c syscall.RawConn) error {
+	return func(_, _ string, c syscall.RawConn) error {
+		var serr error
+		if err := c.Control(func(fd uintptr) { serr = set(int(fd)) }); err != nil { //nolint:gosec // a descriptor
+			return err
+		}
+		return serr
+	}
+}

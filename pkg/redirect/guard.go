@@ -1,0 +1,120 @@
+package redirect
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"net"
+	"os"
+	"path/filepath"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/fairlead-mesh/fairlead/pkg/redirect/bpfobj"
+)
+
+// Where the guard's filter stands on kernels without tcx: the first of clsact.
+const (
+	filterPriority = 1
+	filterHandle   = 0xfa1
+	filterName     = "fairlead_guard"
+)
+
+// guardVeth puts the guard on the node's side of the pod's veth.
+func (p *Pod) guardVeth() error {
+	device, err := net.InterfaceByName(p.spec.HostInterface)
+	if err != nil {
+		return fmt.Errorf("guard: device %s: %w", p.spec.HostInterface, err)
+	}
+	nsid, err := p.namespaceID()
+	if err != nil {
+		p.r.log.Warn("segments of no connection are not dropped for a pod", "uid", p.spec.UID, "err", err)
+		nsid = -1
+	}
+	p.device = uint32(device.Index) //nolint:gosec // an index
+	if err := p.r.connect.Guarded.Put(p.device, bpfobj.ConnectVeth{Cookie: p.cookie, Nsid: nsid}); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
+	l, err := p.r.attachGuard(device.Index)
+	if err != nil {
+		return fmt.Errorf("guard on %s: %w", p.spec.HostInterface, err)
+	}
+	if l != nil {
+		p.links = append(p.links, l)
+	}
+	return nil
+}
+
+// namespaceID is the number by which the node's namespace knows the pod's.
+func (p *Pod) namespaceID() (int32, error) {
+	handle, err := os.Open(p.ns.Path())
+	if err != nil {
+		return 0, err
+	}
+	defer handle.Close()
+	id, err := netlink.GetNetNsIdByFd(int(handle.Fd()))
+	if err == nil && id < 0 {
+		// Nobody has needed one yet; the kernel chooses.
+		if err = netlink.SetNetNsIdByFd(int(handle.Fd()), -1); err == nil {
+			id, err = netlink.GetNetNsIdByFd(int(handle.Fd()))
+		}
+	}
+	if err != nil {
+		return 0, fmt.Errorf("number of the pod's namespace: %w", err)
+	}
+	return int32(id), nil //nolint:gosec // the kernel's
+}
+
+// attachGuard attaches by tcx, in front of others, or where the kernel has none
+// (before 6.6) by clsact, which has no link.
+func (r *Redirector) attachGuard(device int) (link.Link, error) {
+	if !r.opts.withoutTCX {
+		l, err := r.pinned(guardPin(uint32(device)), r.guard.FlGuard, func() (link.Link, error) { //nolint:gosec // an index
+			return link.AttachTCX(link.TCXOptions{Interface: device, Program: r.guard.FlGuard, Attach: ebpf.AttachTCXIngress, Anchor: link.Head()})
+		})
+		if !errors.Is(err, ebpf.ErrNotSupported) {
+			return l, err
+		}
+	}
+	qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: device, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
+	if err := netlink.QdiscAdd(qdisc); err != nil && !errors.Is(err, fs.ErrExist) {
+		return nil, fmt.Errorf("clsact: %w", err)
+	}
+	if err := netlink.FilterReplace(r.filter(device)); err != nil {
+		return nil, fmt.Errorf("clsact filter: %w", err)
+	}
+	return nil, nil
+}
+
+func (r *Redirector) filter(device int) *netlink.BpfFilter {
+	return &netlink.BpfFilter{
+		FilterAttrs: netlink.FilterAttrs{LinkIndex: device, Parent: netlink.HANDLE_MIN_INGRESS, Handle: filterHandle, Protocol: unix.ETH_P_ALL, Priority: filterPriority},
+		Fd:          r.guard.FlGuard.FD(), Name: filterName, DirectAction: true,
+	}
+}
+
+// unguard takes the guard off a device, which may be gone.
+func (r *Redirector) unguard(device uint32) error {
+	var errs []error
+	path := filepath.Join(r.pins, guardPin(device))
+	switch _, err := os.Stat(path); {
+	case err == nil:
+		errs = append(errs, unpin(path))
+	default:
+		if err := netlink.FilterDel(r.filter(int(device))); err != nil && !isGone(err) {
+			errs = append(errs, fmt.Errorf("clsact filter: %w", err))
+		}
+	}
+	if err := r.connect.Guarded.Delete(device); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
+}
+
+// isGone reports that a device, or the filter on it, is not there any more.
+func isGone(err error) bool {
+	return errors.Is(err, unix.ENODEV) || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EOPNOTSUPP)
+}
