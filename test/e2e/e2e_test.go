@@ -72,10 +72,21 @@ func setup(env *testscript.Env) error {
 	env.Setenv("PATH", binaries+":"+os.Getenv("PATH"))
 	env.Setenv("HOME", env.WorkDir)
 	env.Defer(func() {
+		if f, ok := env.T().(interface{ Failed() bool }); ok && f.Failed() {
+			for _, part := range []string{"agent/n1", "agent/n2", "control-plane"} {
+				logs, _ := exec.Command(filepath.Join(binaries, "fairlead"), "lab", "logs", "--name", name, part).CombinedOutput()
+				env.T().Log("--- " + part + "\n" + lastLines(string(logs), 40))
+			}
+		}
 		down := exec.Command(filepath.Join(binaries, "fairlead"), "lab", "down", "--name", name)
 		if out, err := down.CombinedOutput(); err != nil {
 			fmt.Fprintf(os.Stderr, "lab down %s: %v\n%s", name, err, out)
 		}
 	})
 	return nil
+}
+
+func lastLines(s string, n int) string {
+	lines := strings.Split(strings.TrimSpace(s), "\n")
+	return strings.Join(lines[max(0, len(lines)-n):], "\n")
 }
