@@ -26,7 +26,7 @@ gen() { # name, source, types...
     "${types[@]}" "$name" "../../../bpf/$source" -- -O2 -g -Wall -Werror -mcpu=v3 \
     -fdebug-prefix-map="$(cd ../../.. && pwd)=." -I../../../bpf -I"/usr/include/$(gcc -print-multiarch 2>/dev/null || echo x86_64-linux-gnu)" >/dev/null
 }
-gen Connect connect.bpf.c addr flow pod veth pod_counters origin agent_tag verdict
+gen Connect connect.bpf.c addr flow pod veth pod_counters origin agent_tag probe_tag verdict
 gen Sockops sockops.bpf.c announced
 gen Sklookup sklookup.bpf.c listener_key
 gen Guard guard.bpf.c

@@ -22,7 +22,7 @@ type config struct {
 	enrolSocket, stateDir, certDir                 string
 	cgroup, kubeletCgroup                          string
 	adminAddress, metricsAddress, readinessAddress string
-	accessLog, logLevel                            string
+	accessLog, logLevel, otherProtocols            string
 	podName, podNamespace                          string
 	drain, certTTL                                 time.Duration
 
@@ -49,6 +49,7 @@ func (c *config) bind(f *pflag.FlagSet) {
 	f.StringVar(&c.adminAddress, "admin-address", "localhost:15000", "config_dump, log level, pprof; keep it on loopback")
 	f.StringVar(&c.metricsAddress, "metrics-address", "[::]:15020", "metrics")
 	f.StringVar(&c.readinessAddress, "readiness-address", "[::]:15021", "readiness")
+	f.StringVar(&c.otherProtocols, "other-protocols", "allow", "what is not TCP, and so not carried in mutual TLS: allow or deny; it is counted for each pod")
 	f.StringVar(&c.accessLog, "access-log", "text", "a record per connection on standard output: text, json or off")
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 	f.StringVar(&c.podName, "pod-name", "ztunnel", "the agent's own pod, as its token says")
@@ -71,6 +72,9 @@ func (c *config) complete() error {
 	}
 	if err := c.level.UnmarshalText([]byte(c.logLevel)); err != nil {
 		errs = append(errs, fmt.Errorf("--log-level: %q: want debug, info, warn or error", c.logLevel))
+	}
+	if c.otherProtocols != "allow" && c.otherProtocols != "deny" {
+		errs = append(errs, fmt.Errorf("--other-protocols: %q: want allow or deny", c.otherProtocols))
 	}
 	var err error
 	if c.format, err = telemetry.ParseFormat(c.accessLog); err != nil {

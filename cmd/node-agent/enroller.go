@@ -9,6 +9,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/podwatch"
 	"github.com/fairlead-mesh/fairlead/pkg/redirect"
+	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 	"github.com/fairlead-mesh/fairlead/pkg/ztunnel"
 )
 
@@ -24,6 +25,7 @@ type enroller struct {
 	options    ztunnel.Options
 	log        *slog.Logger
 	drain      time.Duration
+	tcpOnly    bool // what is not TCP is dropped
 
 	// work is the proxies that end; leaving ends with the agent.
 	work    sync.WaitGroup
@@ -52,8 +54,8 @@ type enrolled struct {
 	proxy *ztunnel.Proxy
 }
 
-func newEnroller(r *redirect.Redirector, o ztunnel.Options, drain time.Duration, log *slog.Logger) *enroller {
-	e := &enroller{redirector: r, options: o, log: log, drain: drain, pods: map[string]*enrolled{}, departed: map[string]*departure{}}
+func newEnroller(r *redirect.Redirector, o ztunnel.Options, drain time.Duration, tcpOnly bool, log *slog.Logger) *enroller {
+	e := &enroller{redirector: r, options: o, log: log, drain: drain, tcpOnly: tcpOnly, pods: map[string]*enrolled{}, departed: map[string]*departure{}}
 	e.leaving, e.leave = context.WithCancel(context.Background())
 	return e
 }
@@ -65,7 +67,7 @@ func (e *enroller) Enroll(ctx context.Context, p podwatch.Pod) (uint64, error) {
 		d.pod.Deafen() // it comes back: the new enrolment listens
 	}
 	e.mu.Unlock()
-	pod, err := e.redirector.Enroll(ctx, redirect.PodSpec{UID: p.UID, NetNS: p.NetNS, Addrs: p.IPs, HostInterface: p.HostInterface})
+	pod, err := e.redirector.Enroll(ctx, redirect.PodSpec{UID: p.UID, NetNS: p.NetNS, Addrs: p.IPs, HostInterface: p.HostInterface, TCPOnly: e.tcpOnly})
 	if err != nil {
 		return 0, err
 	}
@@ -153,6 +155,20 @@ func (e *enroller) proxies() map[string]*ztunnel.Proxy {
 	out := make(map[string]*ztunnel.Proxy, len(e.pods))
 	for uid, p := range e.pods {
 		out[uid] = p.proxy
+	}
+	return out
+}
+
+// verdicts are the kernel's, by pod.
+func (e *enroller) verdicts() []telemetry.PodVerdict {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var out []telemetry.PodVerdict
+	for _, p := range e.pods {
+		info := p.proxy.Info()
+		for _, v := range p.pod.Verdicts() {
+			out = append(out, telemetry.PodVerdict{Namespace: info.Namespace, Pod: info.Name, Verdict: telemetry.Verdict(v)})
+		}
 	}
 	return out
 }

@@ -71,8 +71,29 @@ Without it, a captured pod is refused: what it pinned in the kernel stays until
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	c.bind(cmd.Flags())
-	cmd.AddCommand(purge())
+	cmd.AddCommand(purge(), precheck())
 	return cmd
+}
+
+func precheck() *cobra.Command {
+	return &cobra.Command{
+		Use:   "precheck",
+		Short: "Say what this machine lacks, a sentence each",
+		Long: `Says, in a sentence each on standard output, what the kernel and the machine lack
+for the agent. The exit code is 2 if anything is missing.`,
+		Example: "  node-agent precheck && echo ready",
+		Args:    cobra.NoArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			missing := redirect.Precheck()
+			for _, sentence := range missing {
+				fmt.Fprintln(cmd.OutOrStdout(), sentence)
+			}
+			if len(missing) > 0 {
+				return usageError{fmt.Errorf("%d things are missing", len(missing))}
+			}
+			return nil
+		},
+	}
 }
 
 func purge() *cobra.Command {

@@ -13,6 +13,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/admin"
 	"github.com/fairlead-mesh/fairlead/pkg/identity"
 	"github.com/fairlead-mesh/fairlead/pkg/podwatch"
+	"github.com/fairlead-mesh/fairlead/pkg/redirect"
 )
 
 const (
@@ -21,6 +22,9 @@ const (
 	syncPatience = 5 * time.Second
 	// certificateCheck is how often certificates are looked at.
 	certificateCheck = 2 * time.Second
+	// orderCheck is how often it is looked whether another's program has come
+	// ahead of ours in the kernel.
+	orderCheck = 10 * time.Second
 )
 
 // monitor keeps the readiness true to what is: pods, control plane, certificates.
@@ -29,6 +33,7 @@ type monitor struct {
 	synced       *synced
 	manager      *podwatch.Manager
 	certificates *identity.Manager
+	redirector   *redirect.Redirector
 	log          *slog.Logger
 }
 
@@ -39,7 +44,9 @@ func (m *monitor) run(ctx context.Context) error {
 	defer patience.Stop()
 	tick := time.NewTicker(certificateCheck)
 	defer tick.Stop()
-	ended := map[string]bool{}
+	order := time.NewTicker(orderCheck)
+	defer order.Stop()
+	ended, displaced := map[string]bool{}, map[string]bool{}
 	for {
 		select {
 		case <-ctx.Done():
@@ -53,6 +60,8 @@ func (m *monitor) run(ctx context.Context) error {
 			}
 		case <-tick.C:
 			ended = m.lookAtCertificates(ended)
+		case <-order.C:
+			displaced = m.lookAtOrder(displaced)
 		}
 	}
 }
@@ -75,6 +84,29 @@ func (m *monitor) lookAtCertificates(before map[string]bool) map[string]bool {
 	for name := range before {
 		if !now[name] {
 			m.ready.Set(name, false)
+		}
+	}
+	return now
+}
+
+// lookAtOrder tells of programs that run ahead of ours.
+func (m *monitor) lookAtOrder(before map[string]bool) map[string]bool {
+	sentences, err := m.redirector.Displaced()
+	if err != nil {
+		m.log.Warn("the order of programs in the kernel is not known", "err", err)
+		return before
+	}
+	now := map[string]bool{}
+	for _, s := range sentences {
+		now[s] = true
+		if !before[s] {
+			m.ready.Set(s, true)
+			m.log.Error("the capture is displaced", "what", s)
+		}
+	}
+	for s := range before {
+		if !now[s] {
+			m.ready.Set(s, false)
 		}
 	}
 	return now

@@ -2,9 +2,11 @@ package main
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -43,6 +45,9 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		return err
 	}
 
+	if missing := redirect.Precheck(); len(missing) > 0 {
+		return usageError{errors.New(strings.Join(missing, "\n"))}
+	}
 	// The kernel first: what an earlier run pinned stays in force, and nothing
 	// else is worth starting without it.
 	redirector, err := redirect.New(redirect.Options{Instance: c.instance, CgroupPath: c.cgroup, KubeletCgroup: c.kubeletCgroup, Logger: log})
@@ -97,7 +102,10 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	pods := newEnroller(redirector, ztunnel.Options{
 		State: state.store, Certificates: certificates, Recorder: recorder, Logger: log, Ready: synced.usable,
 		Network: c.network, TrustDomain: c.trustDomain,
-	}, c.drain, log)
+	}, c.drain, c.otherProtocols == "deny", log)
+	if err := telemetry.RegisterPodVerdicts(registry, pods.verdicts); err != nil {
+		return err
+	}
 	manager, err := podwatch.NewManager(podwatch.Options{Enroller: pods, Logger: log, File: filepath.Join(c.stateDir, "pods.json")})
 	if err != nil {
 		return err
@@ -127,7 +135,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		return state.store.Keep(ctx, filepath.Join(c.stateDir, "state"), func() map[string]map[string]string { return discovery.Versions() }, log)
 	})
 	group.Add("discovery", discovery.Run)
-	group.Add("readiness", (&monitor{ready, synced, manager, certificates, log}).run)
+	group.Add("readiness", (&monitor{ready, synced, manager, certificates, redirector, log}).run)
 	// Stopped second: no new connections, the old ones drain; pins stay.
 	group.Add("pods", pods.run)
 	// Pods of the last run are served again before anyone is listened to.

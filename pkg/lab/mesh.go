@@ -99,6 +99,10 @@ func (l *Lab) startAgent(ctx context.Context, n *node) error {
 			return err
 		}
 	}
+	// Before the agent, which knows probes by where they come from.
+	if err := sandbox.MakeCgroup(l.kubeletCgroup(n)); err != nil {
+		return err
+	}
 	n.enrol = podwatch.NewClient(socket)
 	address := l.controlPlaneAddr().String()
 	n.agent = &daemon{
@@ -110,7 +114,7 @@ func (l *Lab) startAgent(ctx context.Context, n *node) error {
 				"--node", n.name, "--instance", l.place.instance(n.name), "--cluster-id", clusterID, "--trust-domain", l.opts.TrustDomain,
 				"--xds-address", address, "--ca-address", address, "--xds-server-name", l.opts.ControlPlaneName,
 				"--root-cert", l.rootCert(), "--token-file", l.tokenFile(n.name), "--enrol-socket", socket,
-				"--state-dir", state, "--cert-dir", certs, "--access-log", "json",
+				"--state-dir", state, "--cert-dir", certs, "--kubelet-cgroup", l.kubeletCgroup(n), "--access-log", "json",
 				"--pod-name", agentPod(n.name), "--pod-namespace", agentNamespace,
 			},
 		},

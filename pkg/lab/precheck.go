@@ -6,8 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-
-	"golang.org/x/sys/unix"
+	"strings"
 
 	"github.com/fairlead-mesh/fairlead/pkg/lab/network"
 	"github.com/fairlead-mesh/fairlead/pkg/lab/proxy"
@@ -40,13 +39,6 @@ func Precheck(ctx context.Context, o Options) []string {
 	if o.NoMesh {
 		return missing
 	}
-	var fs unix.Statfs_t
-	if err := unix.Statfs("/sys/fs/bpf", &fs); err != nil || fs.Type != unix.BPF_FS_MAGIC {
-		add("bpffs is not mounted: mount -t bpf bpf /sys/fs/bpf.")
-	}
-	if _, err := os.Stat("/sys/kernel/btf/vmlinux"); err != nil {
-		add("The kernel has no type information (CONFIG_DEBUG_INFO_BTF): %v.", err)
-	}
 	binaries := []string{"node-agent"}
 	if o.ControlPlane == "" {
 		binaries = append(binaries, "control-plane")
@@ -54,6 +46,13 @@ func Precheck(ctx context.Context, o Options) []string {
 	for _, b := range binaries {
 		if _, err := os.Stat(filepath.Join(o.Binaries, b)); err != nil {
 			add("The program %s is not beside this one (in %s): make build.", b, o.Binaries)
+		}
+	}
+	if len(missing) == 0 {
+		// It knows best what its programs need. What it says is a line each.
+		said, err := exec.CommandContext(ctx, filepath.Join(o.Binaries, "node-agent"), "precheck").Output()
+		if err != nil {
+			missing = append(missing, strings.Split(strings.TrimSpace(string(said)), "\n")...)
 		}
 	}
 	return missing

@@ -177,8 +177,13 @@ func (l *Lab) runProber(ctx context.Context, n *node) {
 	}
 }
 
+// kubeletCgroup is where the node's prober runs.
+func (l *Lab) kubeletCgroup(n *node) string {
+	return filepath.Join(l.cgroup, "node-"+n.name, "kubelet")
+}
+
 func (l *Lab) proberOnce(ctx context.Context, n *node) error {
-	cgroup := filepath.Join(l.cgroup, "node-"+n.name, "kubelet")
+	cgroup := l.kubeletCgroup(n)
 	if err := sandbox.MakeCgroup(cgroup); err != nil {
 		return err
 	}

@@ -83,30 +83,50 @@ func (r *Redirector) attachGuard(device int) (link.Link, error) {
 	if err := netlink.QdiscAdd(qdisc); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fmt.Errorf("clsact: %w", err)
 	}
-	if err := netlink.FilterReplace(r.filter(device)); err != nil {
+	if err := netlink.FilterReplace(filter(device, r.guard.FlGuard.FD())); err != nil {
 		return nil, fmt.Errorf("clsact filter: %w", err)
 	}
 	return nil, nil
 }
 
-func (r *Redirector) filter(device int) *netlink.BpfFilter {
+func filter(device, program int) *netlink.BpfFilter {
 	return &netlink.BpfFilter{
 		FilterAttrs: netlink.FilterAttrs{LinkIndex: device, Parent: netlink.HANDLE_MIN_INGRESS, Handle: filterHandle, Protocol: unix.ETH_P_ALL, Priority: filterPriority},
-		Fd:          r.guard.FlGuard.FD(), Name: filterName, DirectAction: true,
+		Fd:          program, Name: filterName, DirectAction: true,
 	}
+}
+
+func removeFilter(device int) error {
+	if err := netlink.FilterDel(filter(device, 0)); err != nil && !isGone(err) {
+		return fmt.Errorf("clsact filter: %w", err)
+	}
+	return nil
+}
+
+// removeFilters takes away the filters of an instance: they have no pins.
+func removeFilters(guarded string) error {
+	m, err := ebpf.LoadPinnedMap(guarded, nil)
+	if err != nil {
+		return nil //nolint:nilerr // it has not come so far
+	}
+	defer m.Close()
+	var errs []error
+	var device uint32
+	var veth bpfobj.ConnectVeth
+	for it := m.Iterate(); it.Next(&device, &veth); {
+		errs = append(errs, removeFilter(int(device)))
+	}
+	return errors.Join(errs...)
 }
 
 // unguard takes the guard off a device, which may be gone.
 func (r *Redirector) unguard(device uint32) error {
 	var errs []error
 	path := filepath.Join(r.pins, guardPin(device))
-	switch _, err := os.Stat(path); {
-	case err == nil:
+	if _, err := os.Stat(path); err == nil {
 		errs = append(errs, unpin(path))
-	default:
-		if err := netlink.FilterDel(r.filter(int(device))); err != nil && !isGone(err) {
-			errs = append(errs, fmt.Errorf("clsact filter: %w", err))
-		}
+	} else {
+		errs = append(errs, removeFilter(int(device)))
 	}
 	if err := r.connect.Guarded.Delete(device); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		errs = append(errs, err)

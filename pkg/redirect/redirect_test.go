@@ -365,19 +365,7 @@ func TestGuardDropsWhatWasNotAnnounced(t *testing.T) {
 }
 
 // rawSYN sends a SYN past connect().
-func rawSYN(src netip.Addr, dst netip.AddrPort) error {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_RAW, unix.IPPROTO_RAW)
-	if err != nil {
-		return err
-	}
-	defer unix.Close(fd)
-	b := make([]byte, 40)
-	b[0], b[3], b[8], b[9] = 0x45, 40, 64, unix.IPPROTO_TCP
-	copy(b[12:], src.AsSlice())
-	copy(b[16:], dst.Addr().AsSlice())
-	b[20], b[22], b[23], b[32], b[33] = 0x4e, byte(dst.Port()>>8), byte(dst.Port()), 5<<4, 2
-	return unix.Sendto(fd, b, 0, &unix.SockaddrInet4{Addr: dst.Addr().As4()})
-}
+func rawSYN(src netip.Addr, dst netip.AddrPort) error { return rawSegment(src, dst, 2, nil) }
 
 func TestLateRebindAndMPTCPAreRefused(t *testing.T) {
 	n := newNode(t)

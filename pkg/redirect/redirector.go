@@ -317,7 +317,7 @@ func Purge(bpffs, instance string) error {
 	if err != nil {
 		return err
 	}
-	var errs []error
+	errs := []error{removeFilters(filepath.Join(dir, "guarded"))}
 	for _, f := range files {
 		errs = append(errs, os.Remove(filepath.Join(dir, f.Name())))
 	}

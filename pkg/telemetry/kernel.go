@@ -31,6 +31,35 @@ func (k *kernelVerdicts) Collect(ch chan<- prometheus.Metric) {
 	}
 }
 
+// PodVerdict is a verdict on one pod's connections or packets.
+type PodVerdict struct {
+	Namespace, Pod string
+	Verdict
+}
+
+// podVerdicts reads them when it is scraped.
+type podVerdicts struct {
+	desc *prometheus.Desc
+	read func() []PodVerdict
+}
+
+// RegisterPodVerdicts exports what befell single pods, refusals and what is not
+// carried, as fairlead_pod_bpf_verdicts_total.
+func RegisterPodVerdicts(registry *prometheus.Registry, read func() []PodVerdict) error {
+	return registry.Register(&podVerdicts{
+		desc: prometheus.NewDesc("fairlead_pod_bpf_verdicts_total", "Refusals, drops and packets that are not carried, by pod, hook and verdict.", []string{"namespace", "pod", "hook", "verdict"}, nil),
+		read: read,
+	})
+}
+
+func (k *podVerdicts) Describe(ch chan<- *prometheus.Desc) { ch <- k.desc }
+
+func (k *podVerdicts) Collect(ch chan<- prometheus.Metric) {
+	for _, v := range k.read() {
+		ch <- prometheus.MustNewConstMetric(k.desc, prometheus.CounterValue, float64(v.Count), v.Namespace, v.Pod, v.Hook, v.Name)
+	}
+}
+
 // RegisterBuild exports istio_build{component, tag} with the value 1.
 func RegisterBuild(registry *prometheus.Registry, component string) error {
 	build := prometheus.NewGaugeVec(prometheus.GaugeOpts{Name: "istio_build", Help: "The component's version."}, []string{"component", "tag"})
