@@ -6,7 +6,6 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
-	"syscall"
 )
 
 // Buffer sizes make a frame's header and payload fill TLS records of 16 KiB.
@@ -15,24 +14,24 @@ const (
 	largeBuffer = 64 << 10
 )
 
+// Arrays, so that lending allocates nothing.
 var (
-	smallPool = sync.Pool{New: func() any { b := make([]byte, smallBuffer); return &b }}
-	largePool = sync.Pool{New: func() any { b := make([]byte, largeBuffer); return &b }}
+	smallPool = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
+	largePool = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
 )
 
 func borrow(size int) []byte {
 	if size == smallBuffer {
-		return *smallPool.Get().(*[]byte)
+		return smallPool.Get().(*[smallBuffer]byte)[:]
 	}
-	return *largePool.Get().(*[]byte)
+	return largePool.Get().(*[largeBuffer]byte)[:]
 }
 
 func giveBuffer(b []byte) {
-	b = b[:cap(b)]
-	if len(b) == smallBuffer {
-		smallPool.Put(&b)
+	if b = b[:cap(b)]; len(b) == smallBuffer {
+		smallPool.Put((*[smallBuffer]byte)(b))
 	} else {
-		largePool.Put(&b)
+		largePool.Put((*[largeBuffer]byte)(b))
 	}
 }
 
@@ -98,9 +97,9 @@ func (s *Stream) attach(k *sink) {
 // pump sends what the socket has until its end. While the socket has nothing,
 // no buffer is held.
 func (s *Stream) pump(k *sink, sent *atomic.Uint64) error {
-	size := smallBuffer
+	src := newSource(k.raw)
 	for {
-		buf, n, err := readWhenReady(k.raw, size)
+		buf, n, err := src.read()
 		if n > 0 {
 			werr := s.writeFrames(buf[:headerLen+n], false)
 			full := n == len(buf)-headerLen
@@ -111,9 +110,9 @@ func (s *Stream) pump(k *sink, sent *atomic.Uint64) error {
 			sent.Add(uint64(n)) //nolint:gosec // not negative
 			// A reader that fills its buffer has more to come.
 			if full {
-				size = largeBuffer
+				src.size = largeBuffer
 			} else if n < smallBuffer/2 {
-				size = smallBuffer
+				src.size = smallBuffer
 			}
 			continue
 		}
@@ -125,34 +124,4 @@ func (s *Stream) pump(k *sink, sent *atomic.Uint64) error {
 		}
 		return err
 	}
-}
-
-// readWhenReady waits until the socket is readable, then borrows a buffer and
-// reads behind room for a frame's header.
-func readWhenReady(raw syscall.RawConn, size int) (buf []byte, n int, err error) {
-	rerr := raw.Read(func(fd uintptr) bool {
-		buf = borrow(size)
-		for {
-			n, err = syscall.Read(int(fd), buf[headerLen:])
-			if !errors.Is(err, syscall.EINTR) {
-				break
-			}
-		}
-		if n > 0 {
-			return true
-		}
-		giveBuffer(buf)
-		buf = nil
-		if errors.Is(err, syscall.EAGAIN) {
-			return false
-		}
-		if err == nil {
-			err = io.EOF
-		}
-		return true
-	})
-	if rerr != nil {
-		return nil, 0, rerr
-	}
-	return buf, n, err
 }

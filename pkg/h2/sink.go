@@ -13,6 +13,13 @@ type sink struct {
 	conn  *net.TCPConn
 	raw   syscall.RawConn
 	count *atomic.Uint64
+
+	// try is a field so that a write allocates nothing; what it writes, and what
+	// came of it, are writeNow's, which its stream's lock guards.
+	try func(fd uintptr) bool
+	out []byte
+	n   int
+	err error
 }
 
 func newSink(conn *net.TCPConn, count *atomic.Uint64) (*sink, error) {
@@ -20,30 +27,34 @@ func newSink(conn *net.TCPConn, count *atomic.Uint64) (*sink, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &sink{conn, raw, count}, nil
+	k := &sink{conn: conn, raw: raw, count: count}
+	k.try = k.tryWrite
+	return k, nil
 }
 
 // writeNow writes what the socket takes without waiting.
 func (k *sink) writeNow(b []byte) (n int, err error) {
-	werr := k.raw.Write(func(fd uintptr) bool {
-		for {
-			n, err = syscall.Write(int(fd), b)
-			if !errors.Is(err, syscall.EINTR) {
-				return true
-			}
-		}
-	})
-	if werr != nil {
-		return 0, werr
+	k.out = b
+	err = k.raw.Write(k.try)
+	k.out = nil
+	if err != nil {
+		return 0, err
 	}
+	n, err = max(k.n, 0), k.err
 	if errors.Is(err, syscall.EAGAIN) {
 		n, err = 0, nil
 	}
-	if n < 0 {
-		n = 0
-	}
 	k.count.Add(uint64(n)) //nolint:gosec // not negative
 	return n, err
+}
+
+func (k *sink) tryWrite(fd uintptr) bool {
+	for {
+		k.n, k.err = syscall.Write(int(fd), k.out)
+		if !errors.Is(k.err, syscall.EINTR) {
+			return true
+		}
+	}
 }
 
 // write writes all of b, waiting for the socket.

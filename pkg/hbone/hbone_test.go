@@ -36,7 +36,7 @@ type rig struct {
 	status  atomic.Int64 // what to reject with, or 0
 }
 
-func newRig(t *testing.T) *rig {
+func newRig(t testing.TB) *rig {
 	t.Helper()
 	r := &rig{seen: make(chan *Request, 10_000)}
 	var err error
@@ -108,7 +108,7 @@ func newRig(t *testing.T) *rig {
 }
 
 // connect opens a stream and returns the application's end of it.
-func (r *rig) connect(t *testing.T) (net.Conn, error) {
+func (r *rig) connect(t testing.TB) (net.Conn, error) {
 	t.Helper()
 	s, err := r.pool.Open(t.Context(), r.key, Headers{Authority: Authority{Addr: netip.MustParseAddr("10.0.0.1"), Port: 80}, Baggage: "k8s.cluster.name=c", Forwarded: Forwarded(netip.MustParseAddrPort("10.0.0.9:1"), "svc.ns")})
 	if err != nil {

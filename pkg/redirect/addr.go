@@ -35,11 +35,6 @@ func addrPort(a net.Addr) netip.AddrPort {
 	return netip.AddrPortFrom(ap.Addr().Unmap().WithZone(""), ap.Port())
 }
 
-// flow is a connection's key, as its client's side sees it.
-func flow(cookie uint64, src, dst netip.AddrPort) bpfobj.ConnectFlow {
-	return bpfobj.ConnectFlow{Cookie: cookie, Src: kernelAddr(src.Addr()), Dst: kernelAddr(dst.Addr()), Sport: src.Port(), Dport: dst.Port()}
-}
-
 func socketEnd(ip net.IP, port uint16) netip.AddrPort {
 	a, _ := netip.AddrFromSlice(ip)
 	return netip.AddrPortFrom(a.Unmap(), port)
