@@ -112,8 +112,11 @@ static __always_inline int connecting(struct bpf_sock_ops *ops)
 	if (bpf_sk_storage_get(&agent_sockets, sk, 0, 0))
 		return announce(ops, cookie);
 	o = bpf_sk_storage_get(&origin_of, sk, 0, 0);
-	if (!o) /* to itself; or anywhere, while the pod is not captured */
-		return pod->flags & POD_CAPTURED ? 1 : announce(ops, cookie);
+	if (!o) { /* to itself; or anywhere, while the pod comes or goes */
+		if ((pod->flags & (POD_CAPTURED | POD_SETTLING)) == POD_CAPTURED)
+			return 1;
+		return announce(ops, cookie);
+	}
 	tuple(ops, &f, cookie);
 	if (put(&origins, &f, o, cookie))
 		return count_of(cookie, DROP_FULL, 1);

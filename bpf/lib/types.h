@@ -25,6 +25,9 @@ struct pod {
 /* Its connections are captured and steered. Without it the pod is on its way in
  * or out: connections go as they would, and are announced to the guard. */
 #define POD_CAPTURED 2
+/* It is captured since a moment: a connection may be between connect, which did
+ * not know the pod yet, and its SYN. Such are announced still. */
+#define POD_SETTLING 4
 
 /* The device on the node's side of a pod's veth. */
 struct veth {

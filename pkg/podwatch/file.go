@@ -13,8 +13,12 @@ import (
 // file remembers pods on disk, so that a restarted agent takes them over
 // without asking anyone. It holds no secrets.
 type file struct {
-	path string
-	mu   sync.Mutex // orders writers
+	path    string
+	writing sync.Mutex // orders writers
+
+	// mu guards below: writers that wait share what the next one writes.
+	mu             sync.Mutex
+	asked, written uint64
 }
 
 // content is the file's form.
@@ -46,13 +50,32 @@ func (f *file) load() ([]Pod, error) {
 	return good, errors.Join(errs...)
 }
 
-// save writes what pods returns. It is called under the file's lock, so the last
-// writer writes the newest state.
+// save returns when what pods returned at its call, or later, is written.
 func (f *file) save(pods func() []Entry) error {
 	f.mu.Lock()
-	defer f.mu.Unlock()
+	f.asked++
+	mine := f.asked
+	f.mu.Unlock()
+	f.writing.Lock()
+	defer f.writing.Unlock()
+	f.mu.Lock()
+	done, upTo := f.written >= mine, f.asked
+	f.mu.Unlock()
+	if done {
+		return nil
+	}
+	if err := f.write(pods()); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	f.written = upTo
+	f.mu.Unlock()
+	return nil
+}
+
+func (f *file) write(pods []Entry) error {
 	var c content
-	for _, e := range pods() {
+	for _, e := range pods {
 		c.Pods = append(c.Pods, e.Pod)
 	}
 	b, err := json.MarshalIndent(c, "", "  ")

@@ -8,6 +8,7 @@ import (
 	"net/netip"
 	"os"
 	"syscall"
+	"time"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -32,7 +33,7 @@ func (r *Redirector) Enroll(_ context.Context, spec PodSpec) (pod *Pod, err erro
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("enrol pod %s: %w", spec.UID, err)
-			p.closeSockets()
+			p.Deafen()
 			_ = ns.Close()
 		}
 	}()
@@ -74,7 +75,7 @@ func (r *Redirector) Enroll(_ context.Context, spec PodSpec) (pod *Pod, err erro
 		}
 		return nil, err
 	}
-	if err := p.capture(); err != nil {
+	if err := p.capture(known); err != nil {
 		return nil, errors.Join(err, r.forget(p.cookie))
 	}
 	r.mu.Lock()
@@ -87,7 +88,11 @@ func (r *Redirector) Enroll(_ context.Context, spec PodSpec) (pod *Pod, err erro
 const (
 	flagTCPOnly  = 1
 	flagCaptured = 2
+	flagSettling = 4
 )
+
+// settling is how long a connection may take from connect to its SYN.
+const settling = time.Second
 
 // enter puts the pod into the tables. Until it is captured its connections go as
 // they did, announced to the guard, so that none is lost on the way in. A pod of
@@ -116,13 +121,32 @@ func (p *Pod) enter(ip4, ip6 netip.Addr) (known bool, err error) {
 	return known, nil
 }
 
-// capture is the moment from which the pod's connections are the agent's.
-func (p *Pod) capture() error {
+// capture is the moment from which the pod's connections are the agent's. Those
+// that are being made in it go as they would have.
+func (p *Pod) capture(known bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
 	p.entry.Flags |= flagCaptured
+	if !known {
+		p.entry.Flags |= flagSettling
+		time.AfterFunc(settling, p.settle)
+	}
 	if err := p.r.connect.Pods.Put(p.cookie, p.entry); err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
 	return nil
+}
+
+func (p *Pod) settle() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.released || p.closed {
+		return
+	}
+	p.entry.Flags &^= flagSettling
+	if err := p.r.connect.Pods.Put(p.cookie, p.entry); err != nil {
+		p.r.log.Warn("pod not settled", "uid", p.spec.UID, "err", err)
+	}
 }
 
 func (p *Pod) attach() error {
@@ -131,26 +155,35 @@ func (p *Pod) attach() error {
 			return err
 		}
 	}
-	spec, err := p.r.specify(bpfobj.LoadSklookup, p.cookie)
-	if err != nil {
-		return err
+	return p.attachSteer()
+}
+
+// attachSteer steers what comes to the pod. Its pin holds the link, and the link
+// the program: of many pods many descriptors would be open otherwise.
+func (p *Pod) attachSteer() error {
+	spec := p.r.steer.Copy()
+	if err := spec.Variables["pod_cookie"].Set(p.cookie); err != nil {
+		return fmt.Errorf("constant pod_cookie: %w", err)
 	}
-	if err := spec.LoadAndAssign(&p.steer, p.r.collection()); err != nil {
+	var loaded struct {
+		Steer *ebpf.Program `ebpf:"fl_steer"`
+	}
+	if err := spec.LoadAndAssign(&loaded, &ebpf.CollectionOptions{MapReplacements: p.r.maps(), Cache: p.r.types}); err != nil {
 		return fmt.Errorf("load the pod's sk_lookup program: %w", explain(err))
 	}
+	defer loaded.Steer.Close()
 	handle, err := os.Open(p.ns.Path())
 	if err != nil {
 		return err
 	}
 	defer handle.Close()
-	l, err := p.r.pinned(steerPin(p.cookie), p.steer.FlSteer, func() (link.Link, error) {
-		return link.AttachNetNs(int(handle.Fd()), p.steer.FlSteer) //nolint:gosec // a descriptor
+	l, err := p.r.pinned(steerPin(p.cookie), loaded.Steer, func() (link.Link, error) {
+		return link.AttachNetNs(int(handle.Fd()), loaded.Steer) //nolint:gosec // a descriptor
 	})
 	if err != nil {
 		return fmt.Errorf("attach sk_lookup to %s: %w", p.ns.Path(), err)
 	}
-	p.links = append(p.links, l)
-	return nil
+	return l.Close()
 }
 
 // listen opens the agent's listeners in the pod.

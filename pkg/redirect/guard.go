@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"path/filepath"
 
@@ -25,7 +24,7 @@ const (
 
 // guardVeth puts the guard on the node's side of the pod's veth.
 func (p *Pod) guardVeth() error {
-	device, err := net.InterfaceByName(p.spec.HostInterface)
+	device, err := netlink.LinkByName(p.spec.HostInterface)
 	if err != nil {
 		return fmt.Errorf("guard: device %s: %w", p.spec.HostInterface, err)
 	}
@@ -34,16 +33,13 @@ func (p *Pod) guardVeth() error {
 		p.r.log.Warn("segments of no connection are not dropped for a pod", "uid", p.spec.UID, "err", err)
 		nsid = -1
 	}
-	p.device = uint32(device.Index) //nolint:gosec // an index
+	index := device.Attrs().Index
+	p.device = uint32(index) //nolint:gosec // an index
 	if err := p.r.connect.Guarded.Put(p.device, bpfobj.ConnectVeth{Cookie: p.cookie, Nsid: nsid}); err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
-	l, err := p.r.attachGuard(device.Index)
-	if err != nil {
+	if err := p.r.attachGuard(index); err != nil {
 		return fmt.Errorf("guard on %s: %w", p.spec.HostInterface, err)
-	}
-	if l != nil {
-		p.links = append(p.links, l)
 	}
 	return nil
 }
@@ -69,24 +65,27 @@ func (p *Pod) namespaceID() (int32, error) {
 }
 
 // attachGuard attaches by tcx, in front of others, or where the kernel has none
-// (before 6.6) by clsact, which has no link.
-func (r *Redirector) attachGuard(device int) (link.Link, error) {
+// (before 6.6) by clsact. The pin, or the device, holds it.
+func (r *Redirector) attachGuard(device int) error {
 	if !r.opts.withoutTCX {
 		l, err := r.pinned(guardPin(uint32(device)), r.guard.FlGuard, func() (link.Link, error) { //nolint:gosec // an index
 			return link.AttachTCX(link.TCXOptions{Interface: device, Program: r.guard.FlGuard, Attach: ebpf.AttachTCXIngress, Anchor: link.Head()})
 		})
+		if err == nil {
+			return l.Close()
+		}
 		if !errors.Is(err, ebpf.ErrNotSupported) {
-			return l, err
+			return err
 		}
 	}
 	qdisc := &netlink.Clsact{QdiscAttrs: netlink.QdiscAttrs{LinkIndex: device, Handle: netlink.MakeHandle(0xffff, 0), Parent: netlink.HANDLE_CLSACT}}
 	if err := netlink.QdiscAdd(qdisc); err != nil && !errors.Is(err, fs.ErrExist) {
-		return nil, fmt.Errorf("clsact: %w", err)
+		return fmt.Errorf("clsact: %w", err)
 	}
 	if err := netlink.FilterReplace(filter(device, r.guard.FlGuard.FD())); err != nil {
-		return nil, fmt.Errorf("clsact filter: %w", err)
+		return fmt.Errorf("clsact filter: %w", err)
 	}
-	return nil, nil
+	return nil
 }
 
 func filter(device, program int) *netlink.BpfFilter {

@@ -94,7 +94,7 @@ func (p *Pod) Close() error {
 		return err
 	}
 	p.closed = true
-	p.closeSockets()
+	p.Deafen()
 	return errors.Join(err, p.ns.Close())
 }
 
@@ -107,14 +107,6 @@ func (p *Pod) Leave() error {
 		return nil
 	}
 	p.closed = true
-	p.closeSockets()
-	return p.ns.Close()
-}
-
-func (p *Pod) closeSockets() {
 	p.Deafen()
-	for _, l := range p.links {
-		_ = l.Close()
-	}
-	_ = p.steer.Close()
+	return p.ns.Close()
 }

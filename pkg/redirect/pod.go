@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
 
 	"github.com/fairlead-mesh/fairlead/pkg/netns"
 	"github.com/fairlead-mesh/fairlead/pkg/redirect/bpfobj"
@@ -33,8 +32,6 @@ type Pod struct {
 	ip6    bool // the namespace has IPv6
 
 	outbound, inbound, hbone *net.TCPListener
-	steer                    bpfobj.SklookupObjects
-	links                    []link.Link
 
 	// mu guards below.
 	mu               sync.Mutex

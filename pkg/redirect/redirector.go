@@ -12,6 +12,7 @@ import (
 	"sync"
 
 	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
 	"golang.org/x/sys/unix"
 
@@ -37,6 +38,10 @@ type Redirector struct {
 	sockops bpfobj.SockopsObjects
 	guard   bpfobj.GuardObjects
 	socket  bpfobj.SocketObjects
+	// steer is what each pod's sk_lookup program is made from; types is the kernel's,
+	// decoded once.
+	steer *ebpf.CollectionSpec
+	types *btf.Cache
 	// links must be held: one that is collected detaches its program.
 	links []link.Link
 
@@ -121,7 +126,24 @@ func (r *Redirector) load() error {
 			return fmt.Errorf("load %s programs: %w", part.name, explain(err))
 		}
 	}
+	r.types = btf.NewCache()
+	var err error
+	if r.steer, err = r.specify(bpfobj.LoadSklookup, 0); err != nil {
+		return err
+	}
+	for _, m := range r.steer.Maps {
+		m.Pinning = ebpf.PinNone // they are there already: see maps
+	}
 	return nil
+}
+
+// maps are the instance's, by name.
+func (r *Redirector) maps() map[string]*ebpf.Map {
+	m := &r.connect.ConnectMaps
+	return map[string]*ebpf.Map{
+		"accepted": m.Accepted, "agent_sockets": m.AgentSockets, "counters": m.Counters, "flows": m.Flows, "guarded": m.Guarded, "kubelet": m.Kubelet,
+		"listeners": m.Listeners, "origin_of": m.OriginOf, "origins": m.Origins, "pods": m.Pods, "probe_sockets": m.ProbeSockets, "verdicts": m.Verdicts,
+	}
 }
 
 // explain says what an operator can do about a load that failed.
@@ -273,6 +295,7 @@ func (r *Redirector) forget(cookie uint64) error {
 	return errors.Join(errs...)
 }
 
+// unpin detaches at once: a link that is merely let go of acts a moment longer.
 func unpin(path string) error {
 	l, err := link.LoadPinnedLink(path, nil)
 	if err != nil {
@@ -282,6 +305,9 @@ func unpin(path string) error {
 		return err
 	}
 	defer l.Close()
+	if err := l.Detach(); err != nil && !errors.Is(err, unix.ENOLINK) && !errors.Is(err, ebpf.ErrNotSupported) {
+		return errors.Join(err, l.Unpin())
+	}
 	return l.Unpin()
 }
 
