@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -31,6 +32,8 @@ var verbs = map[string]command{
 	"log":    logRecord,
 	"status": status,
 	"run":    run,
+	"grows":  grows,
+	"loaded": loaded,
 }
 
 var commands = func() map[string]func(*testscript.TestScript, bool, []string) {
@@ -184,6 +187,64 @@ func metric(ts *testscript.TestScript, args []string) error {
 		return fmt.Errorf("%s is %v in %d series, want %s %v", args[1], got, series, args[2], want)
 	}
 	return nil
+}
+
+// firstSeen is what `grows` and `loaded` saw when they were first asked, by lab and
+// arguments. It is forgotten when they succeed.
+var firstSeen sync.Map
+
+// grows NODE 'name{label="value",...}' N succeeds when the sum of the matching
+// series has grown by N since it was first asked: with `*`, from now on.
+func grows(ts *testscript.TestScript, args []string) error {
+	if len(args) != 3 {
+		return fmt.Errorf("usage: * grows NODE 'name{label=\"value\"}' N")
+	}
+	out, err := inPod(ts, "node/"+args[0], "curl", "-sS", "-m", "10", "http://localhost:15020/metrics")
+	if err != nil {
+		return err
+	}
+	got, _ := sum(out, args[1])
+	return grown(ts, args, got, args[2])
+}
+
+func grown(ts *testscript.TestScript, args []string, got float64, by string) error {
+	n, err := strconv.ParseFloat(by, 64)
+	if err != nil {
+		return err
+	}
+	key := ts.Getenv("LAB") + " " + strings.Join(args, " ")
+	first, _ := firstSeen.LoadOrStore(key, got)
+	if got < first.(float64)+n {
+		return fmt.Errorf("from %v to %v, want %v more", first, got, n)
+	}
+	firstSeen.Delete(key)
+	return nil
+}
+
+// loaded POD N succeeds when the load generator in POD had N more answers since
+// it was first asked. An error of the load, since `loaded` was first asked of it,
+// fails the scenario at once.
+func loaded(ts *testscript.TestScript, args []string) error {
+	if len(args) != 2 {
+		return fmt.Errorf("usage: * loaded POD N")
+	}
+	out, err := fairlead(ts, "lab", "logs", "--name", ts.Getenv("LAB"), args[0])
+	if err != nil {
+		return err
+	}
+	var last struct {
+		OK     float64          `json:"ok"`
+		Failed int64            `json:"failed"`
+		Errors map[string]int64 `json:"errors"`
+	}
+	for line := range strings.Lines(out) {
+		_ = json.Unmarshal([]byte(line), &last) // what is no line of the load's leaves it
+	}
+	before, _ := firstSeen.LoadOrStore(ts.Getenv("LAB")+" errors of "+args[0], last.Failed)
+	if last.Failed > before.(int64) {
+		ts.Fatalf("the load in %s had errors after %v answers: %v", args[0], last.OK, last.Errors)
+	}
+	return grown(ts, args, last.OK, args[1])
 }
 
 var label = regexp.MustCompile(`\w+="[^"]*"`)
