@@ -306,19 +306,28 @@ func (s *fakeSockets) DestroySockets(_ context.Context, match func(local, remote
 // captured on its way.
 func (p *testPod) connect(dst netip.AddrPort) *net.TCPConn {
 	p.sockets.t.Helper()
+	c, err := p.tryConnect(dst)
+	if err != nil {
+		p.sockets.t.Fatal(err)
+	}
+	return c
+}
+
+// tryConnect is for a connection that may be reset before connect returns.
+func (p *testPod) tryConnect(dst netip.AddrPort) (*net.TCPConn, error) {
 	// Bound before it connects, so that its origin is known before it is accepted.
 	var local net.Addr
 	p.sockets.mu.Lock()
 	defer p.sockets.mu.Unlock()
 	c, err := dialFrom(context.Background(), p.addr, addrPort(p.sockets.outbound.Addr()))
 	if err != nil {
-		p.sockets.t.Fatal(err)
+		return nil, err
 	}
 	local = c.LocalAddr()
 	p.sockets.origins[local.String()] = dst
 	_ = c.SetDeadline(time.Now().Add(15 * time.Second))
 	p.sockets.t.Cleanup(func() { c.Close() })
-	return c
+	return c, nil
 }
 
 // echo serves an application that sends back what it gets, after a greeting: the
