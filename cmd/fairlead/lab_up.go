@@ -64,6 +64,7 @@ Without a Node in DIR there is one node, n1. It needs root.`,
 	flags.StringVar(&o.ControlPlaneRoot, "control-plane-root", "", "file of its root certificate")
 	flags.StringVar(&o.TokenDir, "token-dir", "", "a token per node for it, in files of the nodes' names (default: the lab's own)")
 	flags.StringVar(&o.TrustDomain, "trust-domain", "", "of identities (default cluster.local)")
+	flags.StringArrayVar(&o.AgentArgs, "agent-arg", nil, "a further argument of the node agents, such as --cert-ttl=10m; may be repeated")
 	flags.StringVar(&o.Binaries, "binaries", "", "where node-agent and control-plane are (default: beside this program)")
 	return cmd
 }

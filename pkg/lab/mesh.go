@@ -109,14 +109,14 @@ func (l *Lab) startAgent(ctx context.Context, n *node) error {
 		name: "agent/" + n.name, lab: l, log: l.log, logFile: LogFile(l.opts.Name, "agent/"+n.name), orders: newMailbox[bool](),
 		spec: sandbox.Spec{
 			Bare: true, NetNS: n.host.NS().Path(), Cgroup: filepath.Join(l.cgroup, "node-"+n.name, "agent"), Env: os.Environ(),
-			Argv: []string{
+			Argv: append([]string{
 				filepath.Join(l.opts.Binaries, "node-agent"),
 				"--node", n.name, "--instance", l.place.instance(n.name), "--cluster-id", clusterID, "--trust-domain", l.opts.TrustDomain,
 				"--xds-address", address, "--ca-address", address, "--xds-server-name", l.opts.ControlPlaneName,
 				"--root-cert", l.rootCert(), "--token-file", l.tokenFile(n.name), "--enrol-socket", socket,
 				"--state-dir", state, "--cert-dir", certs, "--kubelet-cgroup", l.kubeletCgroup(n), "--access-log", "json",
 				"--pod-name", agentPod(n.name), "--pod-namespace", agentNamespace,
-			},
+			}, l.opts.AgentArgs...),
 		},
 		prepared: func(ctx context.Context) error { return waitForFile(ctx, l.rootCert()) },
 		answers:  func(ctx context.Context) error { return l.agentAnswers(ctx, n) },

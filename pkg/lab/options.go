@@ -39,6 +39,8 @@ type Options struct {
 	// Binaries is where node-agent and control-plane are; empty means beside this
 	// binary.
 	Binaries string
+	// AgentArgs are further arguments of the node agents.
+	AgentArgs []string
 	// Logger must be non-nil.
 	Logger *slog.Logger
 }
