@@ -190,7 +190,11 @@ func TestGuardWithoutTCX(t *testing.T) {
 		t.Errorf("after it left: %v", err)
 	}
 	n.enrol(a)
-	if err := errors.Join(a.pod.Leave(), n.r.Close()); err != nil {
+	if err := a.pod.Leave(); err != nil {
+		t.Fatal(err)
+	}
+	a.carrying.Wait()
+	if err := n.r.Close(); err != nil {
 		t.Fatal(err)
 	}
 	if err := n.ns.Do(func() error { return Purge("", n.instance) }); err != nil {
