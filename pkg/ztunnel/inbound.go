@@ -15,68 +15,78 @@ import (
 
 // tunnelled answers a CONNECT to the pod.
 func (p *Proxy) tunnelled(r *hbone.Request) {
-	peer := identity.Peer(*r.TLS)
-	record := p.o.Recorder.Open(telemetry.Info{
-		Direction: telemetry.Inbound, SourceAddr: r.Peer, DestinationAddr: r.Local, Authority: r.Authority.String(),
-		MutualTLS: true, SourceIdentity: peer, DestinationIdentity: p.id,
-	})
-	status, err := 503, errTooMany
 	select {
 	case p.incoming <- struct{}{}:
-		status, err = p.admit(r, peer, record)
-		<-p.incoming
+		defer func() { <-p.incoming }()
 	default:
+		r.Reject(503)
+		p.open(r).Close(telemetry.Result{Err: errTooMany, Flag: flagOf(errTooMany)})
+		return
 	}
-	if status != 0 {
-		r.Reject(status)
-	}
-	record.Close(telemetry.Result{Err: err, Flag: flagOf(err)})
+	e := apart(func() (e established) {
+		e.record = p.open(r)
+		var status int
+		if e.relay, status, e.err = p.admit(r, e.record); e.err != nil {
+			r.Reject(status)
+		}
+		return e
+	})
+	_ = e.finish() // it is in the record
 }
 
-// admit decides on a CONNECT, in the order of Istio's node proxy, and carries it.
-// status is what to reject it with, or 0 when it was accepted.
-func (p *Proxy) admit(r *hbone.Request, peer mesh.Identity, record *telemetry.Record) (status int, err error) {
+func (p *Proxy) open(r *hbone.Request) *telemetry.Record {
+	return p.o.Recorder.Open(telemetry.Info{
+		Direction: telemetry.Inbound, SourceAddr: r.Peer, DestinationAddr: r.Local, Authority: r.Authority.String(),
+		MutualTLS: true, SourceIdentity: identity.Peer(*r.TLS), DestinationIdentity: p.id,
+	})
+}
+
+// admit decides on a CONNECT, in the order of Istio's node proxy. status is what
+// to reject it with if there is an error.
+func (p *Proxy) admit(r *hbone.Request, record *telemetry.Record) (relay func() error, status int, err error) {
 	ctx, cancel := context.WithTimeout(p.ctx, connectTimeout)
 	defer cancel()
+	peer := identity.Peer(*r.TLS)
 	if !p.isOwn(r.Local.Addr()) || r.Authority.Addr.IsValid() && r.Authority.Addr != r.Local.Addr() {
-		return 400, errIPMismatch
+		return nil, 400, errIPMismatch
 	}
 	self, snapshot, err := p.self(ctx)
 	if err != nil {
-		return 503, err
+		return nil, 503, err
 	}
 	port, svc := p.upstream(snapshot, self, r)
 	record.Resolve(func(i *telemetry.Info) {
 		i.Source, i.Destination, i.Service = p.peerAt(snapshot, r.Peer.Addr(), peer), self, svc
 	})
 	if port == 0 {
-		return 503, portError(r.Authority.Host, r.Authority.Port)
+		return nil, 503, portError(r.Authority.Host, r.Authority.Port)
 	}
 	if reserved(port) {
-		return 503, errSelfCall
+		return nil, 503, errSelfCall
 	}
 	target := netip.AddrPortFrom(r.Local.Addr(), port)
 	conn := authz.Conn{Source: peer, SourceIP: r.Peer.Addr(), Destination: target}
 	live, ctx := p.live.add(ctx, Live{
 		Direction: telemetry.Inbound, Source: r.Peer, Original: r.Local, Actual: target, Protocol: "HBONE",
 	}, stillAllowed(conn, record))
-	status, err = p.deliver(ctx, r, live, self, conn, record)
-	return status, live.end(err)
+	relay, status, err = p.deliver(ctx, r, live, self, conn, record)
+	relay, err = live.until(relay, err)
+	return relay, status, err
 }
 
 // deliver asserts policy and connects to the application; 200 only after that.
-func (p *Proxy) deliver(ctx context.Context, r *hbone.Request, live *liveConn, self *mesh.Workload, conn authz.Conn, record *telemetry.Record) (status int, err error) {
+func (p *Proxy) deliver(ctx context.Context, r *hbone.Request, live *liveConn, self *mesh.Workload, conn authz.Conn, record *telemetry.Record) (carry func() error, status int, err error) {
 	if err := p.allowed(ctx, self, conn, record); err != nil {
-		return 401, err
+		return nil, 401, err
 	}
 	done, err := p.dialling(ctx)
 	if err != nil {
-		return 503, err
+		return nil, 503, err
 	}
 	app, err := p.sockets.DialApp(ctx, r.Peer.Addr(), conn.Destination)
 	done()
 	if err != nil {
-		return 503, err
+		return nil, 503, err
 	}
 	// Closing the application's end aborts what is carried; the tunnel's is for
 	// the case that the peer does not read.
@@ -85,10 +95,11 @@ func (p *Proxy) deliver(ctx context.Context, r *hbone.Request, live *liveConn, s
 		r.Abort()
 	}); err != nil {
 		relay.Reset(app)
-		return 401, err
+		return nil, 401, err
 	}
 	record.Established()
-	return 0, r.Accept(app, baggageOf(self), &record.ToServer, &record.ToClient)
+	baggage := baggageOf(self)
+	return func() error { return r.Accept(app, baggage, &record.ToServer, &record.ToClient) }, 0, nil
 }
 
 // upstream is the pod's port that is asked for, or 0, and the service for the

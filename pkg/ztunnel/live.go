@@ -71,6 +71,14 @@ func (c *liveConn) end(err error) error {
 	return err
 }
 
+// until ends the connection after relay, or at once on an error.
+func (c *liveConn) until(relay func() error, err error) (func() error, error) {
+	if err != nil {
+		return nil, c.end(err)
+	}
+	return func() error { return c.end(relay()) }, nil
+}
+
 // revise closes the connections that are not allowed any more.
 func (s *liveSet) revise(v *view) {
 	s.mu.Lock()

@@ -17,18 +17,21 @@ import (
 // outbound carries a captured connection of the pod. Whatever fails, the
 // application sees a reset: an end in order would be a lie.
 func (p *Proxy) outbound(c *net.TCPConn) {
-	dst, err := p.sockets.OriginalDestination(c)
-	if err != nil {
-		p.log.Debug("connection to the capture's listener that was not captured", "from", c.RemoteAddr().String(), "err", err)
+	e := apart(func() (e established) {
+		dst, err := p.sockets.OriginalDestination(c)
+		if err != nil {
+			p.log.Debug("connection to the capture's listener that was not captured", "from", c.RemoteAddr().String(), "err", err)
+			e.err = err
+			return e
+		}
+		source := p.source(c, dst)
+		e.record = p.o.Recorder.Open(telemetry.Info{Direction: telemetry.Outbound, SourceAddr: source, DestinationAddr: dst})
+		e.relay, e.err = p.carry(c, source, dst, e.record)
+		return e
+	})
+	if e.finish() != nil {
 		relay.Reset(c)
-		return
 	}
-	source := p.source(c, dst)
-	record := p.o.Recorder.Open(telemetry.Info{Direction: telemetry.Outbound, SourceAddr: source, DestinationAddr: dst})
-	if err = p.carry(c, source, dst, record); err != nil {
-		relay.Reset(c)
-	}
-	record.Close(telemetry.Result{Err: err, Flag: flagOf(err)})
 }
 
 // source is the client's end as the network would see it.
@@ -42,15 +45,15 @@ func (p *Proxy) source(c *net.TCPConn, dst netip.AddrPort) netip.AddrPort {
 	return addrPort(c.RemoteAddr())
 }
 
-func (p *Proxy) carry(c *net.TCPConn, source, dst netip.AddrPort, record *telemetry.Record) error {
+func (p *Proxy) carry(c *net.TCPConn, source, dst netip.AddrPort, record *telemetry.Record) (func() error, error) {
 	ctx, cancel := context.WithTimeout(p.ctx, connectTimeout)
 	defer cancel()
 	if reserved(dst.Port()) && (dst.Addr().IsLoopback() || p.isOwn(dst.Addr())) {
-		return errSelfCall
+		return nil, errSelfCall
 	}
 	client, snapshot, err := p.self(ctx)
 	if err != nil && !errors.Is(err, errUnknownPod) {
-		return err // a pod that is not known yet may call: who it is, its creator said
+		return nil, err // a pod that is not known yet may call: who it is, its creator said
 	}
 	route, err := Decide(snapshot, client, p.o.Network, dst)
 	record.Resolve(func(i *telemetry.Info) {
@@ -63,22 +66,22 @@ func (p *Proxy) carry(c *net.TCPConn, source, dst netip.AddrPort, record *teleme
 		}
 	})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	live := Live{Direction: telemetry.Outbound, Source: source, Original: dst, Actual: route.Destination, Protocol: "TCP"}
 	if route.Tunnel {
 		live.Protocol = "HBONE"
 		conn, ctx := p.live.add(ctx, live, samePeer(route.Workload))
-		return conn.end(p.throughTunnel(ctx, c, conn, route, client, record))
+		return conn.until(p.throughTunnel(ctx, c, conn, route, client, record))
 	}
 	conn, ctx := p.live.add(ctx, live, nil)
-	return conn.end(p.throughPlain(ctx, c, conn, route, dst, record))
+	return conn.until(p.throughPlain(ctx, c, conn, route, dst, record))
 }
 
-func (p *Proxy) throughPlain(ctx context.Context, c *net.TCPConn, conn *liveConn, route Route, dst netip.AddrPort, record *telemetry.Record) error {
+func (p *Proxy) throughPlain(ctx context.Context, c *net.TCPConn, conn *liveConn, route Route, dst netip.AddrPort, record *telemetry.Record) (func() error, error) {
 	done, err := p.dialling(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	to := route.Destination
 	if !to.Addr().IsValid() {
@@ -94,20 +97,20 @@ func (p *Proxy) throughPlain(ctx context.Context, c *net.TCPConn, conn *liveConn
 	}
 	done()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := conn.carry(func() { relay.Reset(c, out) }); err != nil {
 		relay.Reset(out)
-		return err
+		return nil, err
 	}
 	record.Established()
-	return relay.Both(c, out, &record.ToServer, &record.ToClient)
+	return func() error { return relay.Both(c, out, &record.ToServer, &record.ToClient) }, nil
 }
 
-func (p *Proxy) throughTunnel(ctx context.Context, c *net.TCPConn, conn *liveConn, route Route, client *mesh.Workload, record *telemetry.Record) error {
+func (p *Proxy) throughTunnel(ctx context.Context, c *net.TCPConn, conn *liveConn, route Route, client *mesh.Workload, record *telemetry.Record) (func() error, error) {
 	stream, err := p.openTunnel(ctx, route, client, record.Info().SourceAddr)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	record.Resolve(func(i *telemetry.Info) {
 		i.MutualTLS, i.SourceIdentity, i.DestinationIdentity = true, p.id, identity.Peer(*stream.Peer)
@@ -117,10 +120,10 @@ func (p *Proxy) throughTunnel(ctx context.Context, c *net.TCPConn, conn *liveCon
 		stream.Abort()
 	}); err != nil {
 		stream.Abort()
-		return err
+		return nil, err
 	}
 	record.Established()
-	return stream.Relay(c, &record.ToServer, &record.ToClient)
+	return func() error { return stream.Relay(c, &record.ToServer, &record.ToClient) }, nil
 }
 
 func (p *Proxy) openTunnel(ctx context.Context, route Route, client *mesh.Workload, source netip.AddrPort) (*hbone.Stream, error) {

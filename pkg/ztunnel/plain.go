@@ -14,27 +14,29 @@ import (
 // plain carries a plaintext connection to the pod, if policy lets it in: its peer
 // proves nothing.
 func (p *Proxy) plain(c *net.TCPConn) {
-	source, dst := addrPort(c.RemoteAddr()), addrPort(c.LocalAddr())
-	record := p.o.Recorder.Open(telemetry.Info{Direction: telemetry.Inbound, SourceAddr: source, DestinationAddr: dst})
-	err := p.admitPlain(c, source, dst, record)
-	if err != nil {
+	e := apart(func() (e established) {
+		source, dst := addrPort(c.RemoteAddr()), addrPort(c.LocalAddr())
+		e.record = p.o.Recorder.Open(telemetry.Info{Direction: telemetry.Inbound, SourceAddr: source, DestinationAddr: dst})
+		e.relay, e.err = p.admitPlain(c, source, dst, e.record)
+		return e
+	})
+	if e.finish() != nil {
 		relay.Reset(c)
 	}
-	record.Close(telemetry.Result{Err: err, Flag: flagOf(err)})
 }
 
-func (p *Proxy) admitPlain(c *net.TCPConn, source, dst netip.AddrPort, record *telemetry.Record) error {
+func (p *Proxy) admitPlain(c *net.TCPConn, source, dst netip.AddrPort, record *telemetry.Record) (func() error, error) {
 	ctx, cancel := context.WithTimeout(p.ctx, connectTimeout)
 	defer cancel()
 	switch {
 	case !p.isOwn(dst.Addr()):
-		return errNotOurs
+		return nil, errNotOurs
 	case reserved(dst.Port()):
-		return errSelfCall
+		return nil, errSelfCall
 	}
 	self, snapshot, err := p.self(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	record.Resolve(func(i *telemetry.Info) {
 		i.Source, i.Destination = p.peerAt(snapshot, source.Addr(), mesh.Identity{}), self
@@ -49,26 +51,26 @@ func (p *Proxy) admitPlain(c *net.TCPConn, source, dst netip.AddrPort, record *t
 	live, ctx := p.live.add(ctx, Live{
 		Direction: telemetry.Inbound, Source: source, Original: dst, Actual: dst, Protocol: "TCP",
 	}, stillAllowed(conn, record))
-	return live.end(p.deliverPlain(ctx, c, live, self, conn, record))
+	return live.until(p.deliverPlain(ctx, c, live, self, conn, record))
 }
 
-func (p *Proxy) deliverPlain(ctx context.Context, c *net.TCPConn, live *liveConn, self *mesh.Workload, conn authz.Conn, record *telemetry.Record) error {
+func (p *Proxy) deliverPlain(ctx context.Context, c *net.TCPConn, live *liveConn, self *mesh.Workload, conn authz.Conn, record *telemetry.Record) (func() error, error) {
 	if err := p.allowed(ctx, self, conn, record); err != nil {
-		return err
+		return nil, err
 	}
 	done, err := p.dialling(ctx)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	app, err := p.sockets.DialApp(ctx, conn.SourceIP, conn.Destination)
 	done()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := live.carry(func() { relay.Reset(c, app) }); err != nil {
 		relay.Reset(app)
-		return err
+		return nil, err
 	}
 	record.Established()
-	return relay.Both(c, app, &record.ToServer, &record.ToClient)
+	return func() error { return relay.Both(c, app, &record.ToServer, &record.ToClient) }, nil
 }

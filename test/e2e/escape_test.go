@@ -168,7 +168,8 @@ func (l *lab) nodeNetNS(t *testing.T, node string) string {
 // guardDrops is what a node's guard has dropped so far.
 func (l *lab) guardDrops(t *testing.T, node string) float64 {
 	t.Helper()
-	out := l.run(t, "lab", "exec", "--name", l.name, "node/"+node, "--", "curl", "-sS", "-m", "10", "http://localhost:15020/metrics")
+	out := l.run(t, "lab", "exec", "--name", l.name, "node/"+node, "--",
+		"curl", "-sS", "-m", "10", "--retry", "40", "--retry-connrefused", "--retry-delay", "1", "http://localhost:15020/metrics") // it may just have been started
 	total := 0.0
 	for line := range strings.Lines(out) {
 		if strings.HasPrefix(line, "fairlead_bpf_verdicts_total{") && strings.Contains(line, `hook="guard"`) && strings.Contains(line, `verdict="drop`) {

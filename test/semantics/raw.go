@@ -48,6 +48,9 @@ func readFD(fd int) string {
 	buf := make([]byte, 4096)
 	for {
 		n, err := unix.Read(fd, buf)
+		if errors.Is(err, unix.EINTR) {
+			continue // a signal of Go's scheduler, past SA_RESTART for the sockets' timeouts
+		}
 		must(err, "read")
 		if n == 0 {
 			return string(all)
@@ -121,7 +124,11 @@ func addrPort(sa unix.Sockaddr) netip.AddrPort {
 func askWaitAll(s netip.AddrPort) string {
 	fd := command(s, "parts", 1000)
 	defer unix.Close(fd)
-	n, _, err := unix.Recvfrom(fd, make([]byte, 1000), unix.MSG_WAITALL)
+	var n int
+	var err error = unix.EINTR
+	for errors.Is(err, unix.EINTR) { // before any byte has come
+		n, _, err = unix.Recvfrom(fd, make([]byte, 1000), unix.MSG_WAITALL)
+	}
 	must(err, "recv")
 	return same(fmt.Sprint(n), "1000")
 }
