@@ -93,14 +93,17 @@ func save(path string, saved Saved) (err error) {
 
 // Keep writes the state to path whenever it changed, and once more when ctx ends.
 // A change is written at once after a quiet time, else after a tenth of a second
-// or as long as keeps writing to a twentieth of the time. versions is what the state's resources are at; what is
-// about to change has none there.
+// or as long as keeps writing to a sixth of the time. versions is what the state's
+// resources are at; what is about to change has none there.
 func (s *Store) Keep(ctx context.Context, path string, versions func() map[string]map[string]string, log *slog.Logger) error {
 	written := uint64(0)
 	var ended time.Time // the last write
 	pause := time.Duration(0)
 	for {
-		if snapshot := s.Snapshot(); snapshot.Generation() == written {
+		snapshot := s.Snapshot()
+		// Policies come first, and are no state to start from: what is should not
+		// have to wait for them to be written.
+		if snapshot.Generation() == written || written == 0 && len(snapshot.Workloads()) == 0 {
 			select {
 			case <-snapshot.Changed():
 			case <-ctx.Done():
@@ -129,7 +132,7 @@ func (s *Store) Keep(ctx context.Context, path string, versions func() map[strin
 			return nil
 		}
 		ended = time.Now()
-		pause = max(saveEvery, 20*ended.Sub(started))
+		pause = max(saveEvery, 5*ended.Sub(started))
 	}
 }
 
