@@ -47,7 +47,7 @@ generate:
 	bpf/generate.sh
 	api/generate.sh
 
-## bench: Fairlead beside direct veth, a Go TLS pair and HAProxy, interleaved; writes docs/performance.md
+## bench: Fairlead beside direct veth, a Go TLS pair and HAProxy, interleaved
 .PHONY: bench
 bench: setup build
 	go run ./test/bench
