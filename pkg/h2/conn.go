@@ -2,7 +2,6 @@ package h2
 
 import (
 	"bufio"
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"io"
@@ -31,16 +30,8 @@ type Conn struct {
 	done    chan struct{} // closes when the connection is over
 	br      *bufio.Reader
 
-	// wmu orders writers of frames. It guards the fields below, and is never
-	// taken while mu is held.
-	wmu  sync.Mutex
-	henc *hpack.Encoder
-	hbuf bytes.Buffer
-
-	// cmu guards the control frames that wait; kick wakes their writer.
-	cmu     sync.Mutex
-	control []byte
-	kick    chan struct{}
+	// out is never taken while mu is held.
+	out output
 
 	// mu guards below.
 	mu         sync.Mutex
@@ -52,7 +43,6 @@ type Conn struct {
 
 	sendWindow    int64 // of the connection
 	peerStream    int64 // the peer's initial stream window
-	peerFrame     uint32
 	peerStreams   uint32
 	settingsSeen  bool
 	windowChanged *sync.Cond // on mu: more window, or the end
@@ -62,6 +52,8 @@ type Conn struct {
 	resets   budget
 	controls budget
 
+	peerFrame atomic.Uint32 // the peer's limit of a payload
+
 	unacked  atomic.Int64 // received bytes whose window was not given back
 	buffered atomic.Int64 // received bytes that streams have not passed on
 	pingSent atomic.Int64 // when an unanswered PING was sent, unix nanoseconds, or 0
@@ -70,16 +62,17 @@ type Conn struct {
 func newConn(nc net.Conn, config Config, client bool, handler func(*Stream)) *Conn {
 	config = config.withDefaults()
 	c := &Conn{
-		nc: nc, config: config, client: client, handler: handler, done: make(chan struct{}), kick: make(chan struct{}, 1),
+		nc: nc, config: config, client: client, handler: handler, done: make(chan struct{}),
 		br: bufio.NewReaderSize(nc, readBuffer), streams: map[uint32]*Stream{}, nextID: 1,
-		sendWindow: defaultWindow, peerStream: defaultWindow, peerFrame: minFrameSize, peerStreams: 100,
+		sendWindow: defaultWindow, peerStream: defaultWindow, peerStreams: 100,
 		// A peer that opens and resets streams, or floods control frames, faster
 		// than this is not doing work (CVE-2023-44487, CVE-2019-9512 and after).
 		resets:   budget{rate: 200, burst: 1000},
 		controls: budget{rate: 1000, burst: 5000},
 	}
 	c.windowChanged = sync.NewCond(&c.mu)
-	c.henc = hpack.NewEncoder(&c.hbuf)
+	c.peerFrame.Store(minFrameSize)
+	c.out.init()
 	c.hdec = hpack.NewDecoder(4096, nil)
 	c.hdec.SetMaxStringLength(int(config.MaxHeaderList))
 	return c
@@ -93,7 +86,7 @@ func Client(nc net.Conn, config Config) (*Conn, error) {
 		nc.Close()
 		return nil, err
 	}
-	go c.controlLoop()
+	go c.writeLoop()
 	go c.readLoop()
 	go c.keepAlive()
 	return c, nil
@@ -120,7 +113,7 @@ func Server(nc net.Conn, config Config, handler func(*Stream), started func(*Con
 	if started != nil {
 		started(c)
 	}
-	go c.controlLoop()
+	go c.writeLoop()
 	go c.keepAlive()
 	c.readLoop()
 	return c.Err()
@@ -149,8 +142,6 @@ func (c *Conn) start(first []byte) error {
 	putFrameHeader(header, 4, frameWindowUpdate, 0, 0)
 	b = append(b, header...)
 	b = binary.BigEndian.AppendUint32(b, c.config.ConnWindow-defaultWindow)
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
 	_, err := c.nc.Write(b)
 	return err
 }
@@ -223,100 +214,14 @@ func (c *Conn) fail(err error) {
 	if errors.As(err, &ce) && !ce.Remote {
 		frame := make([]byte, headerLen)
 		putFrameHeader(frame, 8, frameGoAway, 0, 0)
-		c.wmu.Lock()
 		_, _ = c.nc.Write(append(frame, goAwayPayload(last, ce.Code)...)) // it is going anyway
-		c.wmu.Unlock()
 	}
+	c.failOutput(err)
 	c.nc.Close()
 	close(c.done)
 	for _, s := range streams {
 		s.end(err)
 	}
-}
-
-// maxControl bounds the control frames that wait to be written, in bytes: a peer
-// that makes us answer and does not read.
-const maxControl = 256 << 10
-
-// writeControl queues a small frame. It never blocks: the reader calls it, and a
-// reader that waits for the writer could wait for a peer that does the same.
-func (c *Conn) writeControl(kind, flags byte, stream uint32, payload []byte) error {
-	c.cmu.Lock()
-	if len(c.control)+len(payload) > maxControl {
-		c.cmu.Unlock()
-		return connError(CodeEnhanceYourCalm, "the peer does not read its control frames")
-	}
-	at := len(c.control)
-	c.control = append(c.control, make([]byte, headerLen)...)
-	putFrameHeader(c.control[at:], len(payload), kind, flags, stream)
-	c.control = append(c.control, payload...)
-	c.cmu.Unlock()
-	select {
-	case c.kick <- struct{}{}:
-	default:
-	}
-	return nil
-}
-
-// controlLoop writes what writeControl queued.
-func (c *Conn) controlLoop() {
-	var batch []byte
-	for {
-		select {
-		case <-c.done:
-			return
-		case <-c.kick:
-		}
-		c.cmu.Lock()
-		batch, c.control = c.control, batch[:0]
-		c.cmu.Unlock()
-		c.wmu.Lock()
-		_, err := c.nc.Write(batch)
-		c.wmu.Unlock()
-		if err != nil {
-			c.fail(err)
-			return
-		}
-	}
-}
-
-// writeHeaders writes a header block, in one frame and continuations of the
-// peer's size.
-func (c *Conn) writeHeaders(stream uint32, fields []Field, end bool) error {
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
-	return c.writeHeadersLocked(stream, fields, end)
-}
-
-func (c *Conn) writeHeadersLocked(stream uint32, fields []Field, end bool) error {
-	c.hbuf.Reset()
-	for _, f := range fields {
-		if err := c.henc.WriteField(hpack.HeaderField{Name: f.Name, Value: f.Value}); err != nil {
-			return err
-		}
-	}
-	c.mu.Lock()
-	limit := int(c.peerFrame)
-	c.mu.Unlock()
-	block := c.hbuf.Bytes()
-	out := make([]byte, 0, len(block)+headerLen)
-	kind := byte(frameHeaders)
-	for first := true; first || len(block) > 0; first = false {
-		n := min(len(block), limit)
-		flags := byte(0)
-		if first && end {
-			flags |= flagEndStream
-		}
-		if n == len(block) {
-			flags |= flagEndHeaders
-		}
-		out = append(out, make([]byte, headerLen)...)
-		putFrameHeader(out[len(out)-headerLen:], n, kind, flags, stream)
-		out = append(out, block[:n]...)
-		block, kind = block[n:], frameContinuation
-	}
-	_, err := c.nc.Write(out)
-	return err
 }
 
 // keepAlive sends PINGs and ends a connection whose peer does not answer.

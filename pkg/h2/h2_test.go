@@ -73,6 +73,13 @@ type relayed struct {
 	sent, received, back, forth atomic.Uint64
 }
 
+// relayUntil relays and returns how it ended.
+func relayUntil(s *Stream, conn *net.TCPConn, sent, received *atomic.Uint64) error {
+	ended := make(chan error, 1)
+	s.Relay(conn, sent, received, func(err error) { ended <- err })
+	return <-ended
+}
+
 func newRelayed(t testing.TB, config Config) *relayed {
 	t.Helper()
 	r := &relayed{clientErr: make(chan error, 1), serverErr: make(chan error, 1)}
@@ -83,7 +90,7 @@ func newRelayed(t testing.TB, config Config) *relayed {
 			r.serverErr <- err
 			return
 		}
-		r.serverErr <- s.Relay(inner, &r.back, &r.forth)
+		r.serverErr <- relayUntil(s, inner, &r.back, &r.forth)
 	})
 	r.attach(t, c)
 	return r
@@ -100,7 +107,7 @@ func (r *relayed) attach(t testing.TB, c *Conn) {
 	}
 	outer, inner := pair(t)
 	r.client = outer
-	go func() { r.clientErr <- s.Relay(inner, &r.sent, &r.received) }()
+	go func() { r.clientErr <- relayUntil(s, inner, &r.sent, &r.received) }()
 }
 
 func data(n int) []byte {
@@ -195,7 +202,7 @@ func TestTunnelLostIsAnAbort(t *testing.T) {
 	r.server = app
 	c := tunnel(t, Config{}, func(s *Stream) {
 		_ = s.Respond([]Field{{":status", "200"}}, false)
-		r.serverErr <- s.Relay(inner, &r.back, &r.forth)
+		r.serverErr <- relayUntil(s, inner, &r.back, &r.forth)
 	})
 	r.attach(t, c)
 	c.nc.Close()
@@ -216,7 +223,7 @@ func TestSlowStreamHarmsNoOther(t *testing.T) {
 		_ = s.Respond([]Field{{":status", "200"}}, false)
 		inner, _ := inners.Load(s.Fields()[1].Value)
 		var a, b atomic.Uint64
-		_ = s.Relay(inner.(*net.TCPConn), &a, &b)
+		_ = relayUntil(s, inner.(*net.TCPConn), &a, &b)
 	})
 	open := func(name string) (client, server *net.TCPConn) {
 		server, inner := pair(t)
@@ -231,7 +238,7 @@ func TestSlowStreamHarmsNoOther(t *testing.T) {
 		client, far := pair(t)
 		go func() {
 			var a, b atomic.Uint64
-			_ = s.Relay(far, &a, &b)
+			_ = relayUntil(s, far, &a, &b)
 		}()
 		return client, server
 	}
@@ -296,7 +303,7 @@ func rawPeer(t *testing.T, config Config) (*http2.Framer, net.Conn, chan error) 
 	go func() {
 		ended <- Server(b, config, func(s *Stream) {
 			_ = s.Respond([]Field{{":status", "200"}}, false)
-			<-s.over // an application that does not read
+			<-s.c.done // an application that does not read
 		}, nil)
 	}()
 	_, _ = io.WriteString(a, preface)

@@ -114,9 +114,9 @@ func (c *Conn) settings(h frameHeader, payload []byte) error {
 
 func (c *Conn) setting(id uint16, value uint32) error {
 	if id == 1 { // header table
-		c.wmu.Lock()
-		c.henc.SetMaxDynamicTableSizeLimit(min(value, 4096))
-		c.wmu.Unlock()
+		c.out.mu.Lock()
+		c.out.henc.SetMaxDynamicTableSizeLimit(min(value, 4096))
+		c.out.mu.Unlock()
 		return nil
 	}
 	c.mu.Lock()
@@ -140,7 +140,7 @@ func (c *Conn) setting(id uint16, value uint32) error {
 		if value < minFrameSize || value > maxFrameSize {
 			return connError(CodeProtocol, "maximal frame of %d", value)
 		}
-		c.peerFrame = value
+		c.peerFrame.Store(value)
 	}
 	return nil
 }

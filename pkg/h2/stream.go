@@ -15,11 +15,9 @@ type Stream struct {
 	// Constant.
 	c  *Conn
 	id uint32
-	// ready closes when the fields are here, or the stream is over.
+	// ready closes when the fields are here, or the stream is over. It is nil on a
+	// server.
 	ready chan struct{}
-	// over closes when nothing more will come: the end of input has been passed
-	// on, or the stream failed.
-	over chan struct{}
 
 	answered atomic.Bool // the response was sent
 
@@ -28,23 +26,26 @@ type Stream struct {
 
 	// mu guards below.
 	mu         sync.Mutex
-	readable   *sync.Cond
+	readable   sync.Cond // on mu
 	fields     []Field
 	gotFields  bool
-	pending    []byte // received and not passed on
-	recvWindow int64  // what the peer may still send
-	owed       int64  // passed on and not given back
-	eof        bool   // no more input will come
-	err        error  // the stream is over
-	sink       *sink  // where input goes; nil: to Read
-	flushing   bool   // a goroutine writes pending to sink
-	isOver     bool
+	pending    chunks  // received and not passed on
+	recvWindow int64   // what the peer may still send
+	owed       int64   // passed on and not given back
+	eof        bool    // no more input will come
+	err        error   // the stream is over
+	sink       *socket // where input goes; nil: to Read
+	flushing   bool    // a goroutine writes pending to sink
+	isOver     bool    // nothing more will come: the end of input has been passed on, or the stream failed
 	sentEnd    bool
 }
 
 func newStream(c *Conn, id uint32) *Stream {
-	s := &Stream{c: c, id: id, ready: make(chan struct{}), over: make(chan struct{}), recvWindow: int64(c.config.StreamWindow)}
-	s.readable = sync.NewCond(&s.mu)
+	s := &Stream{c: c, id: id, recvWindow: int64(c.config.StreamWindow)}
+	s.readable.L = &s.mu
+	if c.client {
+		s.ready = make(chan struct{})
+	}
 	return s
 }
 
@@ -52,8 +53,8 @@ func newStream(c *Conn, id uint32) *Stream {
 func (c *Conn) Open(fields []Field) (*Stream, error) {
 	// The writer's lock is held from the number's choice to the frame, since
 	// streams must begin in order (section 5.1.1).
-	c.wmu.Lock()
-	defer c.wmu.Unlock()
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
 	c.mu.Lock()
 	if c.err != nil || c.goAway || len(c.streams) >= int(c.peerStreams) || c.nextID > maxWindow-2 {
 		err := errors.Join(ErrNoStream, c.err)
@@ -100,7 +101,10 @@ func (s *Stream) Response(ctx context.Context) ([]Field, error) {
 // Respond sends the response's fields; end says that nothing follows.
 func (s *Stream) Respond(fields []Field, end bool) error {
 	s.answered.Store(true)
-	if err := s.c.writeHeaders(s.id, fields, end); err != nil {
+	s.c.out.mu.Lock()
+	err := s.c.writeHeadersLocked(s.id, fields, end)
+	s.c.out.mu.Unlock()
+	if err != nil {
 		s.c.fail(err)
 		return err
 	}
@@ -151,7 +155,7 @@ func (s *Stream) deliver(b []byte) {
 		s.creditLocked(int64(len(b)))
 		return
 	}
-	if s.sink != nil && len(s.pending) == 0 && !s.flushing {
+	if s.sink != nil && s.pending.len == 0 && !s.flushing {
 		n, err := s.sink.writeNow(b)
 		s.creditLocked(int64(n))
 		if err != nil {
@@ -163,7 +167,7 @@ func (s *Stream) deliver(b []byte) {
 	if len(b) == 0 {
 		return
 	}
-	s.pending = append(s.pending, b...)
+	s.pending.append(b)
 	s.c.buffered.Add(int64(len(b)))
 	s.passOnLocked()
 }
@@ -174,7 +178,7 @@ func (s *Stream) passOnLocked() {
 		s.readable.Broadcast()
 		return
 	}
-	if !s.flushing && len(s.pending) > 0 {
+	if !s.flushing && s.pending.len > 0 {
 		s.flushing = true
 		go s.flush()
 	}
@@ -182,24 +186,19 @@ func (s *Stream) passOnLocked() {
 
 // flush writes pending to the sink until there is nothing left.
 func (s *Stream) flush() {
-	var batch []byte
 	for {
 		s.mu.Lock()
-		if len(s.pending) == 0 || s.err != nil {
+		if s.pending.len == 0 || s.err != nil {
 			s.flushing = false
-			s.pending = nil
+			s.dropLocked()
 			s.finishInputLocked()
 			s.mu.Unlock()
 			return
 		}
-		batch, s.pending = s.pending, nil
+		batch := s.pending
+		s.pending = chunks{}
 		s.mu.Unlock()
-		n, err := s.sink.write(batch)
-		s.c.buffered.Add(-int64(len(batch)))
-		s.mu.Lock()
-		s.creditLocked(int64(n))
-		s.mu.Unlock()
-		if err != nil {
+		if err := s.flushBatch(&batch); err != nil {
 			s.mu.Lock()
 			s.flushing = false
 			s.dropLocked()
@@ -207,16 +206,35 @@ func (s *Stream) flush() {
 			s.Reset(CodeConnect)
 			return
 		}
+	}
+}
+
+func (s *Stream) flushBatch(batch *chunks) error {
+	defer func() {
+		s.c.buffered.Add(-int64(batch.len))
+		batch.drop()
+	}()
+	for batch.len > 0 {
+		b := batch.list[0]
+		n, err := s.sink.write(b)
+		batch.list, batch.len = batch.list[1:], batch.len-len(b)
+		giveBuffer(b)
+		s.c.buffered.Add(-int64(len(b)))
+		s.credit(int64(n))
+		if err != nil {
+			return err
+		}
 		if err := s.c.giveBack(); err != nil {
 			s.c.fail(err)
 		}
 	}
+	return nil
 }
 
 // dropLocked forgets what is pending.
 func (s *Stream) dropLocked() {
-	s.c.buffered.Add(-int64(len(s.pending)))
-	s.pending = nil
+	s.c.buffered.Add(-int64(s.pending.len))
+	s.pending.drop()
 }
 
 // credit gives n bytes of window back to the peer, in batches.
@@ -260,12 +278,12 @@ func (s *Stream) endOfInput() {
 
 // finishInputLocked passes the end of input on, once all before it has been.
 func (s *Stream) finishInputLocked() {
-	if !s.eof || s.sink == nil || s.isOver || len(s.pending) > 0 {
+	if !s.eof || s.sink == nil || s.isOver || s.pending.len > 0 {
 		return
 	}
 	s.sink.closeWrite()
 	s.isOver = true
-	close(s.over)
+	s.sink.overLocked(nil)
 }
 
 // end ends the stream with an error.
@@ -277,16 +295,14 @@ func (s *Stream) end(err error) {
 	}
 	s.err = err
 	s.dropLocked()
-	if !s.gotFields {
+	if !s.gotFields && s.ready != nil {
 		close(s.ready)
 	}
 	s.readable.Broadcast()
+	s.isOver = true
 	if s.sink != nil {
 		s.sink.interrupt()
-	}
-	if !s.isOver {
-		s.isOver = true
-		close(s.over)
+		s.sink.overLocked(err)
 	}
 	s.mu.Unlock()
 }
@@ -327,7 +343,7 @@ func (s *Stream) ended() {
 func (s *Stream) Read(b []byte) (int, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for len(s.pending) == 0 {
+	for s.pending.len == 0 {
 		switch {
 		case s.err != nil:
 			return 0, s.err
@@ -336,10 +352,7 @@ func (s *Stream) Read(b []byte) (int, error) {
 		}
 		s.readable.Wait()
 	}
-	n := copy(b, s.pending)
-	if s.pending = s.pending[n:]; len(s.pending) == 0 {
-		s.pending = nil
-	}
+	n := s.pending.copyTo(b)
 	s.c.buffered.Add(-int64(n))
 	s.creditLocked(int64(n))
 	return n, nil
@@ -384,9 +397,9 @@ func (s *Stream) writeFrames(b []byte, end bool) error {
 			flags = flagEndStream
 		}
 		putFrameHeader(b, n, frameData, flags, s.id)
-		s.c.wmu.Lock()
-		_, err := s.c.nc.Write(b[:headerLen+n])
-		s.c.wmu.Unlock()
+		s.c.out.mu.Lock()
+		err := s.c.writeLocked(b[:headerLen+n], true)
+		s.c.out.mu.Unlock()
 		if err != nil {
 			s.c.fail(err)
 			return err
@@ -414,7 +427,7 @@ func (s *Stream) takeWindow(want int) (int, error) {
 			}
 			return 0, &StreamError{Code: CodeStreamClosed}
 		}
-		if n := min(int64(want), c.sendWindow, s.sendWindow, int64(c.peerFrame)); n > 0 && c.settingsSeen {
+		if n := min(int64(want), c.sendWindow, s.sendWindow, int64(c.peerFrame.Load())); n > 0 && c.settingsSeen {
 			c.sendWindow -= n
 			s.sendWindow -= n
 			return int(n), nil

@@ -76,7 +76,7 @@ func newRig(t testing.TB) *rig {
 			return
 		}
 		var a, b atomic.Uint64
-		_ = q.Accept(c.(*net.TCPConn), "service.name=bob", &a, &b)
+		q.Accept(c.(*net.TCPConn), "service.name=bob", &a, &b, func(error) {})
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -129,7 +129,7 @@ func (r *rig) connect(t testing.TB) (net.Conn, error) {
 	}
 	go func() {
 		var a, b atomic.Uint64
-		_ = s.Relay(inner.(*net.TCPConn), &a, &b)
+		s.Relay(inner.(*net.TCPConn), &a, &b, func(error) {})
 	}()
 	return app, nil
 }

@@ -124,8 +124,8 @@ type Stream struct {
 }
 
 // Relay carries bytes between the stream and conn; see [h2.Stream.Relay].
-func (s *Stream) Relay(conn *net.TCPConn, sent, received *atomic.Uint64) error {
-	return s.stream.Relay(conn, sent, received)
+func (s *Stream) Relay(conn *net.TCPConn, sent, received *atomic.Uint64, done func(error)) {
+	s.stream.Relay(conn, sent, received, done)
 }
 
 // Abort ends the stream abruptly.

@@ -258,11 +258,10 @@ type Request struct {
 }
 
 // Accept answers 200 and carries bytes between the tunnel and conn until both
-// have ended; see [h2.Stream.Relay]. fromPeer and toPeer count.
-func (r *Request) Accept(conn *net.TCPConn, baggage string, fromPeer, toPeer *atomic.Uint64) error {
-	if r.answered.Swap(true) {
-		return errors.New("hbone: the request was answered")
-	}
+// have ended, of which it tells done; see [h2.Stream.Relay]. fromPeer and toPeer
+// count. It must be called once, and not after Reject.
+func (r *Request) Accept(conn *net.TCPConn, baggage string, fromPeer, toPeer *atomic.Uint64, done func(error)) {
+	r.answered.Store(true)
 	fields := []h2.Field{{Name: ":status", Value: "200"}}
 	if baggage != "" {
 		fields = append(fields, h2.Field{Name: "baggage", Value: baggage})
@@ -270,9 +269,10 @@ func (r *Request) Accept(conn *net.TCPConn, baggage string, fromPeer, toPeer *at
 	if err := r.stream.Respond(fields, false); err != nil {
 		_ = conn.SetLinger(0)
 		conn.Close()
-		return err
+		go done(err)
+		return
 	}
-	return r.stream.Relay(conn, toPeer, fromPeer)
+	r.stream.Relay(conn, toPeer, fromPeer, done)
 }
 
 // Reject answers with an error's status.

@@ -17,21 +17,17 @@ import (
 func (p *Proxy) tunnelled(r *hbone.Request) {
 	select {
 	case p.incoming <- struct{}{}:
-		defer func() { <-p.incoming }()
 	default:
 		r.Reject(503)
 		p.open(r).Close(telemetry.Result{Err: errTooMany, Flag: flagOf(errTooMany)})
 		return
 	}
-	e := apart(func() (e established) {
-		e.record = p.open(r)
-		var status int
-		if e.relay, status, e.err = p.admit(r, e.record); e.err != nil {
-			r.Reject(status)
-		}
-		return e
-	})
-	_ = e.finish() // it is in the record
+	record := p.open(r)
+	carry, status, err := p.admit(r, record)
+	if err != nil {
+		r.Reject(status)
+	}
+	settle(record, carry, err, func(error) { <-p.incoming })
 }
 
 func (p *Proxy) open(r *hbone.Request) *telemetry.Record {
@@ -43,7 +39,7 @@ func (p *Proxy) open(r *hbone.Request) *telemetry.Record {
 
 // admit decides on a CONNECT, in the order of Istio's node proxy. status is what
 // to reject it with if there is an error.
-func (p *Proxy) admit(r *hbone.Request, record *telemetry.Record) (relay func() error, status int, err error) {
+func (p *Proxy) admit(r *hbone.Request, record *telemetry.Record) (carry carrier, status int, err error) {
 	ctx, cancel := context.WithTimeout(p.ctx, connectTimeout)
 	defer cancel()
 	peer := identity.Peer(*r.TLS)
@@ -69,13 +65,13 @@ func (p *Proxy) admit(r *hbone.Request, record *telemetry.Record) (relay func() 
 	live, ctx := p.live.add(ctx, Live{
 		Direction: telemetry.Inbound, Source: r.Peer, Original: r.Local, Actual: target, Protocol: "HBONE",
 	}, stillAllowed(conn, record))
-	relay, status, err = p.deliver(ctx, r, live, self, conn, record)
-	relay, err = live.until(relay, err)
-	return relay, status, err
+	carry, status, err = p.deliver(ctx, r, live, self, conn, record)
+	carry, err = live.until(carry, err)
+	return carry, status, err
 }
 
 // deliver asserts policy and connects to the application; 200 only after that.
-func (p *Proxy) deliver(ctx context.Context, r *hbone.Request, live *liveConn, self *mesh.Workload, conn authz.Conn, record *telemetry.Record) (carry func() error, status int, err error) {
+func (p *Proxy) deliver(ctx context.Context, r *hbone.Request, live *liveConn, self *mesh.Workload, conn authz.Conn, record *telemetry.Record) (carry carrier, status int, err error) {
 	if err := p.allowed(ctx, self, conn, record); err != nil {
 		return nil, 401, err
 	}
@@ -99,7 +95,7 @@ func (p *Proxy) deliver(ctx context.Context, r *hbone.Request, live *liveConn, s
 	}
 	record.Established()
 	baggage := baggageOf(self)
-	return func() error { return r.Accept(app, baggage, &record.ToServer, &record.ToClient) }, 0, nil
+	return func(done func(error)) { r.Accept(app, baggage, &record.ToServer, &record.ToClient, done) }, 0, nil
 }
 
 // upstream is the pod's port that is asked for, or 0, and the service for the

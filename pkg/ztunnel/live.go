@@ -71,12 +71,15 @@ func (c *liveConn) end(err error) error {
 	return err
 }
 
-// until ends the connection after relay, or at once on an error.
-func (c *liveConn) until(relay func() error, err error) (func() error, error) {
+// until ends the connection when carry's end is told, or at once on an error.
+func (c *liveConn) until(carry carrier, err error) (carrier, error) {
 	if err != nil {
 		return nil, c.end(err)
 	}
-	return func() error { return c.end(relay()) }, nil
+	c.cancel(nil) // what was cancelled by it, the setting up, is over
+	return func(done func(error)) {
+		carry(func(err error) { done(c.end(err)) })
+	}, nil
 }
 
 // revise closes the connections that are not allowed any more.

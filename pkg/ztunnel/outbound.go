@@ -16,22 +16,23 @@ import (
 
 // outbound carries a captured connection of the pod. Whatever fails, the
 // application sees a reset: an end in order would be a lie.
-func (p *Proxy) outbound(c *net.TCPConn) {
-	e := apart(func() (e established) {
-		dst, err := p.sockets.OriginalDestination(c)
+func (p *Proxy) outbound(c *net.TCPConn, done func()) {
+	end := func(err error) {
 		if err != nil {
-			p.log.Debug("connection to the capture's listener that was not captured", "from", c.RemoteAddr().String(), "err", err)
-			e.err = err
-			return e
+			relay.Reset(c)
 		}
-		source := p.source(c, dst)
-		e.record = p.o.Recorder.Open(telemetry.Info{Direction: telemetry.Outbound, SourceAddr: source, DestinationAddr: dst})
-		e.relay, e.err = p.carry(c, source, dst, e.record)
-		return e
-	})
-	if e.finish() != nil {
-		relay.Reset(c)
+		done()
 	}
+	dst, err := p.sockets.OriginalDestination(c)
+	if err != nil {
+		p.log.Debug("connection to the capture's listener that was not captured", "from", c.RemoteAddr().String(), "err", err)
+		end(err)
+		return
+	}
+	source := p.source(c, dst)
+	record := p.o.Recorder.Open(telemetry.Info{Direction: telemetry.Outbound, SourceAddr: source, DestinationAddr: dst})
+	carry, err := p.carry(c, source, dst, record)
+	settle(record, carry, err, end)
 }
 
 // source is the client's end as the network would see it.
@@ -45,7 +46,7 @@ func (p *Proxy) source(c *net.TCPConn, dst netip.AddrPort) netip.AddrPort {
 	return addrPort(c.RemoteAddr())
 }
 
-func (p *Proxy) carry(c *net.TCPConn, source, dst netip.AddrPort, record *telemetry.Record) (func() error, error) {
+func (p *Proxy) carry(c *net.TCPConn, source, dst netip.AddrPort, record *telemetry.Record) (carrier, error) {
 	ctx, cancel := context.WithTimeout(p.ctx, connectTimeout)
 	defer cancel()
 	if reserved(dst.Port()) && (dst.Addr().IsLoopback() || p.isOwn(dst.Addr())) {
@@ -78,7 +79,7 @@ func (p *Proxy) carry(c *net.TCPConn, source, dst netip.AddrPort, record *teleme
 	return conn.until(p.throughPlain(ctx, c, conn, route, dst, record))
 }
 
-func (p *Proxy) throughPlain(ctx context.Context, c *net.TCPConn, conn *liveConn, route Route, dst netip.AddrPort, record *telemetry.Record) (func() error, error) {
+func (p *Proxy) throughPlain(ctx context.Context, c *net.TCPConn, conn *liveConn, route Route, dst netip.AddrPort, record *telemetry.Record) (carrier, error) {
 	done, err := p.dialling(ctx)
 	if err != nil {
 		return nil, err
@@ -104,10 +105,10 @@ func (p *Proxy) throughPlain(ctx context.Context, c *net.TCPConn, conn *liveConn
 		return nil, err
 	}
 	record.Established()
-	return func() error { return relay.Both(c, out, &record.ToServer, &record.ToClient) }, nil
+	return both(c, out, record), nil
 }
 
-func (p *Proxy) throughTunnel(ctx context.Context, c *net.TCPConn, conn *liveConn, route Route, client *mesh.Workload, record *telemetry.Record) (func() error, error) {
+func (p *Proxy) throughTunnel(ctx context.Context, c *net.TCPConn, conn *liveConn, route Route, client *mesh.Workload, record *telemetry.Record) (carrier, error) {
 	stream, err := p.openTunnel(ctx, route, client, record.Info().SourceAddr)
 	if err != nil {
 		return nil, err
@@ -123,7 +124,7 @@ func (p *Proxy) throughTunnel(ctx context.Context, c *net.TCPConn, conn *liveCon
 		return nil, err
 	}
 	record.Established()
-	return func() error { return stream.Relay(c, &record.ToServer, &record.ToClient) }, nil
+	return func(done func(error)) { stream.Relay(c, &record.ToServer, &record.ToClient, done) }, nil
 }
 
 func (p *Proxy) openTunnel(ctx context.Context, route Route, client *mesh.Workload, source netip.AddrPort) (*hbone.Stream, error) {

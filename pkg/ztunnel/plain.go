@@ -13,19 +13,26 @@ import (
 
 // plain carries a plaintext connection to the pod, if policy lets it in: its peer
 // proves nothing.
-func (p *Proxy) plain(c *net.TCPConn) {
-	e := apart(func() (e established) {
-		source, dst := addrPort(c.RemoteAddr()), addrPort(c.LocalAddr())
-		e.record = p.o.Recorder.Open(telemetry.Info{Direction: telemetry.Inbound, SourceAddr: source, DestinationAddr: dst})
-		e.relay, e.err = p.admitPlain(c, source, dst, e.record)
-		return e
+func (p *Proxy) plain(c *net.TCPConn, done func()) {
+	source, dst := addrPort(c.RemoteAddr()), addrPort(c.LocalAddr())
+	record := p.o.Recorder.Open(telemetry.Info{Direction: telemetry.Inbound, SourceAddr: source, DestinationAddr: dst})
+	carry, err := p.admitPlain(c, source, dst, record)
+	settle(record, carry, err, func(err error) {
+		if err != nil {
+			relay.Reset(c)
+		}
+		done()
 	})
-	if e.finish() != nil {
-		relay.Reset(c)
+}
+
+// both carries between the client's end and the server's.
+func both(client, server *net.TCPConn, record *telemetry.Record) carrier {
+	return func(done func(error)) {
+		go func() { done(relay.Both(client, server, &record.ToServer, &record.ToClient)) }()
 	}
 }
 
-func (p *Proxy) admitPlain(c *net.TCPConn, source, dst netip.AddrPort, record *telemetry.Record) (func() error, error) {
+func (p *Proxy) admitPlain(c *net.TCPConn, source, dst netip.AddrPort, record *telemetry.Record) (carrier, error) {
 	ctx, cancel := context.WithTimeout(p.ctx, connectTimeout)
 	defer cancel()
 	switch {
@@ -54,7 +61,7 @@ func (p *Proxy) admitPlain(c *net.TCPConn, source, dst netip.AddrPort, record *t
 	return live.until(p.deliverPlain(ctx, c, live, self, conn, record))
 }
 
-func (p *Proxy) deliverPlain(ctx context.Context, c *net.TCPConn, live *liveConn, self *mesh.Workload, conn authz.Conn, record *telemetry.Record) (func() error, error) {
+func (p *Proxy) deliverPlain(ctx context.Context, c *net.TCPConn, live *liveConn, self *mesh.Workload, conn authz.Conn, record *telemetry.Record) (carrier, error) {
 	if err := p.allowed(ctx, self, conn, record); err != nil {
 		return nil, err
 	}
@@ -72,5 +79,5 @@ func (p *Proxy) deliverPlain(ctx context.Context, c *net.TCPConn, live *liveConn
 		return nil, err
 	}
 	record.Established()
-	return func() error { return relay.Both(c, app, &record.ToServer, &record.ToClient) }, nil
+	return both(c, app, record), nil
 }

@@ -113,7 +113,7 @@ func (p *Proxy) handshakeFailed(peer netip.AddrPort, err error) {
 }
 
 // accept serves a listener's connections until it is closed.
-func (p *Proxy) accept(l net.Listener, places chan struct{}, serve func(*net.TCPConn)) {
+func (p *Proxy) accept(l net.Listener, places chan struct{}, serve func(c *net.TCPConn, done func())) {
 	for {
 		conn, err := l.Accept()
 		if err != nil {
@@ -136,9 +136,10 @@ func (p *Proxy) accept(l net.Listener, places chan struct{}, serve func(*net.TCP
 			relay.Reset(c)
 			continue
 		}
-		p.conns.Go(func() {
-			defer func() { <-places }()
-			serve(c)
+		p.conns.Add(1)
+		go serve(c, func() {
+			<-places
+			p.conns.Done()
 		})
 	}
 }

@@ -1,0 +1,81 @@
+package h2
+
+import "sync"
+
+// Buffer sizes make a frame's header and payload fill TLS records of 16 KiB.
+const (
+	smallBuffer = 16 << 10
+	largeBuffer = 64 << 10
+)
+
+// Arrays, so that lending allocates nothing.
+var (
+	smallPool = sync.Pool{New: func() any { return new([smallBuffer]byte) }}
+	largePool = sync.Pool{New: func() any { return new([largeBuffer]byte) }}
+)
+
+func borrow(size int) []byte {
+	if size == smallBuffer {
+		return smallPool.Get().(*[smallBuffer]byte)[:]
+	}
+	return largePool.Get().(*[largeBuffer]byte)[:]
+}
+
+// giveBuffer takes a buffer back; one that has grown is left to the collector.
+func giveBuffer(b []byte) {
+	switch b = b[:cap(b)]; len(b) {
+	case smallBuffer:
+		smallPool.Put((*[smallBuffer]byte)(b))
+	case largeBuffer:
+		largePool.Put((*[largeBuffer]byte)(b))
+	}
+}
+
+// chunks is a queue of bytes in borrowed buffers.
+type chunks struct {
+	list [][]byte // each with its bytes; the capacity is the buffer's
+	read int      // of the first
+	len  int
+}
+
+func (c *chunks) append(b []byte) {
+	c.len += len(b)
+	for len(b) > 0 {
+		last := len(c.list) - 1
+		if last < 0 || len(c.list[last]) == cap(c.list[last]) {
+			size := smallBuffer
+			if len(b) > smallBuffer || last >= 0 {
+				size = largeBuffer
+			}
+			c.list = append(c.list, borrow(size)[:0])
+			last++
+		}
+		at := c.list[last]
+		n := copy(at[len(at):cap(at)], b)
+		c.list[last], b = at[:len(at)+n], b[n:]
+	}
+}
+
+// copyTo moves bytes to b and returns how many.
+func (c *chunks) copyTo(b []byte) (n int) {
+	for len(b) > n && c.len > 0 {
+		m := copy(b[n:], c.list[0][c.read:])
+		n, c.len = n+m, c.len-m
+		if c.read += m; c.read == len(c.list[0]) {
+			giveBuffer(c.list[0])
+			c.list, c.read = c.list[1:], 0
+		}
+	}
+	if c.len == 0 {
+		c.drop()
+	}
+	return n
+}
+
+// drop forgets what is there.
+func (c *chunks) drop() {
+	for _, b := range c.list {
+		giveBuffer(b)
+	}
+	*c = chunks{}
+}
