@@ -22,7 +22,7 @@ const (
 	// idleTimeout is how long an unused tunnel is kept.
 	idleTimeout = 5 * time.Minute
 	// busyStreams is when another tunnel of a pair is worth its handshake.
-	busyStreams = 64
+	busyStreams = 4
 )
 
 // Key names the tunnels that may be shared: between one source and one socket,
@@ -292,7 +292,12 @@ func (p *Pool) handshake(ctx context.Context, key Key) (*tunnel, error) {
 		}
 		return nil, fmt.Errorf("%w %s: %w", ErrDial, key.Destination, err)
 	}
-	t := tls.Client(conn, p.o.TLS(key))
+	w, err := newWire(conn)
+	if err != nil {
+		conn.Close()
+		return nil, fmt.Errorf("%w %s: %w", ErrDial, key.Destination, err)
+	}
+	t := tls.Client(w, p.o.TLS(key))
 	if err := t.HandshakeContext(ctx); err != nil {
 		conn.Close()
 		return nil, fmt.Errorf("%w with %s: %w", ErrTLS, key.Destination, err)
@@ -302,7 +307,7 @@ func (p *Pool) handshake(ctx context.Context, key Key) (*tunnel, error) {
 		conn.Close()
 		return nil, fmt.Errorf("%w with %s: no agreement on h2", ErrTLS, key.Destination)
 	}
-	c, err := h2.Client(t, p.o.HTTP2)
+	c, err := h2.Client(&tunnelConn{t, w}, p.o.HTTP2)
 	if err != nil {
 		return nil, fmt.Errorf("%w with %s: %w", ErrHTTP2, key.Destination, err)
 	}

@@ -130,10 +130,14 @@ func (s *Server) serve(conn *net.TCPConn) {
 	s.o.Logger.Debug("tunnel ended", "peer", peer.String(), "reason", err)
 }
 
-func (s *Server) handshake(conn *net.TCPConn) (*tls.Conn, error) {
+func (s *Server) handshake(conn *net.TCPConn) (*tunnelConn, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
 	defer cancel()
-	t := tls.Server(conn, s.o.TLS)
+	w, err := newWire(conn)
+	if err != nil {
+		return nil, err
+	}
+	t := tls.Server(w, s.o.TLS)
 	// The client's first bytes are waited for outside the limit: a silent peer
 	// holds a connection, not a place.
 	_ = conn.SetReadDeadline(time.Now().Add(handshakeTimeout))
@@ -153,7 +157,7 @@ func (s *Server) handshake(conn *net.TCPConn) (*tls.Conn, error) {
 	if p := t.ConnectionState().NegotiatedProtocol; p != "h2" {
 		return nil, fmt.Errorf("peer did not agree on h2 (%q)", p)
 	}
-	return t, nil
+	return &tunnelConn{t, w}, nil
 }
 
 // waitReadable returns when conn has something to read.
