@@ -14,7 +14,7 @@ import (
 
 // quiet is how long a socket has nothing to read before it waits without a
 // goroutine. A connection that has work more often than this wakes faster.
-const quiet = time.Second
+const quiet = 200 * time.Millisecond
 
 // socket is the TCP connection that a stream is relayed to.
 type socket struct {

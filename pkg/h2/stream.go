@@ -281,7 +281,9 @@ func (s *Stream) finishInputLocked() {
 	if !s.eof || s.sink == nil || s.isOver || s.pending.len > 0 {
 		return
 	}
-	s.sink.closeWrite()
+	if !s.sink.pumped { // else the socket is closed right away
+		s.sink.closeWrite()
+	}
 	s.isOver = true
 	s.sink.overLocked(nil)
 }

@@ -287,5 +287,9 @@ func (r *Request) Reject(status int) {
 	}
 }
 
-// Abort ends an accepted request's tunnel abruptly.
-func (r *Request) Abort() { r.stream.Reset(h2.CodeConnect) }
+// Aborter returns what ends an accepted request's tunnel abruptly. It does not
+// hold the request.
+func (r *Request) Aborter() func() {
+	stream := r.stream
+	return func() { stream.Reset(h2.CodeConnect) }
+}

@@ -86,9 +86,10 @@ func (p *Proxy) deliver(ctx context.Context, r *hbone.Request, live *liveConn, s
 	}
 	// Closing the application's end aborts what is carried; the tunnel's is for
 	// the case that the peer does not read.
+	abort := r.Aborter()
 	if err := live.carry(func() {
 		relay.Reset(app)
-		r.Abort()
+		abort()
 	}); err != nil {
 		relay.Reset(app)
 		return nil, 401, err

@@ -29,12 +29,12 @@ type liveConn struct {
 	Live
 	set *liveSet
 	// check decides again: an error closes the connection. Nil: never.
-	check  func(*view) error
-	cancel context.CancelCauseFunc
+	check func(*view) error
 
 	// Guarded by the set's mu.
-	abort func() // or nil: nothing is carried yet
-	why   error  // it was closed from here
+	cancel context.CancelCauseFunc // of the setting up, or nil: it is over
+	abort  func()                  // or nil: nothing is carried yet
+	why    error                   // it was closed from here
 }
 
 func newLiveSet() *liveSet { return &liveSet{all: map[*liveConn]struct{}{}} }
@@ -61,7 +61,7 @@ func (c *liveConn) carry(abort func()) error {
 // end takes the connection out and returns its error: why it was closed from
 // here, which explains err, or else err.
 func (c *liveConn) end(err error) error {
-	c.cancel(nil)
+	c.settled()
 	c.set.mu.Lock()
 	defer c.set.mu.Unlock()
 	delete(c.set.all, c)
@@ -76,10 +76,21 @@ func (c *liveConn) until(carry carrier, err error) (carrier, error) {
 	if err != nil {
 		return nil, c.end(err)
 	}
-	c.cancel(nil) // what was cancelled by it, the setting up, is over
+	c.settled()
 	return func(done func(error)) {
 		carry(func(err error) { done(c.end(err)) })
 	}, nil
+}
+
+// settled ends the context of the setting up, and forgets it.
+func (c *liveConn) settled() {
+	c.set.mu.Lock()
+	cancel := c.cancel
+	c.cancel = nil
+	c.set.mu.Unlock()
+	if cancel != nil {
+		cancel(nil)
+	}
 }
 
 // revise closes the connections that are not allowed any more.
@@ -116,10 +127,12 @@ func (s *liveSet) closeAll(why error) {
 // closeThem is called without the lock: an abort may wait for a writer.
 func closeThem(closing []*liveConn) {
 	for _, c := range closing {
-		c.cancel(c.why)
 		c.set.mu.Lock()
-		abort := c.abort
+		cancel, abort := c.cancel, c.abort
 		c.set.mu.Unlock()
+		if cancel != nil {
+			cancel(c.why)
+		}
 		if abort != nil {
 			abort()
 		}

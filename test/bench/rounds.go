@@ -59,7 +59,7 @@ func scenarios() []scenario {
 		{"bulk16", "16 streams, Gb/s", []string{"--mode", "bulk", "--conns", "16"}, "s/GiB", gib, tunnels},
 		{"rr1", "128 B round trips a second, 1 connection", []string{"--mode", "rr", "--conns", "1"}, "us", ops, tunnels},
 		{"rr16", "128 B round trips a second, 16 connections", []string{"--mode", "rr", "--conns", "16"}, "us", ops, tunnels},
-		{"crr", "connections a second, 4 at a time, warm tunnel", []string{"--mode", "crr", "--conns", "4"}, "us", ops, tunnels},
+		{"crr", "connections a second, 8 at a time, warm tunnel", []string{"--mode", "crr", "--conns", "8"}, "us", ops, tunnels},
 		{"pass", "plaintext to a pod outside the mesh, Gb/s", []string{"--mode", "bulk", "--conns", "1"}, "s/GiB", gib, []string{"direct", "passthrough", "gocopy"}},
 	}
 }
