@@ -38,7 +38,7 @@ func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 7, "interleaved rounds")
 	flag.DurationVar(&o.duration, "duration", 2*time.Second, "of each sample")
-	flag.StringVar(&o.only, "only", "", "comma-separated: bulk1, bulk8, bulk16, rr1, rr16, crr, pass, idle, pods; empty is all")
+	flag.StringVar(&o.only, "only", "", "comma-separated: bulk1, bulk8, bulk16, rr1, rr1k, rr16, crr, pass, idle, pods; empty is all")
 	flag.StringVar(&o.out, "out", ".cache/bench.json", "file for each round's samples")
 	flag.StringVar(&o.bin, "bin", "bin", "where fairlead, node-agent and control-plane are")
 	flag.IntVar(&o.idle, "idle", 10_000, "idle connections to hold; the limit of open files is per process")
