@@ -7,8 +7,8 @@ import (
 )
 
 // Relay carries bytes between the stream and conn, both ways, until both have
-// ended, and closes conn. It returns at once; done is called at the end, in a
-// goroutine of the relay's. sent counts the bytes from conn to the stream,
+// ended, and closes conn. It works in the caller's goroutine while there is work, and
+// may return before the end, of which it tells done, from any goroutine. sent counts the bytes from conn to the stream,
 // received those from the stream to conn. Half-closes are passed on. An abrupt end
 // of either side is an abrupt end of the other: the error says of which, and conn
 // is reset, never closed cleanly.
@@ -21,7 +21,7 @@ func (s *Stream) Relay(conn *net.TCPConn, sent, received *atomic.Uint64, done fu
 		return
 	}
 	s.attach(k)
-	go k.pump()
+	k.pump()
 }
 
 // orderly is nil for an end that is no failure: a peer may reset a stream with
