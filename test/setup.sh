@@ -5,7 +5,7 @@ set -euo pipefail
 
 # program:package
 needed=(
-  nft:nftables ip:iproute2 curl:curl nc:netcat-openbsd haproxy:haproxy
+  nft:nftables ip:iproute2 curl:curl nc:netcat-openbsd haproxy:haproxy h2load:nghttp2-client
 )
 missing=()
 for entry in "${needed[@]}"; do

@@ -14,8 +14,6 @@ import (
 	"sync/atomic"
 	"time"
 
-	"golang.org/x/sys/unix"
-
 	"github.com/fairlead-mesh/fairlead/pkg/h2"
 )
 
@@ -48,7 +46,8 @@ type Server struct {
 
 	// mu guards below.
 	mu       sync.Mutex
-	conns    map[net.Conn]*h2.Conn // nil while in the handshake
+	conns    map[net.Conn]*h2.Conn // nil before the first frame
+	pending  map[net.Conn]struct{} // in their handshake
 	draining bool
 	work     sync.WaitGroup
 }
@@ -64,7 +63,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 	if o.HTTP2.MaxStreams == 0 {
 		o.HTTP2.MaxStreams = 1_000
 	}
-	return &Server{o: o, conns: map[net.Conn]*h2.Conn{}}, nil
+	return &Server{o: o, conns: map[net.Conn]*h2.Conn{}, pending: map[net.Conn]struct{}{}}, nil
 }
 
 // Serve accepts until the listener is closed.
@@ -96,8 +95,25 @@ func (s *Server) admit(conn net.Conn) bool {
 	if s.draining || len(s.conns) >= s.o.MaxConnections {
 		return false
 	}
+	if len(s.pending) >= s.o.MaxConnections/4 {
+		// One of those who were not quick makes room: strangers who are slow must
+		// not keep others out.
+		for c := range s.pending {
+			delete(s.pending, c)
+			c.Close()
+			break
+		}
+	}
 	s.conns[conn] = nil
+	s.pending[conn] = struct{}{}
 	return true
+}
+
+// settled notes that conn's handshake is over.
+func (s *Server) settled(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.pending, conn)
 }
 
 func (s *Server) serve(conn *net.TCPConn) {
@@ -109,6 +125,7 @@ func (s *Server) serve(conn *net.TCPConn) {
 	}()
 	local, peer := addrPort(conn.LocalAddr()), addrPort(conn.RemoteAddr())
 	tlsConn, err := s.handshake(conn)
+	s.settled(conn)
 	if err != nil {
 		if s.o.Failed != nil {
 			s.o.Failed(peer, err)
@@ -137,40 +154,40 @@ func (s *Server) handshake(conn *net.TCPConn) (*tunnelConn, error) {
 	if err != nil {
 		return nil, err
 	}
+	// While the client is waited for, others compute: a silent peer holds a
+	// connection, not a place.
+	held := false
+	leave := func() {
+		if held {
+			<-handshakes
+			held = false
+		}
+	}
+	w.waits = func(wait func() error) error {
+		leave()
+		if err := wait(); err != nil {
+			return err
+		}
+		select {
+		case handshakes <- struct{}{}:
+			held = true
+			return nil
+		case <-ctx.Done():
+			return errors.New("too many handshakes at once")
+		}
+	}
+	defer func() {
+		leave()
+		w.waits = nil
+	}()
 	t := tls.Server(w, s.o.TLS)
-	// The client's first bytes are waited for outside the limit: a silent peer
-	// holds a connection, not a place.
-	_ = conn.SetReadDeadline(time.Now().Add(handshakeTimeout))
-	if err := waitReadable(conn); err != nil {
-		return nil, err
-	}
-	select {
-	case handshakes <- struct{}{}:
-		defer func() { <-handshakes }()
-	case <-ctx.Done():
-		return nil, errors.New("too many handshakes at once")
-	}
 	if err := t.HandshakeContext(ctx); err != nil {
 		return nil, err
 	}
-	_ = conn.SetReadDeadline(time.Time{})
 	if p := t.ConnectionState().NegotiatedProtocol; p != "h2" {
 		return nil, fmt.Errorf("peer did not agree on h2 (%q)", p)
 	}
 	return &tunnelConn{t, w}, nil
-}
-
-// waitReadable returns when conn has something to read.
-func waitReadable(conn *net.TCPConn) error {
-	raw, err := conn.SyscallConn()
-	if err != nil {
-		return err
-	}
-	return raw.Read(func(fd uintptr) bool {
-		// Looked at before it is waited for: what came before is told of once.
-		_, _, err := unix.Recvfrom(int(fd), make([]byte, 1), unix.MSG_PEEK|unix.MSG_DONTWAIT) //nolint:gosec // a descriptor
-		return !errors.Is(err, unix.EAGAIN)
-	})
 }
 
 func (s *Server) request(stream *h2.Stream, r *Request) {

@@ -36,6 +36,8 @@ type wire struct {
 	n       int // of the last read, and how it failed
 	err     error
 	instant bool // a read that would wait is errWouldWait
+	// waits, unless nil, is called with what waits for the peer.
+	waits func(wait func() error) error
 
 	// mu guards the writer's below: an alert may be written while records gather.
 	mu     sync.Mutex
@@ -101,6 +103,13 @@ func (w *wire) fill() error {
 		w.w = copy(w.buf[:], w.buf[w.r:w.w])
 		w.r = 0
 	}
+	if w.waits != nil {
+		return w.waits(w.more)
+	}
+	return w.more()
+}
+
+func (w *wire) more() error {
 	if err := w.raw.Read(w.try); err != nil {
 		return err
 	}

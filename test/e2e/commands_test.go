@@ -34,6 +34,7 @@ var verbs = map[string]command{
 	"run":    run,
 	"grows":  grows,
 	"loaded": loaded,
+	"says":   says,
 }
 
 var commands = func() map[string]func(*testscript.TestScript, bool, []string) {
@@ -205,6 +206,38 @@ func grows(ts *testscript.TestScript, args []string) error {
 	}
 	got, _ := sum(out, args[1])
 	return grown(ts, args, got, args[2])
+}
+
+// says PART REGEXP [N] succeeds when N lines, or one, of a part's log match.
+func says(ts *testscript.TestScript, args []string) error {
+	if len(args) != 2 && len(args) != 3 {
+		return fmt.Errorf("usage: says PART REGEXP [N]")
+	}
+	want := 1
+	if len(args) == 3 {
+		var err error
+		if want, err = strconv.Atoi(args[2]); err != nil {
+			return err
+		}
+	}
+	re, err := regexp.Compile(args[1])
+	if err != nil {
+		return err
+	}
+	out, err := fairlead(ts, "lab", "logs", "--name", ts.Getenv("LAB"), args[0])
+	if err != nil {
+		return err
+	}
+	got := 0
+	for line := range strings.Lines(out) {
+		if re.MatchString(line) {
+			got++
+		}
+	}
+	if got < want {
+		return fmt.Errorf("%d lines of %s match, want %d", got, args[0], want)
+	}
+	return nil
 }
 
 func grown(ts *testscript.TestScript, args []string, got float64, by string) error {
