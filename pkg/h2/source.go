@@ -40,7 +40,7 @@ func (s *source) read() (buf []byte, n int, err error) {
 func (s *source) tryRead(fd uintptr) bool {
 	s.buf = borrow(s.size)
 	for {
-		s.n, s.err = syscall.Read(int(fd), s.buf[headerLen:]) //nolint:gosec // a descriptor
+		s.n, s.err = syscall.Read(int(fd), s.buf[headerLen:])
 		if !errors.Is(s.err, syscall.EINTR) {
 			break
 		}

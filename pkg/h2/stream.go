@@ -249,7 +249,7 @@ func (s *Stream) creditLocked(n int64) {
 		return
 	}
 	s.recvWindow += s.owed
-	increment := uint32(s.owed) //nolint:gosec // at most the window
+	increment := uint32(s.owed)
 	s.owed = 0
 	if err := s.c.writeControl(frameWindowUpdate, 0, s.id, binary.BigEndian.AppendUint32(nil, increment)); err != nil {
 		go s.c.fail(err)

@@ -24,7 +24,7 @@ func ParseAuthority(s string) (Authority, error) {
 	}
 	host, portText := s[:i], s[i+1:]
 	port, err := strconv.ParseUint(portText, 10, 16)
-	if err != nil || port == 0 || strconv.Itoa(int(port)) != portText { //nolint:gosec // 16 bits
+	if err != nil || port == 0 || strconv.Itoa(int(port)) != portText {
 		return bad("the port is no number from 1 to 65535")
 	}
 	a := Authority{Port: uint16(port)}

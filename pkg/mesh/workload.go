@@ -6,6 +6,10 @@ import "net/netip"
 // unique over all clusters, and also the workload's resource name.
 type WorkloadID string
 
+// ExtensionTCPOnly is the extension of a workload by which our control plane says
+// that it is TCP alone that may reach it and leave it. Others ignore it.
+const ExtensionTCPOnly = "fairlead.dev/tcp-only"
+
 // Tunnel is how a workload takes traffic from the mesh.
 type Tunnel uint8
 
@@ -38,6 +42,10 @@ type Workload struct {
 	Locality Locality
 	// HostNetwork workloads share their node's address and are never looked up by it.
 	HostNetwork bool
+
+	// TCPOnly: packets of other protocols, to it and from it, are dropped. See
+	// ExtensionTCPOnly.
+	TCPOnly bool
 
 	Tunnel         Tunnel
 	NativeTunnel   bool

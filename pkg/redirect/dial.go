@@ -86,7 +86,7 @@ func (p *Pod) dial(ctx context.Context, dst netip.AddrPort, ready func(fd int) e
 		}
 		return nil, fmt.Errorf("socket in the pod: %w", err)
 	}
-	if err := p.r.connect.AgentSockets.Put(int32(fd), bpfobj.ConnectAgentTag{}); err != nil { //nolint:gosec // a descriptor
+	if err := p.r.connect.AgentSockets.Put(int32(fd), bpfobj.ConnectAgentTag{}); err != nil {
 		unix.Close(fd)
 		return nil, fmt.Errorf("tag the agent's socket: %w", err)
 	}
@@ -141,14 +141,14 @@ func waitConnected(file *os.File) error {
 	// The state is asked for before it is waited for: a connection over loopback
 	// may be there before the poller knows of the socket, and is told of once.
 	err = raw.Write(func(fd uintptr) bool {
-		code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR) //nolint:gosec // a descriptor
+		code, err := unix.GetsockoptInt(int(fd), unix.SOL_SOCKET, unix.SO_ERROR)
 		switch {
 		case err != nil:
 			result = err
 		case code != 0:
-			result = syscall.Errno(code) //nolint:gosec // an errno
+			result = syscall.Errno(code)
 		default:
-			_, err := unix.Getpeername(int(fd)) //nolint:gosec // a descriptor
+			_, err := unix.Getpeername(int(fd))
 			return err == nil
 		}
 		return true

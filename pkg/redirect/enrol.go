@@ -137,6 +137,25 @@ func (p *Pod) capture(known bool) error {
 	return nil
 }
 
+// SetTCPOnly drops the pod's packets that are not TCP, or lets them pass unless
+// its PodSpec says otherwise.
+func (p *Pod) SetTCPOnly(only bool) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	flags := p.entry.Flags &^ flagTCPOnly
+	if only || p.spec.TCPOnly {
+		flags |= flagTCPOnly
+	}
+	if p.released || p.closed || flags == p.entry.Flags {
+		return nil
+	}
+	p.entry.Flags = flags
+	if err := p.r.connect.Pods.Put(p.cookie, p.entry); err != nil {
+		return fmt.Errorf("other protocols than TCP: %w", err)
+	}
+	return nil
+}
+
 func (p *Pod) settle() {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -178,7 +197,7 @@ func (p *Pod) attachSteer() error {
 	}
 	defer handle.Close()
 	l, err := p.r.pinned(steerPin(p.cookie), loaded.Steer, func() (link.Link, error) {
-		return link.AttachNetNs(int(handle.Fd()), loaded.Steer) //nolint:gosec // a descriptor
+		return link.AttachNetNs(int(handle.Fd()), loaded.Steer)
 	})
 	if err != nil {
 		return fmt.Errorf("attach sk_lookup to %s: %w", p.ns.Path(), err)
@@ -221,7 +240,7 @@ func (p *Pod) listen() error {
 func control(set func(fd int) error) func(_, _ string, c syscall.RawConn) error {
 	return func(_, _ string, c syscall.RawConn) error {
 		var serr error
-		if err := c.Control(func(fd uintptr) { serr = set(int(fd)) }); err != nil { //nolint:gosec // a descriptor
+		if err := c.Control(func(fd uintptr) { serr = set(int(fd)) }); err != nil {
 			return err
 		}
 		return serr

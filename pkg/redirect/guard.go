@@ -34,7 +34,7 @@ func (p *Pod) guardVeth() error {
 		nsid = -1
 	}
 	index := device.Attrs().Index
-	p.device = uint32(index) //nolint:gosec // an index
+	p.device = uint32(index)
 	if err := p.r.connect.Guarded.Put(p.device, bpfobj.ConnectVeth{Cookie: p.cookie, Nsid: nsid}); err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
@@ -61,14 +61,14 @@ func (p *Pod) namespaceID() (int32, error) {
 	if err != nil {
 		return 0, fmt.Errorf("number of the pod's namespace: %w", err)
 	}
-	return int32(id), nil //nolint:gosec // the kernel's
+	return int32(id), nil
 }
 
 // attachGuard attaches by tcx, in front of others, or where the kernel has none
 // (before 6.6) by clsact. The pin, or the device, holds it.
 func (r *Redirector) attachGuard(device int) error {
 	if !r.opts.withoutTCX {
-		l, err := r.pinned(guardPin(uint32(device)), r.guard.FlGuard, func() (link.Link, error) { //nolint:gosec // an index
+		l, err := r.pinned(guardPin(uint32(device)), r.guard.FlGuard, func() (link.Link, error) {
 			return link.AttachTCX(link.TCXOptions{Interface: device, Program: r.guard.FlGuard, Attach: ebpf.AttachTCXIngress, Anchor: link.Head()})
 		})
 		if err == nil {

@@ -67,7 +67,7 @@ func waiting(l *net.TCPListener) (n uint32) {
 	}
 	_ = raw.Control(func(fd uintptr) {
 		// Of a listener, unacked is the length of its queue.
-		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil { //nolint:gosec // a descriptor
+		if info, err := unix.GetsockoptTCPInfo(int(fd), unix.IPPROTO_TCP, unix.TCP_INFO); err == nil {
 			n = info.Unacked
 		}
 	})

@@ -35,7 +35,7 @@ func (r *Redirector) Displaced() ([]string, error) {
 		{"connect4", r.connect.FlConnect4, ebpf.AttachCGroupInet4Connect},
 		{"connect6", r.connect.FlConnect6, ebpf.AttachCGroupInet6Connect},
 	} {
-		found, err := link.QueryPrograms(link.QueryOptions{Target: int(root.Fd()), Attach: hook.attach, QueryFlags: queryEffective}) //nolint:gosec // a descriptor
+		found, err := link.QueryPrograms(link.QueryOptions{Target: int(root.Fd()), Attach: hook.attach, QueryFlags: queryEffective})
 		if err != nil {
 			return nil, fmt.Errorf("programs at %s: %w", hook.name, err)
 		}

@@ -62,7 +62,7 @@ func (p *Pod) OriginalDestination(c *net.TCPConn) (o netip.AddrPort, err error) 
 	}
 	var origin bpfobj.ConnectOrigin
 	var lookup error
-	if err := raw.Control(func(fd uintptr) { lookup = p.r.connect.Accepted.Lookup(int32(fd), &origin) }); err != nil { //nolint:gosec // a descriptor
+	if err := raw.Control(func(fd uintptr) { lookup = p.r.connect.Accepted.Lookup(int32(fd), &origin) }); err != nil {
 		return o, err
 	}
 	if errors.Is(lookup, ebpf.ErrKeyNotExist) {

@@ -166,7 +166,7 @@ func (r *Redirector) knowKubelet(path string) error {
 		return fmt.Errorf("kubelet's cgroup: %w", err)
 	}
 	defer dir.Close()
-	if err := r.connect.Kubelet.Put(uint32(0), uint32(dir.Fd())); err != nil { //nolint:gosec // a descriptor
+	if err := r.connect.Kubelet.Put(uint32(0), uint32(dir.Fd())); err != nil {
 		return fmt.Errorf("kubelet's cgroup %s: %w", path, err)
 	}
 	return nil
@@ -206,7 +206,7 @@ func (r *Redirector) attach() error {
 // attachCgroup attaches in front of others, where the kernel knows an order: a
 // load balancer ahead of us would hide the service's address.
 func attachCgroup(root *os.File, program *ebpf.Program, attach ebpf.AttachType) (link.Link, error) {
-	o := link.RawLinkOptions{Target: int(root.Fd()), Program: program, Attach: attach, Flags: flagBefore | flagPreorder} //nolint:gosec // a descriptor
+	o := link.RawLinkOptions{Target: int(root.Fd()), Program: program, Attach: attach, Flags: flagBefore | flagPreorder}
 	l, err := link.AttachRawLink(o)
 	if err == nil {
 		return l, nil

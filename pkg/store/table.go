@@ -16,7 +16,7 @@ type table[K comparable, V any] struct {
 }
 
 func shardOf[K comparable](key K) int {
-	return int(maphash.Comparable(seed, key) % shardCount) //nolint:gosec // below shardCount
+	return int(maphash.Comparable(seed, key) % shardCount)
 }
 
 func (t *table[K, V]) get(key K) (V, bool) {

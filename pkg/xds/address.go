@@ -30,6 +30,9 @@ func FromWorkload(w *workload.Workload) (*mesh.Workload, error) {
 		CanonicalName: w.CanonicalName, CanonicalRevision: w.CanonicalRevision,
 		Healthy: w.Status == workload.WorkloadStatus_HEALTHY, Capacity: 1, Policies: w.AuthorizationPolicies,
 	}
+	for _, e := range w.Extensions {
+		out.TCPOnly = out.TCPOnly || e.Name == mesh.ExtensionTCPOnly
+	}
 	switch w.TunnelProtocol {
 	case workload.TunnelProtocol_NONE:
 	case workload.TunnelProtocol_HBONE:
@@ -104,7 +107,7 @@ func FromService(s *workload.Service) (*mesh.Service, error) {
 	out := &mesh.Service{
 		Key: mesh.ServiceKey{Namespace: s.Namespace, Hostname: s.Hostname}, Name: s.Name, SubjectAltNames: s.SubjectAltNames,
 		IngressUseWaypoint: s.IngressUseWaypoint, Canonical: s.Canonical,
-		IPFamilies: uint8(s.IpFamilies), Visibility: mesh.Visibility(s.Visibility), //nolint:gosec // checked above
+		IPFamilies: uint8(s.IpFamilies), Visibility: mesh.Visibility(s.Visibility),
 	}
 	for i, a := range s.Addresses {
 		addr, err := fromBytes(a.GetAddress())
@@ -138,13 +141,13 @@ func FromService(s *workload.Service) (*mesh.Service, error) {
 	if lb == nil {
 		return out, nil
 	}
-	out.Balancing.Mode = mesh.BalanceMode(lb.Mode) //nolint:gosec // checked above
+	out.Balancing.Mode = mesh.BalanceMode(lb.Mode)
 	out.Balancing.AllowUnhealthy = lb.HealthPolicy == workload.LoadBalancing_ALLOW_ALL
 	for i, scope := range lb.RoutingPreference {
 		if _, known := workload.LoadBalancing_Scope_name[int32(scope)]; !known {
 			return nil, fmt.Errorf("load_balancing.routing_preference[%d]: %d is unknown", i, scope)
 		}
-		out.Balancing.Scopes = append(out.Balancing.Scopes, mesh.Scope(scope)) //nolint:gosec // checked above
+		out.Balancing.Scopes = append(out.Balancing.Scopes, mesh.Scope(scope))
 	}
 	return out, nil
 }
@@ -202,7 +205,7 @@ func fromPorts(ports []*workload.Port) ([]mesh.Port, error) {
 		if err != nil {
 			return nil, fmt.Errorf("ports[%d].target_port: %w", i, err)
 		}
-		protocol := mesh.AppProtocol(p.GetAppProtocol()) //nolint:gosec // informative; unknown values are kept as unknown below
+		protocol := mesh.AppProtocol(p.GetAppProtocol())
 		if _, known := workload.AppProtocol_name[int32(p.GetAppProtocol())]; !known {
 			protocol = mesh.AppUnknown
 		}

@@ -31,7 +31,7 @@ func FromAuthorization(a *security.Authorization) (*mesh.Policy, error) {
 	}
 	out := &mesh.Policy{
 		Name: a.Name, Namespace: a.Namespace, DryRun: a.DryRun,
-		Scope: mesh.PolicyScope(a.Scope), Action: mesh.PolicyAction(a.Action), //nolint:gosec // checked above
+		Scope: mesh.PolicyScope(a.Scope), Action: mesh.PolicyAction(a.Action),
 	}
 	for i, group := range a.Groups {
 		rule := mesh.PolicyRule{}
@@ -160,7 +160,7 @@ func standIn(name string, a *security.Authorization) *mesh.Policy {
 		return p
 	}
 	if _, known := security.Scope_name[int32(a.Scope)]; known {
-		p.Scope = mesh.PolicyScope(a.Scope) //nolint:gosec // checked above
+		p.Scope = mesh.PolicyScope(a.Scope)
 	}
 	if a.Action == security.Action_ALLOW {
 		p.Action, p.Rules = mesh.ActionAllow, nil

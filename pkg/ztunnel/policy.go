@@ -71,6 +71,9 @@ func (p *Proxy) watch(ctx context.Context) {
 			policies, _ := s.Policies(self)
 			p.live.revise(&view{s, policies})
 			p.reviseOlder(ctx, policies)
+			if err := p.sockets.SetTCPOnly(self.TCPOnly); err != nil {
+				p.log.Warn("the setting for other protocols than TCP is not in force", "err", err)
+			}
 		}
 		select {
 		case <-s.Changed():

@@ -27,4 +27,6 @@ type PodSockets interface {
 	// DestroySockets resets the pod's connections older than its enrolment that
 	// match selects, and returns how many.
 	DestroySockets(ctx context.Context, match func(local, remote netip.AddrPort) bool) (int, error)
+	// SetTCPOnly drops what is not TCP, or lets it pass.
+	SetTCPOnly(only bool) error
 }

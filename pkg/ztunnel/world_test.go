@@ -76,7 +76,7 @@ func newWorld(t *testing.T) *world {
 	w := &world{t: t, ca: identitytest.New(), registry: prometheus.NewRegistry(), access: &lockedBuffer{}, pods: map[string]*testPod{}}
 	worlds.Lock()
 	worlds.n++
-	w.net = [2]byte{byte(10 + os.Getpid()%200), byte(worlds.n)} //nolint:gosec // small
+	w.net = [2]byte{byte(10 + os.Getpid()%200), byte(worlds.n)}
 	worlds.Unlock()
 	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug}))
 	var err error
@@ -289,6 +289,8 @@ func dialFrom(ctx context.Context, from netip.Addr, dst netip.AddrPort) (*net.TC
 	}
 	return c.(*net.TCPConn), nil
 }
+
+func (s *fakeSockets) SetTCPOnly(bool) error { return nil }
 
 func (s *fakeSockets) DestroySockets(_ context.Context, match func(local, remote netip.AddrPort) bool) (n int, err error) {
 	s.mu.Lock()

@@ -55,6 +55,9 @@ func (p *parsed) meshConfigMap(c *checker, pos Position, node *yaml.Node, ref Re
 		if _, _, err := m.settings.AutoAllocate.Prefixes(); err != nil {
 			c.add(inner, "data[fairlead]", "%v", err)
 		}
+		if o := m.settings.OtherProtocols; o != "allow" && o != "deny" {
+			c.add(inner, "data[fairlead].otherProtocols", "%q: want allow or deny", o)
+		}
 	}
 	if c.failed(kind{}) {
 		for i := range c.findings {

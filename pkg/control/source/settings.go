@@ -17,6 +17,9 @@ type Settings struct {
 	// report and do not enforce them. Default false: they are refused, because a
 	// ztunnel older than 1.29 would enforce them.
 	DryRun bool `json:"dryRun,omitempty"`
+	// OtherProtocols is what befalls packets of the mesh's pods that are not TCP,
+	// such as UDP, and so not carried in mutual TLS: allow or deny. Default allow.
+	OtherProtocols string `json:"otherProtocols,omitempty"`
 }
 
 // AutoAllocate are two address ranges.
@@ -28,8 +31,9 @@ type AutoAllocate struct {
 // DefaultSettings is what holds where the key fairlead says nothing.
 func DefaultSettings() Settings {
 	return Settings{
-		ClusterDomain: "cluster.local",
-		AutoAllocate:  AutoAllocate{IPv4: "240.240.0.0/16", IPv6: "2001:2::/48"},
+		ClusterDomain:  "cluster.local",
+		OtherProtocols: "allow",
+		AutoAllocate:   AutoAllocate{IPv4: "240.240.0.0/16", IPv6: "2001:2::/48"},
 	}
 }
 

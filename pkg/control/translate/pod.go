@@ -11,6 +11,7 @@ import (
 
 	workloadapi "github.com/fairlead-mesh/fairlead/api/workload"
 	"github.com/fairlead-mesh/fairlead/pkg/control/status"
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 )
 
 const (
@@ -71,6 +72,9 @@ func (w *world) pod(p *corev1.Pod) *workloadapi.Workload {
 		WorkloadName: name, WorkloadType: kind,
 		CanonicalName: canonicalName(p.Labels, name), CanonicalRevision: canonicalRevision(p.Labels),
 		Locality: w.nodeLocality(p.Spec.NodeName),
+	}
+	if w.Settings.OtherProtocols == "deny" {
+		wl.Extensions = append(wl.Extensions, &workloadapi.Extension{Name: mesh.ExtensionTCPOnly})
 	}
 	if n := p.Labels[labelNetwork]; n != "" {
 		wl.Network = n
