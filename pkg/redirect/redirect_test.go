@@ -59,6 +59,7 @@ var nodes int
 func newNode(t *testing.T) *node {
 	t.Helper()
 	needRoot(t)
+	sweep.Do(func() { deleteOrphans(t) })
 	nodes++
 	n := &node{t: t, name: fmt.Sprintf("fl-rd%d-%d", os.Getpid(), nodes), instance: fmt.Sprintf("test-%d-%d", os.Getpid(), nodes)}
 	var err error

@@ -12,7 +12,9 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/rogpeppe/go-internal/testscript"
@@ -62,6 +64,41 @@ func build(t *testing.T) {
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("make build: %v\n%s", err, out)
 	}
+	sweep.Do(func() { takeDownOrphans(t) })
+}
+
+var sweep sync.Once
+
+// takeDownOrphans ends the labs of runs that were killed before they could.
+func takeDownOrphans(t *testing.T) {
+	t.Helper()
+	places, err := filepath.Glob("/run/fairlead/lab/e2e-*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, place := range places {
+		name := filepath.Base(place)
+		if ownerLives(name) {
+			continue
+		}
+		if out, err := exec.Command(filepath.Join(binaries, "fairlead"), "lab", "down", "--name", name).CombinedOutput(); err != nil {
+			t.Errorf("lab %s of a run that was killed: %v\n%s", name, err, out)
+		}
+	}
+}
+
+// ownerLives reports whether one of the numbers in a lab's name is the process of
+// a run of these tests.
+func ownerLives(name string) bool {
+	for part := range strings.SplitSeq(name, "-") {
+		if _, err := strconv.Atoi(part); err != nil {
+			continue
+		}
+		if cmdline, err := os.ReadFile("/proc/" + part + "/cmdline"); err == nil && strings.Contains(string(cmdline), "e2e.test") {
+			return true
+		}
+	}
+	return false
 }
 
 // setup gives each scenario a lab name of its own, and takes the lab down at the
