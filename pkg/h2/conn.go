@@ -63,13 +63,14 @@ func newConn(nc net.Conn, config Config, client bool, handler func(*Stream)) *Co
 	config = config.withDefaults()
 	c := &Conn{
 		nc: nc, config: config, client: client, handler: handler, done: make(chan struct{}),
-		br: bufio.NewReaderSize(nc, readBuffer), streams: map[uint32]*Stream{}, nextID: 1,
+		br: readers.Get().(*bufio.Reader), streams: map[uint32]*Stream{}, nextID: 1,
 		sendWindow: defaultWindow, peerStream: defaultWindow, peerStreams: 100,
 		// A peer that opens and resets streams, or floods control frames, faster
 		// than this is not doing work (CVE-2023-44487, CVE-2019-9512 and after).
 		resets:   budget{rate: 200, burst: 1000},
 		controls: budget{rate: 1000, burst: 5000},
 	}
+	c.br.Reset(nc)
 	c.windowChanged = sync.NewCond(&c.mu)
 	c.peerFrame.Store(minFrameSize)
 	c.out.init()

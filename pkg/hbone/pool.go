@@ -307,7 +307,7 @@ func (p *Pool) handshake(ctx context.Context, key Key) (*tunnel, error) {
 		conn.Close()
 		return nil, fmt.Errorf("%w with %s: no agreement on h2", ErrTLS, key.Destination)
 	}
-	c, err := h2.Client(&tunnelConn{t, w}, p.o.HTTP2)
+	c, err := h2.Client(&tunnelConn{Conn: t, wire: w}, p.o.HTTP2)
 	if err != nil {
 		return nil, fmt.Errorf("%w with %s: %w", ErrHTTP2, key.Destination, err)
 	}

@@ -187,7 +187,7 @@ func (s *Server) handshake(conn *net.TCPConn) (*tunnelConn, error) {
 	if p := t.ConnectionState().NegotiatedProtocol; p != "h2" {
 		return nil, fmt.Errorf("peer did not agree on h2 (%q)", p)
 	}
-	return &tunnelConn{t, w}, nil
+	return &tunnelConn{Conn: t, wire: w}, nil
 }
 
 func (s *Server) request(stream *h2.Stream, r *Request) {

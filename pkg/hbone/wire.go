@@ -7,6 +7,8 @@ import (
 	"net"
 	"sync"
 	"syscall"
+
+	"github.com/fairlead-mesh/fairlead/pkg/h2"
 )
 
 const (
@@ -200,10 +202,28 @@ func (w *wire) end() error {
 type tunnelConn struct {
 	*tls.Conn
 	wire *wire
+	// filled: the last read filled its buffer, and TLS may hold the rest of a record.
+	filled bool
+}
+
+var _ h2.Waiter = (*tunnelConn)(nil)
+
+// Wait implements [h2.Waiter].
+func (t *tunnelConn) Wait() error {
+	if t.filled || t.wire.r < t.wire.w {
+		return nil
+	}
+	return t.wire.fill()
 }
 
 // Read implements [net.Conn]: it returns as many records as there are.
 func (t *tunnelConn) Read(b []byte) (int, error) {
+	n, err := t.read(b)
+	t.filled = n == len(b)
+	return n, err
+}
+
+func (t *tunnelConn) read(b []byte) (int, error) {
 	n, err := t.Conn.Read(b)
 	for err == nil && len(b)-n >= tlsRecord && t.wire.whole() {
 		var more int

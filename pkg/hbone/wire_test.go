@@ -11,6 +11,7 @@ import (
 	"io"
 	"math/big"
 	"net"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -114,8 +115,8 @@ func TestWire(t *testing.T) {
 		}
 		wires[i] = w
 	}
-	client := &tunnelConn{tls.Client(wires[0], &tls.Config{InsecureSkipVerify: true}), wires[0]}
-	server := &tunnelConn{tls.Server(wires[1], &tls.Config{Certificates: []tls.Certificate{cert}}), wires[1]}
+	client := &tunnelConn{Conn: tls.Client(wires[0], &tls.Config{InsecureSkipVerify: true}), wire: wires[0]}
+	server := &tunnelConn{Conn: tls.Server(wires[1], &tls.Config{Certificates: []tls.Certificate{cert}}), wire: wires[1]}
 	go func() { _ = server.Handshake() }()
 	if err := client.Handshake(); err != nil {
 		t.Fatal(err)
@@ -162,5 +163,47 @@ func TestWire(t *testing.T) {
 	_ = client.SetReadDeadline(time.Now().Add(20 * time.Second))
 	if n, err := client.Read(buf); err != nil || string(buf[:n]) != "later" {
 		t.Errorf("afterwards: %q, %v", buf[:n], err)
+	}
+}
+
+// tunnelBudget is what an idle tunnel may take of the heap, in bytes, its two ends
+// together.
+const tunnelBudget = 64 << 10
+
+func TestIdleTunnelsAreSmall(t *testing.T) {
+	r := newRig(t)
+	const n = 50
+	heap := func() uint64 {
+		runtime.GC()
+		runtime.GC() // pools give up what they hold at the second
+		var m runtime.MemStats
+		runtime.ReadMemStats(&m)
+		return m.HeapAlloc
+	}
+	open := func() *tunnel {
+		tn, err := r.pool.handshake(t.Context(), r.key)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tn
+	}
+	defer open().conn.Close() // what is made once
+	before := heap()
+	var all []*tunnel
+	for range n {
+		all = append(all, open())
+	}
+	var each uint64
+	for deadline := time.Now().Add(20 * time.Second); ; { // until the last settings are read
+		if each = (heap() - before) / n; each <= tunnelBudget {
+			break
+		}
+		if time.Now().After(deadline) {
+			t.Fatalf("a tunnel takes %d bytes, the budget is %d", each, tunnelBudget)
+		}
+	}
+	t.Logf("%d bytes", each)
+	for _, tn := range all {
+		tn.conn.Close()
 	}
 }
