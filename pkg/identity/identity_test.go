@@ -60,6 +60,31 @@ func TestCertificateIsRenewedAtHalfLife(t *testing.T) {
 	})
 }
 
+// A CA dates certificates back by more than a short one lives: it is still asked
+// at half of what is left, and never in a loop.
+func TestBackdatedCertificateIsRenewedInItsTime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ca := identitytest.New()
+		ca.TTL, ca.Backdate = 12*time.Second, 2*time.Minute
+		m := manager(t, ca, "")
+		defer m.Close()
+		m.Acquire(alice)
+		if _, err := m.Get(t.Context(), alice); err != nil {
+			t.Fatal(err)
+		}
+		advance(time.Minute)
+		if n := ca.Signed(alice); n < 9 || n > 16 {
+			t.Errorf("%d certificates of 12 s in a minute, want about 11", n)
+		}
+		ca.TTL = time.Nanosecond
+		before := ca.Signed(alice)
+		advance(time.Minute)
+		if n := ca.Signed(alice) - before; n > 130 {
+			t.Errorf("%d requests in a minute for certificates that have ended", n)
+		}
+	})
+}
+
 // advance lets the fake clock run.
 func advance(d time.Duration) {
 	<-time.After(d)

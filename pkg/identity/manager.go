@@ -274,6 +274,9 @@ func (m *Manager) setLocked(e *entry, c *Certificate) {
 	m.roots.trust(c.Roots)
 	first := e.cert == nil
 	e.cert, e.failure, e.fails, e.next = c, nil, 0, c.RenewAt
+	if soonest := time.Now().Add(minBackoff); e.next.Before(soonest) {
+		e.next = soonest // whatever the CA answers, it is not asked in a loop
+	}
 	if first {
 		close(e.ready)
 	}
@@ -306,7 +309,15 @@ func (m *Manager) request(ctx context.Context, id mesh.Identity) (*Certificate, 
 	if err != nil {
 		return nil, fmt.Errorf("CA: %w", err)
 	}
-	return newCertificate(id, key, chain, m.roots.list(), time.Now())
+	now := time.Now()
+	cert, err := newCertificate(id, key, chain, m.roots.list(), now)
+	if err != nil {
+		return nil, err
+	}
+	// Half of what is left of it: CAs date certificates back, by more than a short
+	// one lives.
+	cert.RenewAt = renewal(now, cert.Leaf().NotAfter, rand.Float64()) //nolint:gosec // spreads load, guards nothing
+	return cert, nil
 }
 
 // Status is one identity as the admin page shows it.

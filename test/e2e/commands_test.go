@@ -270,8 +270,15 @@ func loaded(ts *testscript.TestScript, args []string) error {
 		Failed int64            `json:"failed"`
 		Errors map[string]int64 `json:"errors"`
 	}
+	lines := 0
 	for line := range strings.Lines(out) {
 		_ = json.Unmarshal([]byte(line), &last) // what is no line of the load's leaves it
+		lines++
+	}
+	// A line is as old as the load's interval: what it does not tell of yet is of
+	// before the first question too.
+	if asked, _ := firstSeen.LoadOrStore(ts.Getenv("LAB")+" lines of "+args[0], lines); lines < asked.(int)+2 {
+		return fmt.Errorf("no word of %s's load since it was first asked", args[0])
 	}
 	before, _ := firstSeen.LoadOrStore(ts.Getenv("LAB")+" errors of "+args[0], last.Failed)
 	if last.Failed > before.(int64) {

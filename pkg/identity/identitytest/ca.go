@@ -25,6 +25,8 @@ type CA struct {
 	Fail error
 	// TTL overrides the life that is asked for, if set.
 	TTL time.Duration
+	// Backdate is how long before now certificates begin to hold.
+	Backdate time.Duration
 	// As is signed instead of the requested identity, if set.
 	As mesh.Identity
 	// Extra roots are added to each answer.
@@ -99,7 +101,7 @@ func (c *CA) Sign(_ context.Context, id mesh.Identity, csr []byte, ttl time.Dura
 	c.serial++
 	c.signed[id]++
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(c.serial), URIs: []*url.URL{uri}, NotBefore: time.Now(), NotAfter: time.Now().Add(ttl),
+		SerialNumber: big.NewInt(c.serial), URIs: []*url.URL{uri}, NotBefore: time.Now().Add(-c.Backdate), NotAfter: time.Now().Add(ttl),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth},
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, c.root, request.PublicKey, c.key)
