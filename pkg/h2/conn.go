@@ -15,7 +15,7 @@ import (
 
 // readBuffer holds what is read from the connection at once. It is larger than a
 // TLS record, so that a record is not split.
-const readBuffer = 64 << 10
+const readBuffer = 128 << 10
 
 // Field is one header field; names are in lower case.
 type Field struct{ Name, Value string }
