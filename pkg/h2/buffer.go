@@ -21,12 +21,10 @@ func borrow(size int) []byte {
 	return largePool.Get().(*[largeBuffer]byte)[:]
 }
 
-// giveBuffer takes a buffer back; one that has grown is left to the collector.
 func giveBuffer(b []byte) {
-	switch b = b[:cap(b)]; len(b) {
-	case smallBuffer:
+	if b = b[:cap(b)]; len(b) == smallBuffer {
 		smallPool.Put((*[smallBuffer]byte)(b))
-	case largeBuffer:
+	} else {
 		largePool.Put((*[largeBuffer]byte)(b))
 	}
 }
@@ -59,17 +57,31 @@ func (c *chunks) append(b []byte) {
 // copyTo moves bytes to b and returns how many.
 func (c *chunks) copyTo(b []byte) (n int) {
 	for len(b) > n && c.len > 0 {
-		m := copy(b[n:], c.list[0][c.read:])
-		n, c.len = n+m, c.len-m
-		if c.read += m; c.read == len(c.list[0]) {
-			giveBuffer(c.list[0])
-			c.list, c.read = c.list[1:], 0
-		}
+		m := copy(b[n:], c.first())
+		c.took(m)
+		n += m
+	}
+	return n
+}
+
+// first are bytes in one piece; none when there is nothing.
+func (c *chunks) first() []byte {
+	if c.len == 0 {
+		return nil
+	}
+	return c.list[0][c.read:]
+}
+
+// took drops n bytes of the first piece.
+func (c *chunks) took(n int) {
+	c.len -= n
+	if c.read += n; c.read == len(c.list[0]) {
+		giveBuffer(c.list[0])
+		c.list, c.read = c.list[1:], 0
 	}
 	if c.len == 0 {
 		c.drop()
 	}
-	return n
 }
 
 // drop forgets what is there.

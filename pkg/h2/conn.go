@@ -13,10 +13,6 @@ import (
 	"golang.org/x/net/http2/hpack"
 )
 
-// readBuffer holds what is read from the connection at once. It is larger than a
-// TLS record, so that a record is not split.
-const readBuffer = 128 << 10
-
 // Field is one header field; names are in lower case.
 type Field struct{ Name, Value string }
 

@@ -7,11 +7,11 @@ import (
 )
 
 // Relay carries bytes between the stream and conn, both ways, until both have
-// ended, and closes conn. It works in the caller's goroutine while there is work, and
-// may return before the end, of which it tells done, from any goroutine. sent counts the bytes from conn to the stream,
-// received those from the stream to conn. Half-closes are passed on. An abrupt end
-// of either side is an abrupt end of the other: the error says of which, and conn
-// is reset, never closed cleanly.
+// ended, and closes conn. It works in the caller's goroutine while there is work,
+// and may return before the end, of which it tells done, from any goroutine. sent
+// counts the bytes from conn to the stream, received those from the stream to conn.
+// Half-closes are passed on. An abrupt end of either side is an abrupt end of the
+// other: the error says of which, and conn is reset, never closed cleanly.
 func (s *Stream) Relay(conn *net.TCPConn, sent, received *atomic.Uint64, done func(error)) {
 	k, err := newSocket(s, conn, sent, received, done)
 	if err != nil {

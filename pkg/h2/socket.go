@@ -198,7 +198,7 @@ func (k *socket) overLocked(err error) {
 	case k.parked && err != nil:
 		idle.Cancel(k.ticket)
 		k.parked = false
-		go k.finish(orderly(err))
+		go k.pump() // it ends as if it had been waiting here
 	case k.pumped:
 		go k.finish(orderly(err))
 	}

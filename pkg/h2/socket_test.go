@@ -119,7 +119,8 @@ func TestParkedIsReset(t *testing.T) {
 	for name, end := range map[string]func(*parkedPair){
 		"by its application": func(p *parkedPair) { _ = p.server.SetLinger(0); p.server.Close() },
 		"by the proxy":       func(p *parkedPair) { p.sockets[0].s.Reset(CodeConnect) },
-		"with the tunnel":    func(p *parkedPair) { p.conn.nc.Close() },
+		"by the tunnel's server, with NO_ERROR before the end of its bytes": func(p *parkedPair) { p.sockets[1].s.Reset(CodeNo) },
+		"with the tunnel": func(p *parkedPair) { p.conn.nc.Close() },
 	} {
 		t.Run(name, func(t *testing.T) {
 			p := newParked(t)

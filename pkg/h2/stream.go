@@ -215,11 +215,10 @@ func (s *Stream) flushBatch(batch *chunks) error {
 		batch.drop()
 	}()
 	for batch.len > 0 {
-		b := batch.list[0]
+		b := batch.first()
 		n, err := s.sink.write(b)
-		batch.list, batch.len = batch.list[1:], batch.len-len(b)
-		giveBuffer(b)
 		s.c.buffered.Add(-int64(len(b)))
+		batch.took(len(b))
 		s.credit(int64(n))
 		if err != nil {
 			return err

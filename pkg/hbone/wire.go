@@ -14,10 +14,11 @@ import (
 const (
 	// wireBuffer is what is read from or written to a tunnel's socket at once.
 	wireBuffer = 128 << 10
-	// tlsHeader and tlsRecord are a TLS record's header, and its largest payload
-	// with its overhead (RFC 8446 section 5.2).
-	tlsHeader = 5
-	tlsRecord = 16<<10 + 256
+	// A TLS record's header, what it carries at most, and that with its overhead
+	// (RFC 8446 section 5.2).
+	tlsHeader    = 5
+	tlsPlaintext = 16 << 10
+	tlsRecord    = tlsPlaintext + 256
 )
 
 var wireBuffers = sync.Pool{New: func() any { return new([wireBuffer]byte) }}
@@ -240,7 +241,7 @@ func (t *tunnelConn) read(b []byte) (int, error) {
 
 // Write implements [net.Conn]: its records go out together.
 func (t *tunnelConn) Write(b []byte) (int, error) {
-	if len(b) <= tlsRecord-256 { // one record
+	if len(b) <= tlsPlaintext { // one record
 		return t.Conn.Write(b)
 	}
 	t.wire.begin()

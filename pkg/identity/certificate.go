@@ -69,11 +69,15 @@ func newCertificate(id mesh.Identity, key *ecdsa.PrivateKey, answer []byte, trus
 		c.TLS.Certificate = append(c.TLS.Certificate, cert.Raw)
 	}
 	c.TLS.PrivateKey, c.TLS.Leaf = key, leaf
-	c.RenewAt = renewal(leaf.NotBefore, leaf.NotAfter, rand.Float64()) //nolint:gosec // spreads load, guards nothing
 	return c, nil
 }
 
 var errOtherIdentity = errors.New("another identity")
+
+// renewAtHalf sets RenewAt to half of the certificate's life since from.
+func (c *Certificate) renewAtHalf(from time.Time) {
+	c.RenewAt = renewal(from, c.Leaf().NotAfter, rand.Float64()) //nolint:gosec // spreads load, guards nothing
+}
 
 // renewal is half-life, spread by up to a tenth of the life before it, so that
 // certificates issued together are not renewed together.

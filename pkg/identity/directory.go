@@ -67,6 +67,7 @@ func (d *directory) load(id mesh.Identity, trusted []*x509.Certificate, now time
 	if err != nil {
 		return nil
 	}
+	c.renewAtHalf(c.Leaf().NotBefore) // when it came is not known any more
 	return c
 }
 

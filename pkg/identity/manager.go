@@ -316,7 +316,7 @@ func (m *Manager) request(ctx context.Context, id mesh.Identity) (*Certificate, 
 	}
 	// Half of what is left of it: CAs date certificates back, by more than a short
 	// one lives.
-	cert.RenewAt = renewal(now, cert.Leaf().NotAfter, rand.Float64()) //nolint:gosec // spreads load, guards nothing
+	cert.renewAtHalf(now)
 	return cert, nil
 }
 
