@@ -2,7 +2,6 @@ package h2
 
 import (
 	"bytes"
-	"context"
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
@@ -10,7 +9,6 @@ import (
 	"io"
 	"math/rand/v2"
 	"net"
-	"net/http"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -19,41 +17,14 @@ import (
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
-)
 
-// pair is two TCP sockets connected over loopback.
-func pair(t testing.TB) (a, b *net.TCPConn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	type result struct {
-		c   net.Conn
-		err error
-	}
-	accepted := make(chan result, 1)
-	go func() {
-		c, err := l.Accept()
-		accepted <- result{c, err}
-	}()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := <-accepted
-	if r.err != nil {
-		t.Fatal(r.err)
-	}
-	t.Cleanup(func() { c.Close(); r.c.Close() })
-	return c.(*net.TCPConn), r.c.(*net.TCPConn)
-}
+	"github.com/fairlead-mesh/fairlead/test/loopback"
+)
 
 // tunnel is a client's connection to a server whose streams go to handler.
 func tunnel(t testing.TB, config Config, handler func(*Stream)) *Conn {
 	t.Helper()
-	a, b := pair(t)
+	a, b := loopback.Pair(t)
 	go func() { _ = Server(b, config, handler, nil) }()
 	c, err := Client(a, config)
 	if err != nil {
@@ -83,7 +54,7 @@ func relayUntil(s *Stream, conn *net.TCPConn, sent, received *atomic.Uint64) err
 func newRelayed(t testing.TB, config Config) *relayed {
 	t.Helper()
 	r := &relayed{clientErr: make(chan error, 1), serverErr: make(chan error, 1)}
-	app, inner := pair(t)
+	app, inner := loopback.Pair(t)
 	r.server = app
 	c := tunnel(t, config, func(s *Stream) {
 		if err := s.Respond([]Field{{":status", "200"}}, false); err != nil {
@@ -105,7 +76,7 @@ func (r *relayed) attach(t testing.TB, c *Conn) {
 	if f, err := s.Response(t.Context()); err != nil || f[0].Value != "200" {
 		t.Fatalf("response %v, %v", f, err)
 	}
-	outer, inner := pair(t)
+	outer, inner := loopback.Pair(t)
 	r.client = outer
 	go func() { r.clientErr <- relayUntil(s, inner, &r.sent, &r.received) }()
 }
@@ -198,7 +169,7 @@ func TestAbortIsAnAbortAtTheOtherEnd(t *testing.T) {
 
 func TestTunnelLostIsAnAbort(t *testing.T) {
 	r := &relayed{clientErr: make(chan error, 1), serverErr: make(chan error, 1)}
-	app, inner := pair(t)
+	app, inner := loopback.Pair(t)
 	r.server = app
 	c := tunnel(t, Config{}, func(s *Stream) {
 		_ = s.Respond([]Field{{":status", "200"}}, false)
@@ -226,7 +197,7 @@ func TestSlowStreamHarmsNoOther(t *testing.T) {
 		_ = relayUntil(s, inner.(*net.TCPConn), &a, &b)
 	})
 	open := func(name string) (client, server *net.TCPConn) {
-		server, inner := pair(t)
+		server, inner := loopback.Pair(t)
 		inners.Store(name, inner)
 		s, err := c.Open([]Field{{":method", "CONNECT"}, {":authority", name}})
 		if err != nil {
@@ -235,7 +206,7 @@ func TestSlowStreamHarmsNoOther(t *testing.T) {
 		if _, err := s.Response(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		client, far := pair(t)
+		client, far := loopback.Pair(t)
 		go func() {
 			var a, b atomic.Uint64
 			_ = relayUntil(s, far, &a, &b)
@@ -298,7 +269,7 @@ func TestStreamLimitAndGoAway(t *testing.T) {
 // rawPeer speaks frames by hand to our server.
 func rawPeer(t *testing.T, config Config) (*http2.Framer, net.Conn, chan error) {
 	t.Helper()
-	a, b := pair(t)
+	a, b := loopback.Pair(t)
 	ended := make(chan error, 1)
 	go func() {
 		ended <- Server(b, config, func(s *Stream) {
@@ -409,14 +380,14 @@ func TestHostilePeersAreCutOff(t *testing.T) {
 }
 
 func TestNoPrefaceInTime(t *testing.T) {
-	_, b := pair(t)
+	_, b := loopback.Pair(t)
 	if err := Server(b, Config{PrefaceTimeout: 50 * time.Millisecond}, nil, nil); err == nil {
 		t.Error("a silent peer was waited for")
 	}
 }
 
 func TestSilentPeerIsLeft(t *testing.T) {
-	a, b := pair(t)
+	a, b := loopback.Pair(t)
 	go func() { // answers nothing
 		buf := make([]byte, 1024)
 		for {
@@ -433,70 +404,6 @@ func TestSilentPeerIsLeft(t *testing.T) {
 	case <-c.Done():
 	case <-time.After(20 * time.Second):
 		t.Error("a connection without answers stays")
-	}
-}
-
-// The peers that nobody here wrote: x/net's client and server.
-func TestAgainstXNetClient(t *testing.T) {
-	a, b := pair(t)
-	go func() {
-		_ = Server(b, Config{}, func(s *Stream) {
-			_ = s.Respond([]Field{{":status", "200"}, {"x-seen", s.Fields()[0].Value}}, false)
-			_, _ = io.Copy(s, s)
-			_ = s.CloseWrite()
-		}, nil)
-	}()
-	transport := &http2.Transport{AllowHTTP: true}
-	cc, err := transport.NewClientConn(a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, size := range []int{0, 1, 1 << 10, 5 << 20} {
-		request, _ := http.NewRequestWithContext(t.Context(), "POST", "http://x/", bytes.NewReader(data(size)))
-		response, err := cc.RoundTrip(request)
-		if err != nil {
-			t.Fatal(err)
-		}
-		body, err := io.ReadAll(response.Body)
-		if err != nil || !bytes.Equal(body, data(size)) || response.StatusCode != 200 {
-			t.Errorf("%d bytes: status %d, %d came back, %v", size, response.StatusCode, len(body), err)
-		}
-	}
-}
-
-func TestAgainstXNetServer(t *testing.T) {
-	a, b := pair(t)
-	go (&http2.Server{}).ServeConn(b, &http2.ServeConnOpts{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.Method != "CONNECT" {
-			w.WriteHeader(400)
-			return
-		}
-		w.WriteHeader(200)
-		w.(http.Flusher).Flush()
-		_, _ = io.Copy(w, r.Body)
-	})})
-	c, err := Client(a, Config{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer c.Close()
-	for range 20 {
-		s, err := c.Open(connect)
-		if err != nil {
-			t.Fatal(err)
-		}
-		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
-		defer cancel()
-		if f, err := s.Response(ctx); err != nil || f[0].Value != "200" {
-			t.Fatalf("response %v, %v", f, err)
-		}
-		go func() {
-			_, _ = s.Write(data(1 << 20))
-			_ = s.CloseWrite()
-		}()
-		if got, err := io.ReadAll(s); err != nil || !bytes.Equal(got, data(1<<20)) {
-			t.Fatalf("%d bytes came back, %v", len(got), err)
-		}
 	}
 }
 

@@ -2,11 +2,19 @@ package h2
 
 import (
 	"bytes"
+	"context"
+	"io"
 	"net"
+	"net/http"
 	"os/exec"
 	"regexp"
 	"slices"
 	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/fairlead-mesh/fairlead/test/loopback"
 )
 
 // serveHTTP answers GETs with a body and echoes what else it is sent, as other
@@ -92,5 +100,69 @@ func TestH2load(t *testing.T) {
 	}
 	if !regexp.MustCompile(`\(20000000\) data`).Match(out) {
 		t.Errorf("not all of the bodies: %s", out)
+	}
+}
+
+// The peers that nobody here wrote: x/net's client and server.
+func TestAgainstXNetClient(t *testing.T) {
+	a, b := loopback.Pair(t)
+	go func() {
+		_ = Server(b, Config{}, func(s *Stream) {
+			_ = s.Respond([]Field{{":status", "200"}, {"x-seen", s.Fields()[0].Value}}, false)
+			_, _ = io.Copy(s, s)
+			_ = s.CloseWrite()
+		}, nil)
+	}()
+	transport := &http2.Transport{AllowHTTP: true}
+	cc, err := transport.NewClientConn(a)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{0, 1, 1 << 10, 5 << 20} {
+		request, _ := http.NewRequestWithContext(t.Context(), "POST", "http://x/", bytes.NewReader(data(size)))
+		response, err := cc.RoundTrip(request)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(response.Body)
+		if err != nil || !bytes.Equal(body, data(size)) || response.StatusCode != 200 {
+			t.Errorf("%d bytes: status %d, %d came back, %v", size, response.StatusCode, len(body), err)
+		}
+	}
+}
+
+func TestAgainstXNetServer(t *testing.T) {
+	a, b := loopback.Pair(t)
+	go (&http2.Server{}).ServeConn(b, &http2.ServeConnOpts{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.Method != "CONNECT" {
+			w.WriteHeader(400)
+			return
+		}
+		w.WriteHeader(200)
+		w.(http.Flusher).Flush()
+		_, _ = io.Copy(w, r.Body)
+	})})
+	c, err := Client(a, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for range 20 {
+		s, err := c.Open(connect)
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		if f, err := s.Response(ctx); err != nil || f[0].Value != "200" {
+			t.Fatalf("response %v, %v", f, err)
+		}
+		go func() {
+			_, _ = s.Write(data(1 << 20))
+			_ = s.CloseWrite()
+		}()
+		if got, err := io.ReadAll(s); err != nil || !bytes.Equal(got, data(1<<20)) {
+			t.Fatalf("%d bytes came back, %v", len(got), err)
+		}
 	}
 }

@@ -8,6 +8,8 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/test/loopback"
 )
 
 // parkedPair is a relayed stream whose sockets have both been quiet until they
@@ -23,7 +25,7 @@ func newParked(t *testing.T) *parkedPair {
 	t.Helper()
 	p := &parkedPair{ended: make(chan error, 4)}
 	streams := make(chan *Stream, 1)
-	app, inner := pair(t)
+	app, inner := loopback.Pair(t)
 	p.server = app
 	var counts [4]atomic.Uint64
 	p.conn = tunnel(t, Config{}, func(s *Stream) {
@@ -38,7 +40,7 @@ func newParked(t *testing.T) *parkedPair {
 	if _, err := s.Response(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	outer, near := pair(t)
+	outer, near := loopback.Pair(t)
 	p.client = outer
 	go s.Relay(near, &counts[2], &counts[3], func(err error) { p.ended <- err })
 	for _, s := range []*Stream{s, <-streams} {

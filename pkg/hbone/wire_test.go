@@ -2,44 +2,22 @@ package hbone
 
 import (
 	"bytes"
-	"crypto/ecdsa"
-	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"io"
-	"math/big"
 	"net"
 	"runtime"
 	"testing"
 	"time"
-)
 
-// tcpPair is a connection over loopback.
-func tcpPair(t *testing.T) (client, server *net.TCPConn) {
-	t.Helper()
-	l, err := net.ListenTCP("tcp", &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1)})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := l.AcceptTCP()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close(); s.Close() })
-	return c.(*net.TCPConn), s
-}
+	"github.com/fairlead-mesh/fairlead/test/loopback"
+)
 
 // A wire gives records out one at a time however they came: in pieces, or many
 // with one read.
 func TestWireReadsRecords(t *testing.T) {
-	near, far := tcpPair(t)
+	near, far := loopback.Pair(t)
 	w, err := newWire(near)
 	if err != nil {
 		t.Fatal(err)
@@ -88,25 +66,11 @@ func TestWireReadsRecords(t *testing.T) {
 	}
 }
 
-func selfSigned(t *testing.T) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
-
 // Large writes and reads go over TLS whole, and what crypto/tls is told when a
 // record brings no data does not break the connection.
 func TestWire(t *testing.T) {
-	near, far := tcpPair(t)
-	cert := selfSigned(t)
+	near, far := loopback.Pair(t)
+	r := newRig(t)
 	wires := [2]*wire{}
 	for i, c := range []*net.TCPConn{near, far} {
 		w, err := newWire(c)
@@ -115,8 +79,8 @@ func TestWire(t *testing.T) {
 		}
 		wires[i] = w
 	}
-	client := &tunnelConn{Conn: tls.Client(wires[0], &tls.Config{InsecureSkipVerify: true}), wire: wires[0]}
-	server := &tunnelConn{Conn: tls.Server(wires[1], &tls.Config{Certificates: []tls.Certificate{cert}}), wire: wires[1]}
+	client := &tunnelConn{Conn: tls.Client(wires[0], r.manager.ClientTLS(alice, []string{bob.String()})), wire: wires[0]}
+	server := &tunnelConn{Conn: tls.Server(wires[1], r.manager.ServerTLS(bob)), wire: wires[1]}
 	go func() { _ = server.Handshake() }()
 	if err := client.Handshake(); err != nil {
 		t.Fatal(err)

@@ -5,30 +5,13 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/test/loopback"
 )
 
 type waiter chan struct{}
 
 func (w waiter) Ready() { close(w) }
-
-func pair(t *testing.T) (near, far *net.TCPConn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close(); s.Close() })
-	return c.(*net.TCPConn), s.(*net.TCPConn)
-}
 
 func raw(t *testing.T, c *net.TCPConn) syscall.RawConn {
 	t.Helper()
@@ -51,7 +34,7 @@ func woken(t *testing.T, w waiter) {
 // A parked socket wakes for bytes, for bytes that were there before, for the end
 // and for a reset, each time anew.
 func TestWait(t *testing.T) {
-	near, far := pair(t)
+	near, far := loopback.Pair(t)
 	r := raw(t, near)
 	buf := make([]byte, 10)
 	for round := range 3 {
@@ -78,7 +61,7 @@ func TestWait(t *testing.T) {
 		func(c *net.TCPConn) { _ = c.CloseWrite() },
 		func(c *net.TCPConn) { _ = c.SetLinger(0); c.Close() },
 	} {
-		near, far := pair(t)
+		near, far := loopback.Pair(t)
 		w := waiter(make(chan struct{}))
 		if _, err := Wait(raw(t, near), w); err != nil {
 			t.Fatal(err)
@@ -90,7 +73,7 @@ func TestWait(t *testing.T) {
 
 // What was cancelled is not called, and nothing of it is kept.
 func TestCancel(t *testing.T) {
-	near, far := pair(t)
+	near, far := loopback.Pair(t)
 	w := waiter(make(chan struct{}))
 	ticket, err := Wait(raw(t, near), w)
 	if err != nil {
@@ -120,7 +103,7 @@ func TestCancel(t *testing.T) {
 
 // A socket that cannot be waited for is an error, and nothing is kept of it.
 func TestWaitOnClosed(t *testing.T) {
-	near, _ := pair(t)
+	near, _ := loopback.Pair(t)
 	r := raw(t, near)
 	near.Close()
 	if _, err := Wait(r, waiter(make(chan struct{}))); err == nil {

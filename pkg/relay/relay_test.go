@@ -11,27 +11,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
-)
 
-// pair is a TCP connection over loopback.
-func pair(t *testing.T) (client, server *net.TCPConn) {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	c, err := net.Dial("tcp", l.Addr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
-	s, err := l.Accept()
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { c.Close(); s.Close() })
-	return c.(*net.TCPConn), s.(*net.TCPConn)
-}
+	"github.com/fairlead-mesh/fairlead/test/loopback"
+)
 
 type relayed struct {
 	client, server *net.TCPConn
@@ -40,8 +22,8 @@ type relayed struct {
 }
 
 func start(t *testing.T) *relayed {
-	client, a := pair(t)
-	b, server := pair(t)
+	client, a := loopback.Pair(t)
+	b, server := loopback.Pair(t)
 	r := &relayed{client: client, server: server, end: make(chan error, 1)}
 	for _, c := range []*net.TCPConn{client, server} {
 		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
@@ -119,8 +101,8 @@ func TestResetStaysReset(t *testing.T) {
 
 // Closing a side from outside ends the relay, with a reset on the other.
 func TestClosedFromOutside(t *testing.T) {
-	client, a := pair(t)
-	b, server := pair(t)
+	client, a := loopback.Pair(t)
+	b, server := loopback.Pair(t)
 	var forth, back atomic.Uint64
 	end := make(chan error, 1)
 	go func() { end <- Both(a, b, &forth, &back) }()

@@ -168,13 +168,18 @@ func curlError(kind string, err error) error {
 	return fmt.Errorf("want error %s: %w", kind, err)
 }
 
+// metrics is the page of a node's agent.
+func metrics(ts *testscript.TestScript, node string) (string, error) {
+	return inPod(ts, "node/"+node, "curl", "-sS", "-m", "10", "http://localhost:15020/metrics")
+}
+
 // metric NODE 'name{label="value",...}' OP N compares the sum of a node agent's
 // matching series: OP is one of == >= <= > <.
 func metric(ts *testscript.TestScript, args []string) error {
 	if len(args) != 4 {
 		return fmt.Errorf("usage: metric NODE 'name{label=\"value\"}' OP N")
 	}
-	out, err := inPod(ts, "node/"+args[0], "curl", "-sS", "-m", "10", "http://localhost:15020/metrics")
+	out, err := metrics(ts, args[0])
 	if err != nil {
 		return err
 	}
@@ -200,7 +205,7 @@ func grows(ts *testscript.TestScript, args []string) error {
 	if len(args) != 3 {
 		return fmt.Errorf("usage: * grows NODE 'name{label=\"value\"}' N")
 	}
-	out, err := inPod(ts, "node/"+args[0], "curl", "-sS", "-m", "10", "http://localhost:15020/metrics")
+	out, err := metrics(ts, args[0])
 	if err != nil {
 		return err
 	}
@@ -265,16 +270,7 @@ func loaded(ts *testscript.TestScript, args []string) error {
 	if err != nil {
 		return err
 	}
-	var last struct {
-		OK     float64          `json:"ok"`
-		Failed int64            `json:"failed"`
-		Errors map[string]int64 `json:"errors"`
-	}
-	lines := 0
-	for line := range strings.Lines(out) {
-		_ = json.Unmarshal([]byte(line), &last) // what is no line of the load's leaves it
-		lines++
-	}
+	last, lines := lastLoad(out)
 	// A line is as old as the load's interval: what it does not tell of yet is of
 	// before the first question too.
 	if asked, _ := firstSeen.LoadOrStore(ts.Getenv("LAB")+" lines of "+args[0], lines); lines < asked.(int)+2 {
@@ -284,7 +280,7 @@ func loaded(ts *testscript.TestScript, args []string) error {
 	if last.Failed > before.(int64) {
 		ts.Fatalf("the load in %s had errors after %v answers: %v", args[0], last.OK, last.Errors)
 	}
-	return grown(ts, args, last.OK, args[1])
+	return grown(ts, args, float64(last.OK), args[1])
 }
 
 var label = regexp.MustCompile(`\w+="[^"]*"`)

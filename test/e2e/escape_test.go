@@ -70,7 +70,7 @@ const attemptsEach = 3
 // attempt runs one flavour and returns what came of it, and what the other node saw.
 func (e *escape) attempt(t *testing.T, namespace, flavour string, family int, marker string) (outcome, *capture.Capture) {
 	t.Helper()
-	witness, err := capture.Start(e.lab.nodeNetNS(t, "n2"))
+	witness, err := capture.Start(e.lab.node(t, "n2").NetNS)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -145,24 +145,6 @@ func (e *escape) meshed(t *testing.T, agentUp bool) {
 			}
 		}
 	}
-}
-
-// nodeNetNS is the path of a node's network namespace.
-func (l *lab) nodeNetNS(t *testing.T, node string) string {
-	t.Helper()
-	var view struct {
-		Nodes []struct{ Name, NetNS string } `json:"nodes"`
-	}
-	if err := json.Unmarshal([]byte(l.run(t, "lab", "ps", "--name", l.name, "-o", "json")), &view); err != nil {
-		t.Fatal(err)
-	}
-	for _, n := range view.Nodes {
-		if n.Name == node {
-			return n.NetNS
-		}
-	}
-	t.Fatalf("no node %s", node)
-	return ""
 }
 
 // guardDrops is what a node's guard has dropped so far.

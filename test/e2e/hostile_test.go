@@ -1,18 +1,12 @@
 package e2e
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"encoding/binary"
-	"encoding/json"
 	"fmt"
 	"io"
-	"math/big"
+	"log/slog"
 	"net"
-	"net/url"
 	"os"
 	"path/filepath"
 	"strings"
@@ -20,61 +14,15 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/identity"
+	"github.com/fairlead-mesh/fairlead/pkg/identity/identitytest"
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/netns"
 )
 
-const hostileCluster = `
-apiVersion: v1
-kind: Node
-metadata: {name: n1}
----
-apiVersion: v1
-kind: Node
-metadata: {name: n2}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: outside}
----
-apiVersion: v1
-kind: Pod
-metadata: {name: victim, namespace: shop, labels: {app: victim}}
-spec:
-  nodeName: n2
-  containers: [{name: app, image: echo, ports: [{name: tcp-echo, containerPort: 9000}]}]
----
-apiVersion: v1
-kind: Service
-metadata: {name: neighbour, namespace: shop}
-spec:
-  selector: {app: neighbour}
-  ports: [{name: tcp, port: 9000, targetPort: 9000}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: neighbour, namespace: shop, labels: {app: neighbour}}
-spec:
-  nodeName: n2
-  containers: [{name: app, image: echo, ports: [{name: tcp-echo, containerPort: 9000}]}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: caller, namespace: shop, labels: {app: caller}}
-spec:
-  nodeName: n1
-  containers: [{name: app, image: load, args: ["--url", "tcp://neighbour:9000", "--rate", "50", "--concurrency", "4", "--bytes", "500", "--timeout", "20s", "--interval", "100ms"]}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: mallory, namespace: outside}
-spec:
-  nodeName: n1
-  containers: [{name: app, image: echo}]
-`
+var hostileCluster = twoNodes + namespace("shop", "ambient") + namespace("outside", "none") +
+	echoPod("shop", "victim", "n2") + echoPod("shop", "neighbour", "n2") + echoPod("outside", "mallory", "n1") +
+	loadPod("shop", "caller", "n1", "--url", "tcp://neighbour:9000", "--rate", "50", "--concurrency", "4", "--timeout", "20s")
 
 // mallory is a peer with a certificate of the mesh who does not play by the rules.
 type mallory struct {
@@ -87,40 +35,20 @@ type mallory struct {
 
 func newMallory(t *testing.T, l *lab) *mallory {
 	t.Helper()
-	var view struct {
-		Nodes []struct {
-			Name  string
-			Agent struct{ StateDir string }
-		}
-		Pods []struct{ Namespace, Name, NetNS string }
-	}
-	if err := json.Unmarshal([]byte(l.run(t, "lab", "ps", "--name", l.name, "-o", "json")), &view); err != nil {
-		t.Fatal(err)
-	}
 	ip := l.podIP(t, "shop/victim", 0)
 	m := &mallory{t: t, victim: ip + ":15008", app: ip + ":9000"}
-	for _, p := range view.Pods {
-		if p.Name == "mallory" {
-			ns, err := netns.Open(p.NetNS)
-			if err != nil {
-				t.Fatal(err)
-			}
-			t.Cleanup(func() { ns.Close() })
-			m.ns = ns
-		}
+	var err error
+	if m.ns, err = netns.Open(l.pod(t, "outside/mallory").NetNS); err != nil {
+		t.Fatal(err)
 	}
+	t.Cleanup(func() { m.ns.Close() })
 	// Who has the node has its pods' keys.
-	for _, n := range view.Nodes {
-		if n.Name != "n1" {
-			continue
-		}
-		files, err := filepath.Glob(filepath.Join(n.Agent.StateDir, "..", "..", "keys", "n1.certs", "*.pem"))
-		if err != nil || len(files) == 0 {
-			t.Fatalf("no certificate in %s: %v", n.Agent.StateDir, err)
-		}
-		if m.cert, err = tls.LoadX509KeyPair(files[0], files[0]); err != nil {
-			t.Fatal(err)
-		}
+	files, err := filepath.Glob(filepath.Join(l.node(t, "n1").Agent.CertDir, "*.pem"))
+	if err != nil || len(files) == 0 {
+		t.Fatalf("no certificate of the node's pods: %v", err)
+	}
+	if m.cert, err = tls.LoadX509KeyPair(files[0], files[0]); err != nil {
+		t.Fatal(err)
 	}
 	return m
 }
@@ -219,8 +147,7 @@ func (m *mallory) answered(authority string, status string) {
 	}
 }
 
-// endedWith floods with frames until the agent ends the connection; it must say so
-// with a GOAWAY of the code or close.
+// ended floods with frames until the agent ends the connection: with a GOAWAY, or by closing it.
 func (m *mallory) ended(name string, flood func(i uint32) [][]byte) {
 	m.t.Helper()
 	c := m.tunnel()
@@ -247,33 +174,19 @@ func (m *mallory) ended(name string, flood func(i uint32) [][]byte) {
 	}
 }
 
-func agentRSS(t *testing.T, l *lab, node string) int64 {
+// peakRSS is the most that a node's agent has had resident, in bytes.
+func peakRSS(t *testing.T, l *lab, node string) int64 {
 	t.Helper()
-	var view struct {
-		Nodes []struct {
-			Name  string
-			Agent struct{ PID int }
-		}
-	}
-	if err := json.Unmarshal([]byte(l.run(t, "lab", "ps", "--name", l.name, "-o", "json")), &view); err != nil {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", l.node(t, node).Agent.PID))
+	if err != nil {
 		t.Fatal(err)
 	}
-	for _, n := range view.Nodes {
-		if n.Name == node {
-			b, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", n.Agent.PID))
-			if err != nil {
-				t.Fatal(err)
-			}
-			_, rest, _ := strings.Cut(string(b), "VmHWM:")
-			var kb int64
-			if _, err := fmt.Sscanf(rest, "%d", &kb); err != nil {
-				t.Fatal(err)
-			}
-			return kb << 10
-		}
+	_, rest, _ := strings.Cut(string(b), "VmHWM:")
+	var kb int64
+	if _, err := fmt.Sscanf(rest, "%d", &kb); err != nil {
+		t.Fatal(err)
 	}
-	t.Fatalf("no node %s", node)
-	return 0
+	return kb << 10
 }
 
 // hostileMemory is what the agent may have taken at its worst, in bytes.
@@ -288,7 +201,7 @@ func TestHostileTunnels(t *testing.T) {
 	l := newLab(t, hostileCluster)
 	m := newMallory(t, l)
 	l.answersMore(t, "shop/caller", 20)
-	before := l.progress(t, "shop/caller").Errors
+	before := l.load(t, "shop/caller").Errors
 	authority := m.app
 
 	t.Run("honest", func(*testing.T) { m.answered(authority, "200") })
@@ -361,10 +274,10 @@ func TestHostileTunnels(t *testing.T) {
 		l.answersMore(t, "shop/caller", 100)
 	})
 	l.answersMore(t, "shop/caller", 100)
-	if after := l.progress(t, "shop/caller"); len(after.Errors) != len(before) {
+	if after := l.load(t, "shop/caller"); len(after.Errors) != len(before) {
 		t.Errorf("the neighbour was harmed: %+v", after)
 	}
-	rss := agentRSS(t, l, "n2")
+	rss := peakRSS(t, l, "n2")
 	t.Logf("the agent took %d MB at its worst", rss>>20)
 	if rss > hostileMemory {
 		t.Errorf("the agent took %d MB", rss>>20)
@@ -374,18 +287,16 @@ func TestHostileTunnels(t *testing.T) {
 // strangerCert has the right name, from a root that nobody trusts.
 func strangerCert(t *testing.T) tls.Certificate {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	id := mesh.Identity{TrustDomain: "cluster.local", Namespace: "shop", ServiceAccount: "default"}
+	m, err := identity.NewManager(identity.Options{CA: identitytest.New(), Logger: slog.New(slog.DiscardHandler)})
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
-		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
-		URIs: []*url.URL{{Scheme: "spiffe", Host: "cluster.local", Path: "/ns/shop/sa/default"}},
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	t.Cleanup(m.Close)
+	m.Acquire(id)
+	c, err := m.Get(t.Context(), id)
 	if err != nil {
 		t.Fatal(err)
 	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
+	return c.TLS
 }

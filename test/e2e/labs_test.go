@@ -2,7 +2,6 @@ package e2e
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"net"
 	"os"
@@ -16,66 +15,21 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/lab/token"
 )
 
-const labsCluster = `
-apiVersion: v1
-kind: Node
-metadata: {name: n1}
----
-apiVersion: v1
-kind: Node
-metadata: {name: n2}
----
+var labsCluster = twoNodes + `---
 apiVersion: v1
 kind: Node
 metadata: {name: n3, labels: {fairlead.dev/agent: none}}
----
-apiVersion: v1
-kind: Namespace
-metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}
----
-apiVersion: v1
-kind: Service
-metadata: {name: server, namespace: shop}
-spec:
-  selector: {app: server}
-  ports: [{name: http, port: 80, targetPort: 8080}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: server, namespace: shop, labels: {app: server}}
-spec:
-  nodeName: n2
-  containers: [{name: app, image: echo, ports: [{name: http, containerPort: 8080}]}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: client, namespace: shop, labels: {app: client}}
-spec:
-  nodeName: n1
-  containers: [{name: app, image: echo}]
----
-apiVersion: v1
-kind: Pod
-metadata: {name: elsewhere, namespace: shop, labels: {app: elsewhere}}
-spec:
-  nodeName: n3
-  containers: [{name: app, image: echo}]
-`
+` + namespace("shop", "ambient") + echoPod("shop", "server", "n2") + echoPod("shop", "client", "n1") + echoPod("shop", "elsewhere", "n3")
 
 // tunnelled asks the server and wants the answer to have come in mutual TLS.
 func (l *lab) tunnelled(t *testing.T) {
 	t.Helper()
-	for start := time.Now(); ; {
+	eventually(t, l.name+" carries in mutual TLS", func() bool {
 		out := l.run(t, "lab", "exec", "--name", l.name, "shop/client", "--", "sh", "-c", "curl -sS -m 10 -o /dev/null -w '%{http_code}' http://server/ || true")
 		page := l.run(t, "lab", "exec", "--name", l.name, "node/n1", "--", "curl", "-sS", "-m", "10", "http://localhost:15020/metrics")
 		n, _ := sum(page, `istio_tcp_connections_opened_total{reporter="source",source_workload="client",destination_workload="server",connection_security_policy="mutual_tls"}`)
-		if out == "200" && n > 0 {
-			return
-		}
-		if time.Since(start) > retryFor {
-			t.Fatalf("%s: status %s, %v connections in mutual TLS", l.name, out, n)
-		}
-	}
+		return out == "200" && n > 0
+	})
 }
 
 // TestLabsSideBySide runs two labs of the same objects at once, the second under a
@@ -94,16 +48,7 @@ func TestLabsSideBySide(t *testing.T) {
 	second.run(t, "lab", "up", "--name", second.name, "--control-plane", address, "--control-plane-root", root, "--token-dir", tokens, "--detach", second.dir)
 	first.tunnelled(t)
 	second.tunnelled(t)
-	var view struct {
-		ControlPlane struct{ External string }
-		Nodes        []struct {
-			Name  string
-			Agent *struct{ Ready bool }
-		}
-	}
-	if err := json.Unmarshal([]byte(second.run(t, "lab", "ps", "--name", second.name, "-o", "json")), &view); err != nil {
-		t.Fatal(err)
-	}
+	view := second.view(t)
 	if view.ControlPlane.External != address {
 		t.Errorf("the control plane is %q, want %q", view.ControlPlane.External, address)
 	}
@@ -165,15 +110,14 @@ func elsewhere(t *testing.T, dir string) (address, root, tokens string) {
 			fmt.Println(lastLines(log.String(), 30))
 		}
 	})
-	for start := time.Now(); ; {
-		if c, err := net.Dial("tcp", address); err == nil {
-			c.Close()
-			if _, err := os.Stat(root); err == nil {
-				return address, root, place
-			}
+	eventually(t, "the control plane listens", func() bool {
+		c, err := net.Dial("tcp", address)
+		if err != nil {
+			return false
 		}
-		if time.Since(start) > retryFor {
-			t.Fatalf("the control plane does not listen:\n%s", log.String())
-		}
-	}
+		c.Close()
+		_, err = os.Stat(root)
+		return err == nil
+	})
+	return address, root, place
 }

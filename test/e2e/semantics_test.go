@@ -1,7 +1,6 @@
 package e2e
 
 import (
-	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -9,7 +8,6 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
 
 // TestSocketSemantics asks the questions of test/semantics between two pods, on
@@ -38,21 +36,13 @@ func TestSocketSemantics(t *testing.T) {
 
 func semanticsCluster(program string) string {
 	var yaml strings.Builder
-	yaml.WriteString(`
-apiVersion: v1
-kind: Node
-metadata: {name: n1}
----
-apiVersion: v1
-kind: Node
-metadata: {name: n2}
-`)
+	yaml.WriteString(twoNodes)
 	for _, ns := range []string{"plain", "meshed"} {
 		mode := "none"
 		if ns == "meshed" {
 			mode = "ambient"
 		}
-		fmt.Fprintf(&yaml, "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: %s, labels: {istio.io/dataplane-mode: %s}}\n", ns, mode)
+		yaml.WriteString(namespace(ns, mode))
 		for pod, node := range map[string]string{"client": "n1", "same": "n1", "cross": "n2"} {
 			fmt.Fprintf(&yaml, "---\napiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: %s}\nspec:\n  nodeName: %s\n  containers: [{name: app, command: [%s, serve, \"[::]:7000\"]}]\n",
 				pod, ns, node, program)
@@ -127,64 +117,4 @@ func compare(t *testing.T, plain, meshed answers, differences []difference) {
 			t.Errorf("%s: with the mesh: %s, want %s (without it: %s)", question, got, want, without)
 		}
 	}
-}
-
-// lab is a running cluster of a test written in Go.
-type lab struct{ name, dir string }
-
-// newLab brings a cluster up and takes it down at the end of the test.
-func newLab(t *testing.T, yaml string) *lab {
-	t.Helper()
-	l := &lab{name: fmt.Sprintf("e2e-%d-%d", os.Getpid(), time.Now().UnixNano()%1_000_000), dir: t.TempDir()}
-	if err := os.WriteFile(filepath.Join(l.dir, "cluster.yaml"), []byte(yaml), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("the cluster was %s; logs of its agents are above", l.dir)
-		}
-		l.run(t, "lab", "down", "--name", l.name)
-	})
-	l.run(t, "lab", "up", "--name", l.name, "--detach", l.dir)
-	return l
-}
-
-func (l *lab) run(t *testing.T, args ...string) string {
-	t.Helper()
-	cmd := exec.Command(filepath.Join(binaries, "fairlead"), args...)
-	out, err := cmd.Output()
-	if err != nil {
-		stderr := ""
-		if e, ok := err.(*exec.ExitError); ok {
-			stderr = string(e.Stderr)
-		}
-		t.Fatalf("fairlead %s: %v\n%s%s", strings.Join(args, " "), err, out, stderr)
-	}
-	return string(out)
-}
-
-// podIP is the address of "namespace/pod" in a family: 0 is IPv4, 1 IPv6.
-func (l *lab) podIP(t *testing.T, pod string, family int) string {
-	t.Helper()
-	var view struct {
-		Pods []struct {
-			Namespace, Name string
-			IPs             []string `json:"ips"`
-		} `json:"pods"`
-	}
-	if err := json.Unmarshal([]byte(l.run(t, "lab", "ps", "--name", l.name, "-o", "json")), &view); err != nil {
-		t.Fatal(err)
-	}
-	for _, p := range view.Pods {
-		if p.Namespace+"/"+p.Name != pod {
-			continue
-		}
-		for _, ip := range p.IPs {
-			if strings.Contains(ip, ":") == (family == 1) {
-				return ip
-			}
-		}
-	}
-	t.Fatalf("no address of family %d for %s", family, pod)
-	return ""
 }
