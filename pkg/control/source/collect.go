@@ -220,6 +220,18 @@ func (o *Objects) add(value metav1.Object) {
 		o.AuthorizationPolicies = append(o.AuthorizationPolicies, v)
 	case *gatewayv1.Gateway:
 		o.Gateways = append(o.Gateways, v)
+	case *networkingv1.VirtualService:
+		o.VirtualServices = append(o.VirtualServices, v)
+	case *gatewayv1.HTTPRoute:
+		o.HTTPRoutes = append(o.HTTPRoutes, v)
+	case *gatewayv1.GRPCRoute:
+		o.GRPCRoutes = append(o.GRPCRoutes, v)
+	case *gatewayv1.TCPRoute:
+		o.TCPRoutes = append(o.TCPRoutes, v)
+	case *gatewayv1.TLSRoute:
+		o.TLSRoutes = append(o.TLSRoutes, v)
+	case *gatewayv1.ReferenceGrant:
+		o.ReferenceGrants = append(o.ReferenceGrants, v)
 	}
 }
 
@@ -237,6 +249,12 @@ func (o *Objects) sort() {
 	sortObjects(o.PeerAuthentications)
 	sortObjects(o.AuthorizationPolicies)
 	sortObjects(o.Gateways)
+	sortObjects(o.VirtualServices)
+	sortObjects(o.HTTPRoutes)
+	sortObjects(o.GRPCRoutes)
+	sortObjects(o.TCPRoutes)
+	sortObjects(o.TLSRoutes)
+	sortObjects(o.ReferenceGrants)
 	slices.SortFunc(o.Refused, func(a, b Refused) int {
 		return cmp.Or(a.Ref.compare(b.Ref), cmp.Compare(a.Position.File, b.Position.File), cmp.Compare(a.Position.Line, b.Position.Line))
 	})

@@ -92,11 +92,11 @@ kind: PeerAuthentication
 metadata: {name: p}
 `, []string{`a.yaml:2: error: PeerAuthentication default/p: apiVersion: PeerAuthentication "security.istio.io/v2" is not known: use security.istio.io/v1`}},
 		{"served elsewhere", `
-apiVersion: networking.istio.io/v1
-kind: VirtualService
+apiVersion: networking.istio.io/v1beta1
+kind: ProxyConfig
 metadata: {name: v}
-spec: {hosts: [a]}
-`, []string{`a.yaml:2: warning: VirtualService default/v: this control plane does not serve VirtualService: it has no effect`}},
+spec: {}
+`, []string{`a.yaml:2: warning: ProxyConfig default/v: this control plane does not serve ProxyConfig: it has no effect`}},
 		{"a security kind that is not served", `
 apiVersion: security.istio.io/v1
 kind: RequestAuthentication

@@ -61,6 +61,10 @@ func unserved(spec proto.Message, versions ...string) kind {
 	return kind{versions: versions, spec: spec.ProtoReflect().Descriptor()}
 }
 
+func gatewayAPI[T any](versions ...string) kind {
+	return kind{versions: versions, served: true, object: reflect.TypeFor[T]()}
+}
+
 // route is a Gateway API kind that is checked and not served.
 func route[T any](versions ...string) kind {
 	return kind{versions: versions, object: reflect.TypeFor[T]()}
@@ -85,10 +89,15 @@ var kinds = map[groupKind]kind{
 	{groupNetworking, "WorkloadEntry"}:     istio[networkingv1.WorkloadEntry](&networkingapi.WorkloadEntry{}, "v1", "v1beta1", "v1alpha3"),
 	{groupSecurity, "PeerAuthentication"}:  istio[securityv1.PeerAuthentication](&securityapi.PeerAuthentication{}, "v1", "v1beta1"),
 	{groupSecurity, "AuthorizationPolicy"}: istio[securityv1.AuthorizationPolicy](&securityapi.AuthorizationPolicy{}, "v1", "v1beta1"),
-	{groupGateway, "Gateway"}:              {versions: []string{"v1", "v1beta1"}, served: true, object: reflect.TypeFor[gatewayv1.Gateway]()},
+	{groupNetworking, "VirtualService"}:    istio[networkingv1.VirtualService](&networkingapi.VirtualService{}, "v1", "v1beta1", "v1alpha3"),
+	{groupGateway, "Gateway"}:              gatewayAPI[gatewayv1.Gateway]("v1", "v1beta1"),
+	{groupGateway, "HTTPRoute"}:            gatewayAPI[gatewayv1.HTTPRoute]("v1", "v1beta1"),
+	{groupGateway, "GRPCRoute"}:            gatewayAPI[gatewayv1.GRPCRoute]("v1", "v1alpha2"),
+	{groupGateway, "TCPRoute"}:             gatewayAPI[gatewayv1.TCPRoute]("v1", "v1alpha2"),
+	{groupGateway, "TLSRoute"}:             gatewayAPI[gatewayv1.TLSRoute]("v1", "v1alpha2", "v1alpha3"),
+	{groupGateway, "ReferenceGrant"}:       gatewayAPI[gatewayv1.ReferenceGrant]("v1", "v1beta1", "v1alpha2"),
 
 	{groupSecurity, "RequestAuthentication"}:                 unserved(&securityapi.RequestAuthentication{}, "v1", "v1beta1"),
-	{groupNetworking, "VirtualService"}:                      unserved(&networkingapi.VirtualService{}, "v1", "v1beta1", "v1alpha3"),
 	{groupNetworking, "DestinationRule"}:                     unserved(&networkingapi.DestinationRule{}, "v1", "v1beta1", "v1alpha3"),
 	{groupNetworking, "Gateway"}:                             unserved(&networkingapi.Gateway{}, "v1", "v1beta1", "v1alpha3"),
 	{groupNetworking, "Sidecar"}:                             unserved(&networkingapi.Sidecar{}, "v1", "v1beta1", "v1alpha3"),
@@ -99,12 +108,7 @@ var kinds = map[groupKind]kind{
 	{"extensions.istio.io", "WasmPlugin"}:                    unserved(&extensionsv1alpha1.WasmPlugin{}, "v1alpha1"),
 	{"extensions.istio.io", "TrafficExtension"}:              unserved(&extensionsv1alpha1.TrafficExtension{}, "v1alpha1"),
 	{groupGateway, "GatewayClass"}:                           route[gatewayv1.GatewayClass]("v1", "v1beta1").wide(),
-	{groupGateway, "HTTPRoute"}:                              route[gatewayv1.HTTPRoute]("v1", "v1beta1"),
-	{groupGateway, "GRPCRoute"}:                              route[gatewayv1.GRPCRoute]("v1", "v1alpha2"),
-	{groupGateway, "TCPRoute"}:                               route[gatewayv1alpha2.TCPRoute]("v1", "v1alpha2"),
 	{groupGateway, "UDPRoute"}:                               route[gatewayv1alpha2.UDPRoute]("v1", "v1alpha2"),
-	{groupGateway, "TLSRoute"}:                               route[gatewayv1.TLSRoute]("v1", "v1alpha2", "v1alpha3"),
-	{groupGateway, "ReferenceGrant"}:                         route[gatewayv1.ReferenceGrant]("v1", "v1beta1", "v1alpha2"),
 	{groupGateway, "BackendTLSPolicy"}:                       route[gatewayv1.BackendTLSPolicy]("v1", "v1alpha3"),
 	{groupGateway, "ListenerSet"}:                            route[gatewayv1.ListenerSet]("v1"),
 	{"gateway.networking.x-k8s.io", "XBackendTrafficPolicy"}: headOnly("v1alpha1"),

@@ -32,7 +32,13 @@ type Objects struct {
 	WorkloadEntries       []*networkingv1.WorkloadEntry
 	PeerAuthentications   []*securityv1.PeerAuthentication
 	AuthorizationPolicies []*securityv1.AuthorizationPolicy
+	VirtualServices       []*networkingv1.VirtualService
 	Gateways              []*gatewayv1.Gateway
+	HTTPRoutes            []*gatewayv1.HTTPRoute
+	GRPCRoutes            []*gatewayv1.GRPCRoute
+	TCPRoutes             []*gatewayv1.TCPRoute
+	TLSRoutes             []*gatewayv1.TLSRoute
+	ReferenceGrants       []*gatewayv1.ReferenceGrant
 
 	// Mesh is the ConfigMap istio's key mesh over Istio's defaults; never nil.
 	Mesh *meshv1alpha1.MeshConfig
