@@ -1,0 +1,93 @@
+// Package streaminfo is what is known of one connection and one exchange, for
+// matchers, formats, logs and metrics: Envoy's StreamInfo. Its goroutine alone
+// touches an Info.
+package streaminfo
+
+import (
+	"crypto/tls"
+	"net/netip"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/message"
+)
+
+// Connection is what all exchanges of a downstream connection share. It is not
+// changed once the first exchange has begun.
+type Connection struct {
+	// Remote is the client; behind a tunnel the address that the tunnel names.
+	Remote netip.AddrPort
+	// DirectRemote is the socket's own peer.
+	DirectRemote netip.AddrPort
+	// Local is the original destination: the service's address and port.
+	Local netip.AddrPort
+	// Authority is the tunnel's, as it was asked for, or "".
+	Authority string
+	// TLS is the state of the tunnel or the connection, or nil: plain.
+	TLS *tls.ConnectionState
+	// PeerURISAN and LocalURISAN are SPIFFE ids, or "".
+	PeerURISAN, LocalURISAN string
+	// ServerName is the SNI, or "".
+	ServerName string
+	// FilterState holds strings by key, such as io.istio.peer_principal.
+	FilterState map[string]string
+	// Chain is the filter chain's name.
+	Chain string
+	// Source is the workload that calls, as far as it is known.
+	Source *Workload
+}
+
+// Workload labels telemetry: Istio's names. Empty values are "unknown".
+type Workload struct {
+	Name, Namespace, Principal          string
+	CanonicalService, CanonicalRevision string
+	App, Version, Cluster               string
+	// Service, ServiceName and ServiceNamespace are of the destination alone.
+	Service, ServiceName, ServiceNamespace string
+}
+
+// Info is one exchange, or one TCP connection.
+type Info struct {
+	*Connection
+	Start time.Time
+	// Request is as the route saw it, nil for TCP; OriginalPath is before a rewrite,
+	// or "".
+	Request      *message.Request
+	OriginalPath string
+	// Response is what was sent downstream, or nil; Trailers with it.
+	Response *message.Response
+	Trailers message.Fields
+	// ResponseCode is 0 where nothing was answered.
+	ResponseCode int
+	Flags        Flags
+	// Details says why the code is what it is, in Envoy's words ("via_upstream").
+	Details string
+	// Termination is %CONNECTION_TERMINATION_DETAILS%, TransportFailure
+	// %UPSTREAM_TRANSPORT_FAILURE_REASON%.
+	Termination, TransportFailure string
+
+	RouteName, VirtualHost string
+	// Cluster is the chosen cluster; the host is the last one tried.
+	Cluster                       string
+	UpstreamHost                  string // as Envoy writes it
+	UpstreamRemote, UpstreamLocal netip.AddrPort
+	UpstreamURISAN                string
+	Attempts                      int
+	// HostMetadata and ClusterMetadata are the chosen ones' filter metadata, or nil.
+	HostMetadata, ClusterMetadata Metadata
+	// Dynamic is what filters left for others and the log.
+	Dynamic Metadata
+	// Destination is the workload that answered, as far as it is known.
+	Destination *Workload
+
+	// BytesReceived and BytesSent are the bodies', seen from downstream.
+	BytesReceived, BytesSent uint64
+	// Times since Start; zero for what did not happen.
+	RequestReceived, UpstreamFirstByte, UpstreamLastByte, Duration time.Duration
+	// UpstreamServiceTime is what x-envoy-upstream-service-time says.
+	UpstreamServiceTime time.Duration
+	// Seed is this exchange's random number: all draws for it derive from it.
+	Seed uint64
+}
+
+// Metadata is by filter name, then by key.
+type Metadata map[string]map[string]any
