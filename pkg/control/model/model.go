@@ -97,6 +97,8 @@ type Endpoint struct {
 	// Address is an IP address, or else Hostname is to be resolved by name.
 	Address  netip.Addr
 	Hostname string
+	// MoreAddresses are its others, of the second family.
+	MoreAddresses []netip.Addr
 	// Ports maps the service's port numbers to the endpoint's.
 	Ports map[uint32]uint32
 	// Labels select it for subsets.

@@ -82,8 +82,8 @@ func (w *world) sliceServicesOfPods() map[*corev1.Pod]map[string]*workloadapi.Po
 // sliceWorkloads are the endpoints that are no pods. Their addresses are of the
 // underlying network, where others may have them too: they are never looked up
 // by address.
-func (w *world) sliceWorkloads() []*workloadapi.Workload {
-	found := map[string]*workloadapi.Workload{}
+func (w *world) sliceWorkloads() []*workload {
+	found := map[string]*workload{}
 	for _, e := range w.sliceEndpoints() {
 		if e.pod != nil {
 			continue
@@ -97,7 +97,7 @@ func (w *world) sliceWorkloads() []*workloadapi.Workload {
 		if !e.ready {
 			wl.Status = workloadapi.WorkloadStatus_UNHEALTHY
 		}
-		found[uid] = wl
+		found[uid] = &workload{wire: wl}
 	}
 	return slices.Collect(maps.Values(found))
 }

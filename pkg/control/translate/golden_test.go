@@ -112,7 +112,7 @@ func checkOutput(t *testing.T, out Output) {
 
 func render(t *testing.T, out Output) []byte {
 	t.Helper()
-	view := map[string]any{"denied": out.Denied}
+	view := map[string]any{"denied": out.Denied, "model": renderModel(out.Model)}
 	put := func(list string, m proto.Message) {
 		text, err := protojson.Marshal(m)
 		if err != nil {

@@ -5,6 +5,7 @@ import (
 
 	securityapi "github.com/fairlead-mesh/fairlead/api/security"
 	workloadapi "github.com/fairlead-mesh/fairlead/api/workload"
+	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/status"
 )
 
@@ -29,6 +30,8 @@ type Output struct {
 	Addresses []*workloadapi.Address
 	// Policies are sorted by PolicyName.
 	Policies []*securityapi.Authorization
+	// Model is the same state for the translation of what waypoints are sent.
+	Model *model.Model
 	// Status is sorted by object.
 	Status []status.Status
 	// Denied counts the refused security objects for which a denial was made.

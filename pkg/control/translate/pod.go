@@ -23,14 +23,14 @@ const (
 
 // podWorkloads are the pods that have an address, have not ended and are not
 // about to.
-func (w *world) podWorkloads(policies *policySet) []*workloadapi.Workload {
+func (w *world) podWorkloads(policies *policySet) []*workload {
 	extra := w.sliceServicesOfPods()
-	var out []*workloadapi.Workload
+	var out []*workload
 	for _, p := range w.Pods {
 		if !livePod(p) {
 			continue
 		}
-		wl := w.pod(p)
+		wl, bound := w.pod(p)
 		wl.Services = w.servicesOfPod(p)
 		for key, ports := range extra[p] {
 			if wl.Services == nil {
@@ -41,7 +41,7 @@ func (w *world) podWorkloads(policies *policySet) []*workloadapi.Workload {
 			}
 		}
 		wl.AuthorizationPolicies = policies.forWorkload(p.Namespace, p.Labels)
-		out = append(out, wl)
+		out = append(out, &workload{wire: wl, labels: p.Labels, waypoint: bound})
 	}
 	return out
 }
@@ -63,7 +63,7 @@ func podIPs(p *corev1.Pod) []string {
 	return ips
 }
 
-func (w *world) pod(p *corev1.Pod) *workloadapi.Workload {
+func (w *world) pod(p *corev1.Pod) (*workloadapi.Workload, *waypoint) {
 	name, kind := ownerOf(p)
 	wl := &workloadapi.Workload{
 		Uid:  w.opts.ClusterID + "//Pod/" + p.Namespace + "/" + p.Name,
@@ -95,11 +95,13 @@ func (w *world) pod(p *corev1.Pod) *workloadapi.Workload {
 	if !ready(p) {
 		wl.Status = workloadapi.WorkloadStatus_UNHEALTHY
 	}
+	var bound *waypoint
 	if p.Labels[labelGatewayName] == "" && p.Labels[labelManaged] == "" {
 		object := status.Object{APIVersion: "v1", Kind: "Pod", Namespace: p.Namespace, Name: p.Name}
-		wl.Waypoint = w.bind(object, p.ObjectMeta, trafficWorkload)
+		bound = w.bind(object, p.ObjectMeta, trafficWorkload)
+		wl.Waypoint = bound.where()
 	}
-	return wl
+	return wl, bound
 }
 
 // speaksTunnel tells whether a workload terminates HBONE itself.

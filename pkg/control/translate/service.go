@@ -9,8 +9,10 @@ import (
 	"k8s.io/apimachinery/pkg/util/intstr"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 
 	workloadapi "github.com/fairlead-mesh/fairlead/api/workload"
+	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/status"
 )
 
@@ -19,8 +21,11 @@ type service struct {
 	wire     *workloadapi.Service
 	key      string // "namespace/hostname"
 	selector map[string]string
+	waypoint *waypoint                   // or nil
 	kube     *corev1.Service             // or nil
 	entry    *networkingapi.ServiceEntry // or nil
+	object   *networkingv1.ServiceEntry  // of entry
+	ports    []model.Port                // as wire.Ports
 }
 
 // The annotations and labels that services are read for.
@@ -57,17 +62,22 @@ func (w *world) kubeService(s *corev1.Service) *service {
 			wire.Addresses = append(wire.Addresses, w.networkAddress(a))
 		}
 	}
+	var ports []model.Port
 	for _, p := range s.Spec.Ports {
 		if carried(p.Protocol) {
-			wire.Ports = append(wire.Ports, &workloadapi.Port{ServicePort: uint32(p.Port), TargetPort: numericTarget(p), AppProtocol: kubeProtocol(p)})
+			protocol := kubeProtocol(p)
+			ports = append(ports, model.Port{Name: p.Name, Number: uint32(p.Port), Protocol: protocol})
+			wire.Ports = append(wire.Ports, &workloadapi.Port{ServicePort: uint32(p.Port), TargetPort: numericTarget(p), AppProtocol: wireProtocol(protocol)})
 		}
 	}
+	var bound *waypoint
 	if s.Labels[labelManaged] != managedWaypoint {
 		object := status.Object{APIVersion: "v1", Kind: "Service", Namespace: s.Namespace, Name: s.Name}
-		wire.Waypoint = w.bind(object, s.ObjectMeta, trafficService)
+		bound = w.bind(object, s.ObjectMeta, trafficService)
+		wire.Waypoint = bound.where()
 		wire.IngressUseWaypoint = wire.Waypoint != nil && w.ingressUsesWaypoint(s.ObjectMeta)
 	}
-	return &service{wire: wire, key: serviceName(wire), selector: s.Spec.Selector, kube: s}
+	return &service{wire: wire, key: serviceName(wire), selector: s.Spec.Selector, waypoint: bound, kube: s, ports: ports}
 }
 
 // carried tells whether the mesh carries a port's protocol: TCP, also unsaid.

@@ -9,6 +9,7 @@ import (
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 
 	workloadapi "github.com/fairlead-mesh/fairlead/api/workload"
+	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/control/status"
 )
@@ -55,17 +56,21 @@ func entryObject(e *networkingv1.ServiceEntry) status.Object {
 
 func (w *world) entryService(e *networkingv1.ServiceEntry, host string) *service {
 	object := entryObject(e)
+	bound := w.bind(object, e.ObjectMeta, trafficService)
 	wire := &workloadapi.Service{
 		Name: e.Name, Namespace: e.Namespace, Hostname: host, SubjectAltNames: e.Spec.SubjectAltNames,
 		LoadBalancing: w.annotatedDistribution(e.Namespace, e.Annotations),
-		Waypoint:      w.bind(object, e.ObjectMeta, trafficService),
+		Waypoint:      bound.where(),
 	}
 	wire.IngressUseWaypoint = wire.Waypoint != nil && w.ingressUsesWaypoint(e.ObjectMeta)
+	var ports []model.Port
 	for _, p := range e.Spec.Ports {
 		if strings.EqualFold(p.Protocol, "UDP") {
 			continue
 		}
-		wire.Ports = append(wire.Ports, &workloadapi.Port{ServicePort: p.Number, TargetPort: entryTarget(p), AppProtocol: namedProtocol(p.Protocol)})
+		protocol := namedProtocol(p.Protocol)
+		ports = append(ports, model.Port{Name: p.Name, Number: p.Number, Protocol: protocol})
+		wire.Ports = append(wire.Ports, &workloadapi.Port{ServicePort: p.Number, TargetPort: entryTarget(p), AppProtocol: wireProtocol(protocol)})
 	}
 	for _, text := range e.Spec.Addresses {
 		block, err := source.ParseBlock(text)
@@ -86,7 +91,7 @@ func (w *world) entryService(e *networkingv1.ServiceEntry, host string) *service
 		w.condition(object, status.Condition{Type: status.WaypointMissing, Status: "True", Reason: "NoWaypointForWildcardService",
 			Message: fmt.Sprintf("host %s can be resolved by a waypoint only, and none is bound", host)})
 	}
-	return &service{wire: wire, key: serviceName(wire), selector: e.Spec.GetWorkloadSelector().GetLabels(), entry: &e.Spec}
+	return &service{wire: wire, key: serviceName(wire), selector: e.Spec.GetWorkloadSelector().GetLabels(), waypoint: bound, entry: &e.Spec, object: e, ports: ports}
 }
 
 func entryTarget(p *networkingapi.ServicePort) uint32 {
@@ -122,14 +127,14 @@ func allocates(e *networkingv1.ServiceEntry, host string) bool {
 
 // serviceEntryWorkloads are the endpoints written into ServiceEntries, and for
 // hosts without any a workload that stands for the name itself.
-func (w *world) serviceEntryWorkloads(policies *policySet) []*workloadapi.Workload {
+func (w *world) serviceEntryWorkloads(policies *policySet) []*workload {
 	served := map[string]*service{}
 	for _, s := range w.services {
 		if s.entry != nil {
 			served[s.wire.Namespace+"/"+s.wire.Name+"/"+s.wire.Hostname] = s
 		}
 	}
-	var out []*workloadapi.Workload
+	var out []*workload
 	for _, e := range w.ServiceEntries {
 		if e.Spec.Resolution == networkingapi.ServiceEntry_NONE || e.Spec.WorkloadSelector != nil {
 			continue
@@ -158,7 +163,7 @@ func (w *world) serviceEntryWorkloads(policies *policySet) []*workloadapi.Worklo
 	return out
 }
 
-func (w *world) entryWorkload(e *networkingv1.ServiceEntry, endpoint *networkingapi.WorkloadEntry, services []*service, policies *policySet) *workloadapi.Workload {
+func (w *world) entryWorkload(e *networkingv1.ServiceEntry, endpoint *networkingapi.WorkloadEntry, services []*service, policies *policySet) *workload {
 	wl := w.endpoint(endpoint)
 	wl.Uid = w.opts.ClusterID + "/networking.istio.io/ServiceEntry/" + e.Namespace + "/" + e.Name + "/" + endpoint.Address
 	wl.Name, wl.Namespace = e.Name, e.Namespace
@@ -171,7 +176,7 @@ func (w *world) entryWorkload(e *networkingv1.ServiceEntry, endpoint *networking
 	if len(wl.Addresses) > 0 { // policies are of no use at a name
 		wl.AuthorizationPolicies = policies.forWorkload(e.Namespace, endpoint.Labels)
 	}
-	return wl
+	return &workload{wire: wl, labels: endpoint.Labels}
 }
 
 // endpoint is what a WorkloadEntry says, inlined or not.

@@ -27,9 +27,11 @@ func Translate(in *source.Objects, opts Options) (Output, error) {
 	}
 	policies := collectPolicies(w)
 	out.Policies, out.Denied = policies.wire, policies.denied
-	for _, workload := range slices.Concat(w.podWorkloads(policies), w.sliceWorkloads(), w.workloadEntryWorkloads(policies), w.serviceEntryWorkloads(policies)) {
-		out.Addresses = append(out.Addresses, &workloadapi.Address{Type: &workloadapi.Address_Workload{Workload: workload}})
+	workloads := slices.Concat(w.podWorkloads(policies), w.sliceWorkloads(), w.workloadEntryWorkloads(policies), w.serviceEntryWorkloads(policies))
+	for _, wl := range workloads {
+		out.Addresses = append(out.Addresses, &workloadapi.Address{Type: &workloadapi.Address_Workload{Workload: wl.wire}})
 	}
+	out.Model = w.model(workloads)
 	slices.SortFunc(out.Addresses, func(a, b *workloadapi.Address) int { return cmp.Compare(AddressName(a), AddressName(b)) })
 	w.reportProblems()
 	for _, s := range w.statuses {

@@ -38,6 +38,14 @@ type waypoint struct {
 	traffic string
 }
 
+// where is the waypoint's address, nil for no waypoint.
+func (p *waypoint) where() *workloadapi.GatewayAddress {
+	if p == nil {
+		return nil
+	}
+	return p.address
+}
+
 func findWaypoints(w *world) map[string]*waypoint {
 	found := map[string]*waypoint{}
 	for _, g := range w.Gateways {
@@ -99,14 +107,15 @@ func (w *world) wanted(meta metav1.ObjectMeta) (namespace, name string, own bool
 	return namespace, name, own
 }
 
-// bind resolves an object's waypoint, and says on the object how that went.
-func (w *world) bind(object status.Object, meta metav1.ObjectMeta, traffic string) *workloadapi.GatewayAddress {
+// bind resolves an object's waypoint, and says on the object how that went. The
+// waypoint is ready; nil is none.
+func (w *world) bind(object status.Object, meta metav1.ObjectMeta, traffic string) *waypoint {
 	namespace, name, own := w.wanted(meta)
 	if name == "" {
 		return nil
 	}
 	key := namespace + "/" + name
-	refuse := func(reason, format string, args ...any) *workloadapi.GatewayAddress {
+	refuse := func(reason, format string, args ...any) *waypoint {
 		w.bound(object, "False", reason, fmt.Sprintf(format, args...))
 		return nil
 	}
@@ -127,7 +136,7 @@ func (w *world) bind(object status.Object, meta metav1.ObjectMeta, traffic strin
 		message += ". Ingress traffic will traverse the waypoint"
 	}
 	w.bound(object, "True", "WaypointAccepted", message)
-	return wp.address
+	return wp
 }
 
 func (w *world) bound(object status.Object, state, reason, message string) {

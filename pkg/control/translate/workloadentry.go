@@ -14,8 +14,8 @@ import (
 
 func capacity(weight uint32) *wrapperspb.UInt32Value { return wrapperspb.UInt32(weight) }
 
-func (w *world) workloadEntryWorkloads(policies *policySet) []*workloadapi.Workload {
-	var out []*workloadapi.Workload
+func (w *world) workloadEntryWorkloads(policies *policySet) []*workload {
+	var out []*workload
 	for _, e := range w.WorkloadEntries {
 		if e.DeletionTimestamp != nil || strings.HasPrefix(e.Spec.Address, "unix://") {
 			continue
@@ -36,12 +36,13 @@ func (w *world) workloadEntryWorkloads(policies *policySet) []*workloadapi.Workl
 			wl.Status = workloadapi.WorkloadStatus_UNHEALTHY
 		}
 		object := status.Object{APIVersion: "networking.istio.io/v1", Kind: "WorkloadEntry", Namespace: e.Namespace, Name: e.Name}
-		wl.Waypoint = w.bind(object, e.ObjectMeta, trafficWorkload)
+		bound := w.bind(object, e.ObjectMeta, trafficWorkload)
+		wl.Waypoint = bound.where()
 		wl.Services = w.servicesOfEntry(e, labels)
 		if len(wl.Addresses) > 0 {
 			wl.AuthorizationPolicies = policies.forWorkload(e.Namespace, labels)
 		}
-		out = append(out, wl)
+		out = append(out, &workload{wire: wl, labels: labels, waypoint: bound})
 	}
 	return out
 }

@@ -1,0 +1,143 @@
+package translate
+
+import (
+	"cmp"
+	"net/netip"
+	"slices"
+	"strings"
+
+	networkingapi "istio.io/api/networking/v1alpha3"
+
+	workloadapi "github.com/fairlead-mesh/fairlead/api/workload"
+	"github.com/fairlead-mesh/fairlead/pkg/control/model"
+)
+
+// workload is a workload with what the wire does not say of it.
+type workload struct {
+	wire     *workloadapi.Workload
+	labels   map[string]string
+	waypoint *waypoint // for its own addresses, or nil
+}
+
+// annotationServiceAccount names the service account that a Gateway's pods run
+// as; without it they run as one of the Gateway's own name.
+const annotationServiceAccount = "gateway.istio.io/service-account"
+
+// model is the mesh as the translation for waypoints sees it.
+func (w *world) model(workloads []*workload) *model.Model {
+	m := &model.Model{
+		Objects: w.Objects, ClusterDomain: w.Settings.ClusterDomain,
+		TrustDomain: w.Mesh.GetTrustDomain(), TrustDomainAliases: w.Mesh.GetTrustDomainAliases(),
+		ClusterID: w.opts.ClusterID, Network: w.opts.Network,
+	}
+	waypoints := map[*waypoint]*model.Waypoint{}
+	for _, p := range w.waypoints {
+		g := p.gateway
+		wp := &model.Waypoint{Key: model.Key{Namespace: g.Namespace, Name: g.Name}, Gateway: g, ServiceAccount: g.Annotations[annotationServiceAccount]}
+		if wp.ServiceAccount == "" {
+			wp.ServiceAccount = g.Name
+		}
+		waypoints[p] = wp
+		m.Waypoints = append(m.Waypoints, wp)
+	}
+	slices.SortFunc(m.Waypoints, func(a, b *model.Waypoint) int {
+		return cmp.Or(cmp.Compare(a.Key.Namespace, b.Key.Namespace), cmp.Compare(a.Key.Name, b.Key.Name))
+	})
+	services := map[string]*model.Service{}
+	for _, s := range w.services {
+		ms := modelService(s)
+		ms.Waypoint = waypoints[s.waypoint]
+		services[s.key] = ms
+		m.Services = append(m.Services, ms)
+	}
+	slices.SortFunc(m.Services, func(a, b *model.Service) int {
+		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Hostname, b.Hostname))
+	})
+	for _, s := range m.Services {
+		if s.Waypoint != nil {
+			s.Waypoint.Services = append(s.Waypoint.Services, s)
+		}
+	}
+	w.modelEndpoints(workloads, services, waypoints)
+	byName := func(a, b *model.Endpoint) int { return cmp.Compare(a.Name, b.Name) }
+	for _, s := range m.Services {
+		slices.SortFunc(s.Endpoints, byName)
+	}
+	for _, wp := range m.Waypoints {
+		slices.SortFunc(wp.Workloads, byName)
+	}
+	return m
+}
+
+func modelService(s *service) *model.Service {
+	out := &model.Service{
+		Namespace: s.wire.Namespace, Name: s.wire.Name, Hostname: s.wire.Hostname, SubjectAltNames: s.wire.SubjectAltNames,
+		Ports: s.ports, Resolution: networkingapi.ServiceEntry_STATIC, Kube: s.kube, Entry: s.object,
+	}
+	if s.entry != nil {
+		out.Resolution = s.entry.Resolution
+		out.MeshExternal = s.entry.Location == networkingapi.ServiceEntry_MESH_EXTERNAL
+	}
+	for _, a := range s.wire.Addresses {
+		addr, ok := netip.AddrFromSlice(a.Address)
+		if !ok {
+			continue
+		}
+		bits := addr.BitLen()
+		if a.Length != nil {
+			bits = int(a.GetLength())
+		}
+		out.Addresses = append(out.Addresses, netip.PrefixFrom(addr, bits))
+	}
+	return out
+}
+
+// modelEndpoints gives services and waypoints the workloads behind them.
+func (w *world) modelEndpoints(workloads []*workload, services map[string]*model.Service, waypoints map[*waypoint]*model.Waypoint) {
+	unready := map[string]bool{} // services that take endpoints which are not ready
+	for _, s := range w.services {
+		unready[s.key] = s.wire.LoadBalancing.GetHealthPolicy() == workloadapi.LoadBalancing_ALLOW_ALL
+	}
+	for _, wl := range workloads {
+		e := w.modelEndpoint(wl)
+		if wp := waypoints[wl.waypoint]; wp != nil {
+			wp.Workloads = append(wp.Workloads, e)
+		}
+		for key, ports := range wl.wire.Services {
+			s := services[key]
+			if s == nil || !e.Ready && !unready[key] || len(ports.GetPorts()) == 0 || s.Resolution == networkingapi.ServiceEntry_NONE {
+				continue
+			}
+			of := *e
+			of.Ports = make(map[uint32]uint32, len(ports.GetPorts()))
+			for _, p := range ports.GetPorts() {
+				of.Ports[p.ServicePort] = p.TargetPort
+			}
+			s.Endpoints = append(s.Endpoints, &of)
+		}
+	}
+}
+
+func (w *world) modelEndpoint(wl *workload) *model.Endpoint {
+	x := wl.wire
+	e := &model.Endpoint{
+		Name: x.Uid, Hostname: x.Hostname, Labels: wl.labels,
+		Tunnel: x.TunnelProtocol == workloadapi.TunnelProtocol_HBONE, Ready: x.Status == workloadapi.WorkloadStatus_HEALTHY,
+		Weight: x.Capacity.GetValue(), Namespace: x.Namespace, ServiceAccount: x.ServiceAccount,
+		Workload: x.WorkloadName, WorkloadType: strings.ToLower(x.WorkloadType.String()),
+		CanonicalService: x.CanonicalName, CanonicalRevision: x.CanonicalRevision,
+		Node: x.Node, Region: x.Locality.GetRegion(), Zone: x.Locality.GetZone(), SubZone: x.Locality.GetSubzone(),
+		Cluster: x.ClusterId, Network: x.Network,
+	}
+	for i, b := range x.Addresses {
+		addr, ok := netip.AddrFromSlice(b)
+		switch {
+		case !ok:
+		case i == 0:
+			e.Address = addr
+		default:
+			e.MoreAddresses = append(e.MoreAddresses, addr)
+		}
+	}
+	return e
+}
