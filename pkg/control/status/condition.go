@@ -5,7 +5,7 @@ import (
 	"slices"
 )
 
-// Condition types. Istio's, but for the last two.
+// Condition types. Istio's, but for those that begin with fairlead.dev.
 const (
 	ZtunnelAccepted   = "ZtunnelAccepted"
 	WaypointAccepted  = "WaypointAccepted"
@@ -16,7 +16,23 @@ const (
 	Accepted = "fairlead.dev/Accepted"
 	// Served is false on a ServiceEntry host that another object already has.
 	Served = "fairlead.dev/Served"
+	// InEffect is false on an object whose rules no proxy acts on.
+	InEffect = "fairlead.dev/InEffect"
+	// DestinationsResolved is false on a VirtualService that names a service, port
+	// or subset that is not there.
+	DestinationsResolved = "fairlead.dev/DestinationsResolved"
 )
+
+// Condition types of a route's parent, of the Gateway API but for the last, which
+// is Istio's.
+const (
+	RouteAccepted     = "Accepted"
+	RouteResolvedRefs = "ResolvedRefs"
+	ResolvedWaypoints = "ResolvedWaypoints"
+)
+
+// Controller is the name under which the statuses of a route's parents are written.
+const Controller = "fairlead.dev/gateway-controller"
 
 // Object names what a status is of.
 type Object struct {
@@ -43,22 +59,46 @@ type Address struct {
 	Value string `json:"value"`
 }
 
+// Parent is what is said about a Gateway API route as one parent sees it.
+type Parent struct {
+	Ref        ParentRef   `json:"parentRef"`
+	Controller string      `json:"controllerName"`
+	Conditions []Condition `json:"conditions"`
+}
+
+// ParentRef names a parent as the route does; what the route leaves out is empty.
+type ParentRef struct {
+	Group       string `json:"group"`
+	Kind        string `json:"kind,omitempty"`
+	Namespace   string `json:"namespace,omitempty"`
+	Name        string `json:"name"`
+	SectionName string `json:"sectionName,omitempty"`
+	Port        int32  `json:"port,omitempty"`
+}
+
+// Set adds c, or replaces the condition of its type; conditions stay sorted.
+func (p *Parent) Set(c Condition) { p.Conditions = set(p.Conditions, c) }
+
 // Status is everything said about one object.
 type Status struct {
 	Object     Object
 	Conditions []Condition
+	// Parents are those of a Gateway API route, in the route's order.
+	Parents []Parent
 	// Addresses are those allocated to a ServiceEntry.
 	Addresses []Address
 }
 
 // Set adds c, or replaces the condition of its type; conditions stay sorted.
-func (s *Status) Set(c Condition) {
-	i, found := slices.BinarySearchFunc(s.Conditions, c.Type, func(x Condition, t string) int { return cmp.Compare(x.Type, t) })
+func (s *Status) Set(c Condition) { s.Conditions = set(s.Conditions, c) }
+
+func set(all []Condition, c Condition) []Condition {
+	i, found := slices.BinarySearchFunc(all, c.Type, func(x Condition, t string) int { return cmp.Compare(x.Type, t) })
 	if found {
-		s.Conditions[i] = c
-		return
+		all[i] = c
+		return all
 	}
-	s.Conditions = slices.Insert(s.Conditions, i, c)
+	return slices.Insert(all, i, c)
 }
 
 // Sort orders statuses by object.

@@ -117,13 +117,14 @@ type metadata struct {
 type content struct {
 	Addresses  []Address   `json:"addresses,omitempty"`
 	Conditions []Condition `json:"conditions,omitempty"`
+	Parents    []Parent    `json:"parents,omitempty"`
 }
 
 func encode(s Status) ([]byte, error) {
 	text, err := yaml.Marshal(document{
 		APIVersion: s.Object.APIVersion, Kind: s.Object.Kind,
 		Metadata: metadata{s.Object.Name, s.Object.Namespace},
-		Status:   content{s.Addresses, s.Conditions},
+		Status:   content{s.Addresses, s.Conditions, s.Parents},
 	})
 	if err != nil {
 		return nil, err
