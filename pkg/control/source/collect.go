@@ -222,6 +222,8 @@ func (o *Objects) add(value metav1.Object) {
 		o.Gateways = append(o.Gateways, v)
 	case *networkingv1.VirtualService:
 		o.VirtualServices = append(o.VirtualServices, v)
+	case *networkingv1.DestinationRule:
+		o.DestinationRules = append(o.DestinationRules, v)
 	case *gatewayv1.HTTPRoute:
 		o.HTTPRoutes = append(o.HTTPRoutes, v)
 	case *gatewayv1.GRPCRoute:
@@ -250,6 +252,7 @@ func (o *Objects) sort() {
 	sortObjects(o.AuthorizationPolicies)
 	sortObjects(o.Gateways)
 	sortObjects(o.VirtualServices)
+	sortObjects(o.DestinationRules)
 	sortObjects(o.HTTPRoutes)
 	sortObjects(o.GRPCRoutes)
 	sortObjects(o.TCPRoutes)

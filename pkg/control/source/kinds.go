@@ -90,6 +90,7 @@ var kinds = map[groupKind]kind{
 	{groupSecurity, "PeerAuthentication"}:  istio[securityv1.PeerAuthentication](&securityapi.PeerAuthentication{}, "v1", "v1beta1"),
 	{groupSecurity, "AuthorizationPolicy"}: istio[securityv1.AuthorizationPolicy](&securityapi.AuthorizationPolicy{}, "v1", "v1beta1"),
 	{groupNetworking, "VirtualService"}:    istio[networkingv1.VirtualService](&networkingapi.VirtualService{}, "v1", "v1beta1", "v1alpha3"),
+	{groupNetworking, "DestinationRule"}:   istio[networkingv1.DestinationRule](&networkingapi.DestinationRule{}, "v1", "v1beta1", "v1alpha3"),
 	{groupGateway, "Gateway"}:              gatewayAPI[gatewayv1.Gateway]("v1", "v1beta1"),
 	{groupGateway, "HTTPRoute"}:            gatewayAPI[gatewayv1.HTTPRoute]("v1", "v1beta1"),
 	{groupGateway, "GRPCRoute"}:            gatewayAPI[gatewayv1.GRPCRoute]("v1", "v1alpha2"),
@@ -98,7 +99,6 @@ var kinds = map[groupKind]kind{
 	{groupGateway, "ReferenceGrant"}:       gatewayAPI[gatewayv1.ReferenceGrant]("v1", "v1beta1", "v1alpha2"),
 
 	{groupSecurity, "RequestAuthentication"}:                 unserved(&securityapi.RequestAuthentication{}, "v1", "v1beta1"),
-	{groupNetworking, "DestinationRule"}:                     unserved(&networkingapi.DestinationRule{}, "v1", "v1beta1", "v1alpha3"),
 	{groupNetworking, "Gateway"}:                             unserved(&networkingapi.Gateway{}, "v1", "v1beta1", "v1alpha3"),
 	{groupNetworking, "Sidecar"}:                             unserved(&networkingapi.Sidecar{}, "v1", "v1beta1", "v1alpha3"),
 	{groupNetworking, "WorkloadGroup"}:                       unserved(&networkingapi.WorkloadGroup{}, "v1", "v1beta1", "v1alpha3"),

@@ -33,6 +33,7 @@ type Objects struct {
 	PeerAuthentications   []*securityv1.PeerAuthentication
 	AuthorizationPolicies []*securityv1.AuthorizationPolicy
 	VirtualServices       []*networkingv1.VirtualService
+	DestinationRules      []*networkingv1.DestinationRule
 	Gateways              []*gatewayv1.Gateway
 	HTTPRoutes            []*gatewayv1.HTTPRoute
 	GRPCRoutes            []*gatewayv1.GRPCRoute
