@@ -15,26 +15,19 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/token"
 )
 
-const (
-	// interval is the least time between two pushes to one client: a lone change
-	// goes at once, a storm of them twenty times a second.
-	interval = 50 * time.Millisecond
-	// grace is how long a new client's workloads wait for it to ask for policies,
-	// which it should have first.
-	grace = 100 * time.Millisecond
-	// maxNames bounds a subscription by name.
-	maxNames = 1 << 16
-	// maxLate bounds the removals that are kept back; more are sent at once.
-	maxLate = 1 << 12
-)
+// maxNames bounds a subscription by name.
+const maxNames = 1 << 16
 
-var errBehind = status.Error(codes.Aborted, "too far behind: connect again to get the difference")
+var (
+	errBehind       = status.Error(codes.Aborted, "too far behind: connect again to get the difference")
+	errTooManyNames = status.Errorf(codes.ResourceExhausted, "more than %d names: subscribe to everything", maxNames)
+)
 
 // client is one stream. Its loop is the only sender.
 type client struct {
 	// Constant.
 	server *Server
-	stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
+	stream stream
 	caller token.Caller
 	from   string
 	opened time.Time
@@ -42,10 +35,11 @@ type client struct {
 	replaced chan struct{}
 
 	// mu guards below. The loop writes, others look.
-	mu                  sync.Mutex
-	policies, addresses *subscription // or nil: not asked for
-	pushed              time.Time
-	nonces              uint64
+	mu     sync.Mutex
+	chains []*chain // the mesh's, and a waypoint's own
+	nonces uint64
+	// waypoint is the Gateway whose configuration is sent, or nil.
+	waypoint *served
 }
 
 // run serves the stream until it ends.
@@ -54,7 +48,7 @@ func (c *client) run() error {
 	ended := make(chan error, 1)
 	go func() { // ends with the stream, which ends when run returns
 		for {
-			r, err := c.stream.Recv()
+			r, err := c.stream.receive()
 			if err != nil {
 				ended <- err
 				return
@@ -70,6 +64,10 @@ func (c *client) run() error {
 	defer timer.Stop()
 	for greeted := false; ; {
 		_, changed := c.server.o.Log.next()
+		var ownChanged <-chan struct{} // or nil: it has none
+		if c.waypoint != nil {
+			_, ownChanged = c.waypoint.log.next()
+		}
 		wait, err := c.push()
 		if err != nil {
 			return err
@@ -91,6 +89,7 @@ func (c *client) run() error {
 				return err
 			}
 		case <-changed:
+		case <-ownChanged:
 		case <-again:
 		case err := <-ended:
 			return err
@@ -102,18 +101,54 @@ func (c *client) run() error {
 	}
 }
 
-// greet refuses a client that speaks for another node or pod than its token's.
+// greet refuses a client that speaks for another node or pod than its token's,
+// and finds out whose configuration it may have.
 func (c *client) greet(r *discovery.DeltaDiscoveryRequest) error {
 	if r.GetNode() == nil {
 		return status.Error(codes.InvalidArgument, "the first request has no node")
 	}
-	if name := r.Node.GetMetadata().GetFields()["NODE_NAME"].GetStringValue(); name != c.caller.Node {
-		return status.Errorf(codes.PermissionDenied, "NODE_NAME is %q, the token is of a pod on node %q", name, c.caller.Node)
-	}
-	if parts := strings.Split(r.Node.GetId(), "~"); len(parts) != 4 || parts[2] != c.caller.Pod+"."+c.caller.Namespace {
+	parts := strings.Split(r.Node.GetId(), "~")
+	if len(parts) != 4 || parts[2] != c.caller.Pod+"."+c.caller.Namespace {
 		return status.Errorf(codes.PermissionDenied, "node id is %q, the token is of pod %s.%s", r.Node.GetId(), c.caller.Pod, c.caller.Namespace)
 	}
-	c.server.o.Logger.Info("discovery stream", "node", c.caller.Node, "from", c.from)
+	metadata := r.Node.GetMetadata().GetFields()
+	name, isWaypoint := metadata["NODE_NAME"].GetStringValue(), parts[0] == waypointRole
+	if name != c.caller.Node && !(isWaypoint && name == "") {
+		return status.Errorf(codes.PermissionDenied, "NODE_NAME is %q, the token is of a pod on node %q", name, c.caller.Node)
+	}
+	if !isWaypoint {
+		if !slices.Contains(c.server.o.NodeAccounts, c.caller.Account()) {
+			return status.Errorf(codes.PermissionDenied, "service account %s is no node agent's; those that are: %s", c.caller.Account(), strings.Join(c.server.o.NodeAccounts, ", "))
+		}
+		c.server.o.Logger.Info("discovery stream", "node", c.caller.Node, "from", c.from)
+		return nil
+	}
+	waypoint, err := c.server.o.Waypoints.open(c.caller.Account(), metadata)
+	if err != nil {
+		return err
+	}
+	c.mu.Lock()
+	c.waypoint = waypoint
+	c.chains = append(c.chains, envoyChain(waypoint.log))
+	c.mu.Unlock()
+	c.server.o.Logger.Info("discovery stream", "waypoint", waypoint.name(), "node", c.caller.Node, "from", c.from)
+	return nil
+}
+
+// close lets go of what greet found.
+func (c *client) close() {
+	if c.waypoint != nil {
+		c.server.o.Waypoints.close(c.waypoint)
+	}
+}
+
+// find is where a type's subscription belongs, or nil for what is not served.
+func (c *client) findLocked(typeURL string) (slot **subscription) {
+	for _, chain := range c.chains {
+		if i := slices.Index(chain.types, typeURL); i >= 0 {
+			return &chain.subs[i]
+		}
+	}
 	return nil
 }
 
@@ -122,20 +157,22 @@ func (c *client) take(r *discovery.DeltaDiscoveryRequest) error {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	var sub **subscription
-	switch r.GetTypeUrl() {
-	case AuthorizationType:
-		sub = &c.policies
-	case AddressType:
-		sub = &c.addresses
-	default:
-		return status.Errorf(codes.PermissionDenied, "type %q is not served to node agents; these are: %s, %s", r.GetTypeUrl(), AuthorizationType, AddressType)
+	sub := c.findLocked(r.GetTypeUrl())
+	if sub == nil {
+		if c.waypoint != nil {
+			return nil // an Envoy with Istio's agent asks for more, and does without
+		}
+		return status.Errorf(codes.PermissionDenied, "type %q is not served to node agents; these are: %s", r.GetTypeUrl(), strings.Join(meshTypes, ", "))
 	}
 	if *sub == nil {
 		*sub = &subscription{typeURL: r.GetTypeUrl(), first: true, held: r.GetInitialResourceVersions()}
 		names := r.GetResourceNamesSubscribe()
-		if everything := len(names) == 0 || slices.Contains(names, "*"); !everything || slices.Contains(r.GetResourceNamesUnsubscribe(), "*") {
+		everything := slices.Contains(names, "*") || len(names) == 0 && wildcard(r.GetTypeUrl())
+		switch {
+		case slices.Contains(r.GetResourceNamesUnsubscribe(), "*"):
 			(*sub).names, (*sub).held = map[string]bool{}, nil
+		case !everything:
+			(*sub).names = map[string]bool{}
 		}
 	} else if nonce := r.GetResponseNonce(); nonce != "" {
 		c.answered(*sub, nonce, r.GetErrorDetail().GetMessage(), r.GetErrorDetail() != nil, now)
@@ -154,7 +191,7 @@ func (c *client) answered(sub *subscription, nonce, reason string, refused bool,
 	c.server.metrics.acknowledged.WithLabelValues(kindOf(sub.typeURL)).Observe(now.Sub(w.at).Seconds())
 	if refused {
 		c.server.metrics.nacks.WithLabelValues(kindOf(sub.typeURL)).Inc()
-		c.server.o.Logger.Error("client refused resources; they are sent again", "node", c.caller.Node, "from", c.from,
+		c.server.o.Logger.Error("client refused resources; they are sent again", "pod", c.caller.Namespace+"/"+c.caller.Pod, "node", c.caller.Node, "from", c.from,
 			"type", sub.typeURL, "reason", sub.reason, "resources", len(sub.refused), "in", sub.retry.Sub(now))
 	}
 }
@@ -170,7 +207,7 @@ func (s *subscription) subscribe(r *discovery.DeltaDiscoveryRequest) error {
 			// An answer of "no such address" would be taken for "outside the mesh".
 			return status.Errorf(codes.InvalidArgument, "%q: addresses are not looked up on demand; subscribe to everything (ztunnel: XDS_ON_DEMAND=false)", name)
 		case len(s.names) >= maxNames:
-			return status.Errorf(codes.ResourceExhausted, "more than %d names: subscribe to everything", maxNames)
+			return errTooManyNames
 		default:
 			s.names[name] = true
 			if s.asked == nil {
@@ -200,117 +237,34 @@ func isAddress(name string) bool {
 	return err == nil
 }
 
-// step is one response to send.
-type step struct {
-	sub *subscription
-	msg *response
-}
-
 // push sends what is due and returns when to look again, or zero for "when
 // something happens".
 func (c *client) push() (wait time.Duration, err error) {
 	now := time.Now()
 	c.mu.Lock()
-	steps, wait, err := c.plan(now)
+	var steps []step
+	for _, chain := range c.chains {
+		more, later, err := chain.plan(now, c.opened)
+		if err != nil {
+			c.mu.Unlock()
+			return 0, err
+		}
+		steps, wait = append(steps, more...), soonest(wait, later)
+	}
 	for i := range steps {
 		c.nonces++
 		nonce := fmt.Sprintf("%x", c.nonces)
 		steps[i].msg.nonce, steps[i].msg.typeURL = nonce, steps[i].sub.typeURL
 		steps[i].sub.waiting = append(steps[i].sub.waiting, &sent{nonce: nonce, diff: steps[i].msg.diff, upTo: steps[i].sub.cursor, at: now})
-		c.pushed = now
 	}
 	c.mu.Unlock()
-	if err != nil {
-		return 0, err
-	}
 	for _, s := range steps {
 		_, size := s.msg.diff.encoded()
 		c.server.metrics.pushes.WithLabelValues(kindOf(s.sub.typeURL)).Inc()
 		c.server.metrics.bytes.Add(float64(size))
-		if err := c.stream.SendMsg(s.msg); err != nil {
+		if err := c.stream.send(s.msg); err != nil {
 			return 0, err
 		}
 	}
 	return wait, nil
-}
-
-// plan decides what to send, from one moment of the log: policies, then the
-// workloads that may name them, then the removal of policies that none of these
-// names any more. A type waits for its last response's ACK; meanwhile what it
-// misses is the log's to remember, and workloads wait for policies.
-func (c *client) plan(now time.Time) (steps []step, wait time.Duration, err error) {
-	l := c.server.o.Log
-	l.mu.RLock()
-	defer l.mu.RUnlock()
-	p, err := c.policies.dueLocked(l, now)
-	if err != nil {
-		return nil, 0, err
-	}
-	a, err := c.addresses.dueLocked(l, now)
-	if err != nil {
-		return nil, 0, err
-	}
-	early := interval - now.Sub(c.pushed) // until a push that nobody asked for
-	wait = soonest(p.retry, a.retry)
-
-	blocked := false
-	if p.sub != nil {
-		switch additions := p.diff.additions; {
-		case !p.owed && additions.empty():
-			p.sub.keepBack(p.diff, l.seq)
-		case len(p.sub.waiting) > 0:
-			blocked = true
-		case !p.owed && early > 0:
-			blocked, wait = true, soonest(wait, early)
-		default:
-			p.sub.keepBack(p.diff, l.seq)
-			steps = append(steps, step{p.sub, &response{diff: additions}})
-		}
-	}
-
-	caughtUp := !a.pending()
-	switch hold := grace - now.Sub(c.opened); {
-	case caughtUp && a.sub != nil:
-		a.sub.told(l.seq)
-	case caughtUp, blocked, len(a.sub.waiting) > 0:
-	case p.sub == nil && a.sub.first && hold > 0:
-		wait = soonest(wait, hold)
-	case !a.owed && early > 0:
-		wait = soonest(wait, early)
-	default:
-		a.sub.told(l.seq)
-		steps = append(steps, step{a.sub, &response{diff: a.diff}})
-		caughtUp = true
-	}
-
-	if p.sub == nil || blocked || len(p.sub.late) == 0 || len(p.sub.waiting) > 0 || !caughtUp && len(p.sub.late) <= maxLate {
-		return steps, wait, nil
-	}
-	if len(steps) == 0 && early > 0 {
-		return nil, soonest(wait, early), nil
-	}
-	if gone := p.sub.stillGoneLocked(l); len(gone) > 0 {
-		steps = append(steps, step{p.sub, &response{diff: newDifference(nil, gone)}})
-	}
-	p.sub.late = nil
-	return steps, wait, nil
-}
-
-// keepBack takes note of a difference whose removals are sent later.
-func (s *subscription) keepBack(d *difference, upTo uint64) {
-	switch {
-	case len(d.removed) == 0:
-	case len(s.late) == 0:
-		s.late = slices.Clip(d.removed) // shared with other clients
-	default:
-		s.late = append(s.late, d.removed...)
-	}
-	s.told(upTo)
-}
-
-func soonest(a, b time.Duration) time.Duration {
-	if a <= 0 || b > 0 && b < a {
-		return max(b, 0)
-	}
-	return a
 }

@@ -11,6 +11,7 @@ import (
 type response struct {
 	typeURL, nonce string
 	diff           *difference
+	log            *Log
 }
 
 // codec writes responses from their parts and leaves everything else to proto.
@@ -21,6 +22,9 @@ type codec struct{ encoding.CodecV2 }
 func Codec() encoding.CodecV2 { return codec{encoding.GetCodecV2("proto")} }
 
 func (c codec) Marshal(v any) (mem.BufferSlice, error) {
+	if w, ok := v.(*whole); ok {
+		return w.marshal(), nil
+	}
 	r, ok := v.(*response)
 	if !ok {
 		return c.CodecV2.Marshal(v)

@@ -7,12 +7,6 @@ import (
 	"google.golang.org/protobuf/proto"
 )
 
-// The types that are served.
-const (
-	AuthorizationType = "type.googleapis.com/istio.security.Authorization"
-	AddressType       = "type.googleapis.com/istio.workload.Address"
-)
-
 const (
 	// maxChanges bounds the log's memory of changes. A client that is further
 	// behind is disconnected: it comes back with what it holds and gets the
@@ -51,13 +45,15 @@ type Log struct {
 	shared  map[position]*difference
 }
 
-// NewLog returns a log without resources.
-func NewLog() *Log {
-	return &Log{
-		types:   map[string]map[string]*resource{AuthorizationType: {}, AddressType: {}},
-		changed: make(chan struct{}),
-		shared:  map[position]*difference{},
+// NewLog returns a log of workloads and policies, without any yet.
+func NewLog() *Log { return newLog(meshTypes) }
+
+func newLog(types []string) *Log {
+	l := &Log{types: map[string]map[string]*resource{}, changed: make(chan struct{}), shared: map[position]*difference{}}
+	for _, t := range types {
+		l.types[t] = map[string]*resource{}
 	}
+	return l
 }
 
 // Set makes the resources of the types named exactly all, in one step, so that
@@ -205,15 +201,17 @@ func (l *Log) allLocked(typeURL string) *difference {
 	return d
 }
 
-// namedLocked is the resources of those names; a name that does not exist is gone.
-func (l *Log) namedLocked(typeURL string, names map[string]bool) *difference {
+// namedLocked is the resources of those names, without those that a client
+// holds; a name that does not exist is gone.
+func (l *Log) namedLocked(typeURL string, names map[string]bool, held map[string]string) *difference {
 	var resources []*resource
 	var removed []string
 	for name := range names {
-		if r := l.types[typeURL][name]; r != nil {
-			resources = append(resources, r)
-		} else {
+		r := l.types[typeURL][name]
+		if r == nil {
 			removed = append(removed, name)
+		} else if version, ok := held[name]; !ok || version != r.version {
+			resources = append(resources, r)
 		}
 	}
 	return newDifference(resources, removed)

@@ -2,14 +2,6 @@ package push
 
 import "github.com/prometheus/client_golang/prometheus"
 
-// kindOf is a type in the words of metrics and of /debug/syncz.
-func kindOf(typeURL string) string {
-	if typeURL == AuthorizationType {
-		return "policies"
-	}
-	return "addresses"
-}
-
 // metrics are the server's.
 type metrics struct {
 	pushes, nacks  *prometheus.CounterVec

@@ -42,18 +42,23 @@ func (reviewer) Review(_ context.Context, bearer string) (token.Caller, error) {
 
 // rig is a server on loopback.
 type rig struct {
-	t      *testing.T
-	log    *Log
-	server *Server
-	conn   *grpc.ClientConn
+	t         *testing.T
+	log       *Log
+	waypoints *Waypoints
+	world     *generated
+	server    *Server
+	conn      *grpc.ClientConn
 }
 
 func newRig(t *testing.T) *rig {
 	t.Helper()
-	r := &rig{t: t, log: NewLog()}
+	r := &rig{t: t, log: NewLog(), world: &generated{}}
 	var err error
+	if r.waypoints, err = NewWaypoints(r.world.generate, slog.New(slog.DiscardHandler)); err != nil {
+		t.Fatal(err)
+	}
 	if r.server, err = NewServer(Options{
-		Log: r.log, Reviewer: reviewer{}, NodeAccounts: []string{"istio-system/ztunnel"}, StreamsPerSecond: 1000,
+		Log: r.log, Reviewer: reviewer{}, NodeAccounts: []string{"istio-system/ztunnel"}, Waypoints: r.waypoints, StreamsPerSecond: 1000,
 		Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
 	}); err != nil {
 		t.Fatal(err)
@@ -133,6 +138,9 @@ func (a *agent) receive() *discovery.DeltaDiscoveryResponse {
 	m, err := a.stream.Recv()
 	if err != nil {
 		a.t.Fatal(err)
+	}
+	if a.have[m.TypeUrl] == nil {
+		a.have[m.TypeUrl] = map[string]string{}
 	}
 	for _, r := range m.Resources {
 		a.have[m.TypeUrl][r.Name] = r.Version

@@ -35,6 +35,9 @@ type Options struct {
 	Reviewer token.Reviewer // must be non-nil
 	// NodeAccounts may ask for workloads and policies: "namespace/service account".
 	NodeAccounts []string
+	// Waypoints have configurations of their own; their accounts may ask for
+	// workloads and policies as well. Nil serves none.
+	Waypoints *Waypoints
 	// StreamsPerSecond is how many new streams are admitted, so that a restart,
 	// which brings every agent at once, does not starve those that are served.
 	// It must be positive.
@@ -84,8 +87,8 @@ func (s *Server) authorize(ctx context.Context) (token.Caller, error) {
 	if err != nil {
 		return token.Caller{}, status.Error(codes.Unauthenticated, err.Error())
 	}
-	if !slices.Contains(s.o.NodeAccounts, caller.Account()) {
-		return caller, status.Errorf(codes.PermissionDenied, "service account %s may not ask for workloads; those that may: %s", caller.Account(), strings.Join(s.o.NodeAccounts, ", "))
+	if !slices.Contains(s.o.NodeAccounts, caller.Account()) && len(s.o.Waypoints.of(caller.Account())) == 0 {
+		return caller, status.Errorf(codes.PermissionDenied, "service account %s is no node agent's (%s) and no waypoint Gateway's", caller.Account(), strings.Join(s.o.NodeAccounts, ", "))
 	}
 	ctx, cancel := context.WithTimeout(ctx, longestWait)
 	defer cancel()
@@ -97,6 +100,16 @@ func (s *Server) authorize(ctx context.Context) (token.Caller, error) {
 
 // DeltaAggregatedResources implements the service.
 func (s *Server) DeltaAggregatedResources(stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	return s.serve(delta{stream}, meshChain(s.o.Log))
+}
+
+// StreamAggregatedResources implements the service, for a waypoint's own types.
+func (s *Server) StreamAggregatedResources(stream discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	return s.serve(world{stream, map[string]map[string]bool{}})
+}
+
+// serve is one stream, from the proof of who calls to its end.
+func (s *Server) serve(stream stream, chains ...*chain) error {
 	from := ""
 	if p, ok := peer.FromContext(stream.Context()); ok {
 		from = p.Addr.String()
@@ -107,10 +120,11 @@ func (s *Server) DeltaAggregatedResources(stream discovery.AggregatedDiscoverySe
 		s.o.Logger.Warn("discovery stream refused", "from", from, "account", caller.Account(), "err", err)
 		return err
 	}
-	c := &client{server: s, stream: stream, caller: caller, from: from, opened: time.Now(), replaced: make(chan struct{})}
+	c := &client{server: s, stream: stream, caller: caller, from: from, opened: time.Now(), replaced: make(chan struct{}), chains: chains}
 	s.add(c)
 	err = c.run()
 	s.remove(c)
+	c.close()
 	s.o.Logger.Info("discovery stream ended", "node", caller.Node, "from", from, "err", err)
 	return err
 }

@@ -28,9 +28,11 @@ type subscription struct {
 	held  map[string]string
 	// asked are names to be answered, whether they exist or not.
 	asked map[string]bool
-	// late are policies that are gone, kept back until the workloads that no
-	// longer name them were sent.
+	// late are resources that are gone, kept back until those that no longer name
+	// them were sent.
 	late []string
+	// pushed is when something was last sent that nobody had asked for.
+	pushed time.Time
 
 	// waiting are the responses without an ACK, at most two.
 	waiting []*sent
@@ -123,7 +125,7 @@ func (s *subscription) dueLocked(l *Log, now time.Time) (due, error) {
 	case s.first && s.names == nil:
 		return due{sub: s, diff: l.everythingLocked(s.typeURL, s.held), owed: true}, nil
 	case s.first:
-		return due{sub: s, diff: l.namedLocked(s.typeURL, s.asked), owed: true}, nil
+		return due{sub: s, diff: l.namedLocked(s.typeURL, s.asked, s.held), owed: true}, nil
 	}
 	d, ok := l.sinceLocked(s.typeURL, s.cursor)
 	if !ok {
@@ -134,11 +136,11 @@ func (s *subscription) dueLocked(l *Log, now time.Time) (due, error) {
 	}
 	out := due{sub: s, diff: d}
 	if len(s.asked) > 0 {
-		out.diff, out.owed = union(out.diff, l.namedLocked(s.typeURL, s.asked)), true
+		out.diff, out.owed = union(out.diff, l.namedLocked(s.typeURL, s.asked, nil)), true
 	}
 	if len(s.refused) > 0 {
 		if out.retry = s.retry.Sub(now); out.retry <= 0 {
-			out.diff, out.retry = union(out.diff, l.namedLocked(s.typeURL, s.refused)), 0
+			out.diff, out.retry = union(out.diff, l.namedLocked(s.typeURL, s.refused, nil)), 0
 		}
 	}
 	return out, nil
@@ -149,7 +151,9 @@ func (s *subscription) told(upTo uint64) {
 	s.first, s.held, s.asked, s.cursor = false, nil, nil, upTo
 }
 
-// stillGoneLocked takes out of late what is there again.
+// stillGoneLocked takes out of late what is there again, or not asked for any more.
 func (s *subscription) stillGoneLocked(l *Log) []string {
-	return slices.DeleteFunc(slices.Clone(s.late), func(name string) bool { return l.types[s.typeURL][name] != nil })
+	return slices.DeleteFunc(slices.Clone(s.late), func(name string) bool {
+		return l.types[s.typeURL][name] != nil || s.names != nil && !s.names[name]
+	})
 }

@@ -9,12 +9,18 @@ import (
 
 // Sync is one client as /debug/syncz shows it.
 type Sync struct {
-	Node      string    `json:"node"`
-	Pod       string    `json:"pod"`
-	Account   string    `json:"account"`
+	Node    string `json:"node"`
+	Pod     string `json:"pod"`
+	Account string `json:"account"`
+	// Waypoint is the Gateway whose configuration the client gets, as
+	// "namespace/name"; empty for a node agent.
+	Waypoint string `json:"waypoint,omitempty"`
+	// Gone says that the Gateway is not there any more: what the client has stays.
+	Gone      bool      `json:"gone,omitempty"`
 	From      string    `json:"from"`
 	Connected time.Time `json:"connected"`
-	// Types is by "policies" and "addresses".
+	// Types is by "policies", "addresses", "clusters", "endpoints", "listeners" and
+	// "routes".
 	Types map[string]TypeSync `json:"types"`
 }
 
@@ -46,22 +52,27 @@ func (s *Server) Clients() []Sync {
 	s.mu.Lock()
 	all := slices.Collect(maps.Keys(s.clients))
 	s.mu.Unlock()
-	head, _ := s.o.Log.next()
 	out := make([]Sync, 0, len(all))
 	for _, c := range all {
-		out = append(out, c.sync(head))
+		out = append(out, c.sync())
 	}
 	slices.SortFunc(out, func(a, b Sync) int { return cmp.Or(cmp.Compare(a.Node, b.Node), cmp.Compare(a.From, b.From)) })
 	return out
 }
 
-func (c *client) sync(head uint64) Sync {
+func (c *client) sync() Sync {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := Sync{Node: c.caller.Node, Pod: c.caller.Pod, Account: c.caller.Account(), From: c.from, Connected: c.opened, Types: map[string]TypeSync{}}
-	for _, sub := range []*subscription{c.policies, c.addresses} {
-		if sub != nil {
-			out.Types[kindOf(sub.typeURL)] = sub.sync(head)
+	if c.waypoint != nil {
+		out.Waypoint, out.Gone = c.waypoint.name(), c.waypoint.gone.Load()
+	}
+	for _, chain := range c.chains {
+		head, _ := chain.log.next()
+		for _, sub := range chain.subs {
+			if sub != nil {
+				out.Types[kindOf(sub.typeURL)] = sub.sync(head)
+			}
 		}
 	}
 	return out
@@ -96,5 +107,10 @@ func (s *subscription) sync(head uint64) TypeSync {
 func (c *client) refusing() bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.policies != nil && len(c.policies.refused) > 0 || c.addresses != nil && len(c.addresses.refused) > 0
+	for _, chain := range c.chains {
+		if slices.ContainsFunc(chain.subs, func(s *subscription) bool { return s != nil && len(s.refused) > 0 }) {
+			return true
+		}
+	}
+	return false
 }

@@ -1,0 +1,24 @@
+package push
+
+import (
+	"context"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+)
+
+// stream is a client's connection in one of the protocol's two forms, as the
+// delta form has it.
+type stream interface {
+	Context() context.Context
+	receive() (*discovery.DeltaDiscoveryRequest, error)
+	// send is not called by two at once.
+	send(r *response) error
+}
+
+// delta is the form in which differences are sent.
+type delta struct {
+	discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
+}
+
+func (d delta) receive() (*discovery.DeltaDiscoveryRequest, error) { return d.Recv() }
+func (d delta) send(r *response) error                             { return d.SendMsg(r) }
