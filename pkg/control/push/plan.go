@@ -60,6 +60,7 @@ func (c *chain) plan(now, opened time.Time) (steps []step, wait time.Duration, e
 	defer l.mu.RUnlock()
 	unanswered := make([]bool, len(c.subs))
 	behind := len(c.subs) // the first type that has something left to send
+	asking := false       // something is sent whose answer is awaited
 	for i, s := range c.subs {
 		d, err := s.dueLocked(l, now)
 		if err != nil {
@@ -79,6 +80,8 @@ func (c *chain) plan(now, opened time.Time) (steps []step, wait time.Duration, e
 			s.keepBack(d.diff, diff, l.seq)
 		case behind < i, unanswered[i]:
 			behind = min(behind, i)
+		case i >= c.awaited && asking:
+			behind = i // the answer brings us here again
 		case c.untaken(i, now) > 0:
 			behind, wait = i, soonest(wait, c.untaken(i, now))
 		case c.greeted && i > 0 && c.subs[0] == nil && s.first && opened.Add(grace).After(now):
@@ -91,6 +94,7 @@ func (c *chain) plan(now, opened time.Time) (steps []step, wait time.Duration, e
 			}
 			s.keepBack(d.diff, diff, l.seq)
 			steps = append(steps, step{s, &response{diff: diff, log: l}})
+			asking = asking || i < c.awaited
 		}
 	}
 	for i, s := range slices.Backward(c.subs) {
