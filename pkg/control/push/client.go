@@ -123,7 +123,7 @@ func (c *client) greet(r *discovery.DeltaDiscoveryRequest) error {
 		c.server.o.Logger.Info("discovery stream", "node", c.caller.Node, "from", c.from)
 		return nil
 	}
-	waypoint, err := c.server.o.Waypoints.open(c.caller.Account(), metadata)
+	waypoint, err := c.server.o.Waypoints.open(c.caller, metadata)
 	if err != nil {
 		return err
 	}

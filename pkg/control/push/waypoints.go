@@ -2,6 +2,7 @@ package push
 
 import (
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
 	"sync"
@@ -10,8 +11,10 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
+	"github.com/fairlead-mesh/fairlead/pkg/token"
 )
 
 const (
@@ -23,13 +26,24 @@ const (
 	fairleadVersion = "FAIRLEAD_VERSION"
 	// labelGatewayName is the label of a waypoint's pods that names their Gateway.
 	labelGatewayName = "gateway.networking.k8s.io/gateway-name"
+	// labelSubZone is Istio's, of a node.
+	labelSubZone = "topology.istio.io/subzone"
 )
 
-// Generate makes a waypoint's configuration in Envoy's types; with istio, Istio's
-// extensions of Envoy may be used. It is a pure function, and a message that it
-// returned is never changed: where it returns the same one again, that is known
-// to be unchanged without a look at it.
-type Generate func(m *model.Model, w *model.Waypoint, istio bool) (Resources, error)
+// Consumer is what a configuration depends on beside its Gateway: who takes it.
+type Consumer struct {
+	// Istio says that it is an Envoy with Istio's extensions.
+	Istio bool
+	// Region, Zone and SubZone are those of its node.
+	Region, Zone, SubZone string
+	// Labels are what it says that its pod has.
+	Labels map[string]string
+}
+
+// Generate makes a waypoint's configuration in Envoy's types. It is a pure
+// function, and a message that it returned is never changed: where it returns the
+// same one again, that is known to be unchanged without a look at it.
+type Generate func(m *model.Model, w *model.Waypoint, c Consumer) (Resources, error)
 
 // Waypoints holds the configurations of the waypoints that are connected, each in
 // the forms that its clients understand: one [Log] for a Gateway and form.
@@ -43,17 +57,18 @@ type Waypoints struct {
 	logs  map[form]*served
 }
 
-// form is what one configuration is made for.
+// form tells configurations apart: a Gateway and a Consumer in words.
 type form struct {
-	gateway model.Key
-	istio   bool
+	gateway  model.Key
+	consumer string
 }
 
 // served is a configuration with clients. The Waypoints' lock guards clients.
 type served struct {
 	form
-	log     *Log
-	clients int
+	consumer Consumer
+	log      *Log
+	clients  int
 	// gone is true while there is no such Gateway: what was served stays.
 	gone atomic.Bool
 }
@@ -76,11 +91,7 @@ func (w *Waypoints) Publish(m *model.Model) (changed int, err error) {
 	defer w.mu.Unlock()
 	w.model = m
 	var errs []error
-	for f, s := range w.logs {
-		if s.clients == 0 {
-			delete(w.logs, f)
-			continue
-		}
+	for _, s := range w.logs {
 		n, err := w.makeLocked(s)
 		changed += n
 		errs = append(errs, err)
@@ -94,7 +105,7 @@ func (w *Waypoints) makeLocked(s *served) (changed int, err error) {
 	if i < 0 {
 		return 0, nil
 	}
-	all, err := w.generate(w.model, w.model.Waypoints[i], s.istio)
+	all, err := w.generate(w.model, w.model.Waypoints[i], s.consumer)
 	if err != nil {
 		return 0, err
 	}
@@ -112,6 +123,10 @@ func (w *Waypoints) of(account string) (found []*model.Waypoint) {
 	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	return w.ofLocked(account)
+}
+
+func (w *Waypoints) ofLocked(account string) (found []*model.Waypoint) {
 	if w.model == nil {
 		return nil
 	}
@@ -123,25 +138,33 @@ func (w *Waypoints) of(account string) (found []*model.Waypoint) {
 	return found
 }
 
-// open finds the configuration that a pod of an account may have, by its node's
-// metadata, and counts the client in. Where several Gateways have one account, the
-// pod's label tells.
-func (w *Waypoints) open(account string, metadata map[string]*structpb.Value) (*served, error) {
-	found := w.of(account)
-	label := metadata["LABELS"].GetStructValue().GetFields()[labelGatewayName].GetStringValue()
-	if len(found) > 1 || label != "" {
-		found = slices.DeleteFunc(found, func(o *model.Waypoint) bool { return o.Key.Name != label })
+// open finds the configuration that a caller may have, by its node's metadata, and
+// counts the client in. Where several Gateways have one account, the pod's label
+// tells.
+func (w *Waypoints) open(caller token.Caller, metadata map[string]*structpb.Value) (*served, error) {
+	if w == nil {
+		return nil, status.Error(codes.Unimplemented, "this control plane serves no waypoints")
 	}
-	if len(found) == 0 {
-		return nil, status.Errorf(codes.PermissionDenied, "service account %s is not that of a waypoint Gateway%s", account, named(label))
-	}
-	isIstio := metadata[istioVersion].GetStringValue() != "" && metadata[fairleadVersion] == nil
-	f := form{found[0].Key, isIstio}
 	w.mu.Lock()
 	defer w.mu.Unlock()
+	found := w.ofLocked(caller.Account())
+	labels := map[string]string{}
+	for name, value := range metadata["LABELS"].GetStructValue().GetFields() {
+		labels[name] = value.GetStringValue()
+	}
+	gateway := labels[labelGatewayName]
+	if len(found) > 1 || gateway != "" {
+		found = slices.DeleteFunc(found, func(o *model.Waypoint) bool { return o.Key.Name != gateway })
+	}
+	if len(found) == 0 {
+		return nil, status.Errorf(codes.PermissionDenied, "service account %s is not that of a waypoint Gateway%s", caller.Account(), named(gateway))
+	}
+	c := Consumer{Istio: metadata[istioVersion].GetStringValue() != "" && metadata[fairleadVersion] == nil, Labels: labels}
+	c.Region, c.Zone, c.SubZone = w.localityLocked(caller.Node)
+	f := form{found[0].Key, fmt.Sprintf("%t %q %q %q %q", c.Istio, c.Region, c.Zone, c.SubZone, c.Labels)}
 	s := w.logs[f]
 	if s == nil {
-		s = &served{form: f, log: newLog(envoyTypes)}
+		s = &served{form: f, consumer: c, log: newLog(envoyTypes)}
 		s.log.encoder.keep = true
 		if _, err := w.makeLocked(s); err != nil {
 			w.logger.Error("no configuration for a waypoint", "waypoint", s.name(), "err", err)
@@ -153,17 +176,31 @@ func (w *Waypoints) open(account string, metadata map[string]*structpb.Value) (*
 	return s, nil
 }
 
-func named(label string) string {
-	if label == "" {
+func named(gateway string) string {
+	if gateway == "" {
 		return ""
 	}
-	return " named " + label + ", as the label " + labelGatewayName + " says"
+	return " named " + gateway + ", as the label " + labelGatewayName + " says"
 }
 
-// close counts a client out. The configuration stays until the next one is
-// published, for a client that comes back at once.
+// localityLocked is where a node is, by its labels.
+func (w *Waypoints) localityLocked(node string) (region, zone, subZone string) {
+	if w.model.Objects == nil {
+		return "", "", ""
+	}
+	for _, n := range w.model.Objects.Nodes {
+		if n.Name == node {
+			return n.Labels[corev1.LabelTopologyRegion], n.Labels[corev1.LabelTopologyZone], n.Labels[labelSubZone]
+		}
+	}
+	return "", "", ""
+}
+
+// close counts a client out. The last one takes the configuration along.
 func (w *Waypoints) close(s *served) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	s.clients--
+	if s.clients--; s.clients == 0 {
+		delete(w.logs, s.form)
+	}
 }

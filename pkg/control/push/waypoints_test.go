@@ -30,11 +30,11 @@ type generated struct {
 	calls []string
 }
 
-func (g *generated) generate(_ *model.Model, w *model.Waypoint, istio bool) (Resources, error) {
+func (g *generated) generate(_ *model.Model, w *model.Waypoint, c Consumer) (Resources, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	call, suffix := w.Key.Name, ""
-	if istio {
+	if c.Istio {
 		call, suffix = call+" for Istio", "-istio"
 	}
 	g.calls = append(g.calls, call)
