@@ -200,32 +200,38 @@ apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: p, namespace: shop}
 spec: {selector: {matchLabels: {app: a}}, rulez: []}
-`, []Refused{{Ref{groupSecurity, "AuthorizationPolicy", "shop", "p"}, Position{"a.yaml", 2}, map[string]string{"app": "a"},
-			`spec.rulez: unknown field "rulez"; did you mean "rules"?`}}},
+`, []Refused{{Ref: Ref{groupSecurity, "AuthorizationPolicy", "shop", "p"}, Position: Position{"a.yaml", 2}, Selector: map[string]string{"app": "a"}, Reason: `spec.rulez: unknown field "rulez"; did you mean "rules"?`}}},
 		{"a selector that cannot be read selects the namespace", `
 apiVersion: security.istio.io/v1
 kind: PeerAuthentication
 metadata: {name: p, namespace: shop}
 spec: {selector: {app: a}}
-`, []Refused{{Ref{groupSecurity, "PeerAuthentication", "shop", "p"}, Position{"a.yaml", 2}, nil, `spec.selector.app: unknown field "app"`}}},
+`, []Refused{{Ref: Ref{groupSecurity, "PeerAuthentication", "shop", "p"}, Position: Position{"a.yaml", 2}, Selector: nil, Reason: `spec.selector.app: unknown field "app"`}}},
 		{"a kind that is misspelt", `
 apiVersion: security.istio.io/v1
 kind: AuthorisationPolicy
 metadata: {name: p, namespace: shop}
-`, []Refused{{Ref{groupSecurity, "AuthorisationPolicy", "shop", "p"}, Position{"a.yaml", 2}, nil,
-			`kind "AuthorisationPolicy" of the group "security.istio.io" is not known; did you mean "AuthorizationPolicy"?`}}},
+`, []Refused{{Ref: Ref{groupSecurity, "AuthorisationPolicy", "shop", "p"}, Position: Position{"a.yaml", 2}, Selector: nil, Reason: `kind "AuthorisationPolicy" of the group "security.istio.io" is not known; did you mean "AuthorizationPolicy"?`}}},
 		{"text that is no YAML", `
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: p, namespace: shop
 spec: {}
-`, []Refused{{Ref{groupSecurity, "AuthorizationPolicy", "shop", "p"}, Position{"a.yaml", 5}, nil, ""}}},
+`, []Refused{{Ref: Ref{groupSecurity, "AuthorizationPolicy", "shop", "p"}, Position: Position{"a.yaml", 5}, Selector: nil, Reason: ""}}},
 		{"what a waypoint enforces", `
 apiVersion: security.istio.io/v1
 kind: AuthorizationPolicy
 metadata: {name: p}
 spec: {targetRefs: [{kind: Service, group: "", name: a}], rulez: []}
-`, nil},
+`, []Refused{{Ref: Ref{groupSecurity, "AuthorizationPolicy", "default", "p"}, Position: Position{"a.yaml", 2}, Targeted: true,
+			Targets: []Ref{{Kind: "Service", Name: "a"}}, Reason: `spec.rulez: unknown field "rulez"; did you mean "rules"?`}}},
+		{"targets that cannot be read", `
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: p}
+spec: {targetRefs: [{kind: Service, group: "", name: a}, {kind: Service, nam: b}]}
+`, []Refused{{Ref: Ref{groupSecurity, "AuthorizationPolicy", "default", "p"}, Position: Position{"a.yaml", 2}, Targeted: true,
+			Reason: `spec.targetRefs[1].nam: unknown field "nam"; did you mean "name"?`}}},
 		{"other kinds", "apiVersion: v1\nkind: Service\nmetadata: {name: s}\nspec: 7\n", nil},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

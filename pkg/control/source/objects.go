@@ -125,5 +125,9 @@ type Refused struct {
 	// Selector are the labels it selects, empty: the namespace, or the mesh if
 	// the namespace is the root namespace.
 	Selector map[string]string
+	// Targeted: it is for waypoints, by targetRefs. Targets are those that could
+	// be read, with their group, kind and name; none: all of its namespace.
+	Targeted bool
+	Targets  []Ref
 	Reason   string
 }

@@ -8,16 +8,14 @@ import (
 )
 
 // refuse notes a wrong security object with what it selects, as far as that can
-// be read: labels, else its namespace.
+// be read: targets or labels, else its namespace.
 func (p *parsed) refuse(pos Position, node *yaml.Node, ref Ref, reason string) {
 	if ref.Namespace == "" {
 		ref.Namespace = metav1.NamespaceDefault
 	}
 	spec := field(node, "spec")
-	if field(spec, "targetRefs") != nil || field(spec, "targetRef") != nil {
-		return // meant for a waypoint: no node enforces it, so none can deny for it
-	}
 	r := Refused{Ref: ref, Position: pos, Reason: reason}
+	r.Targeted, r.Targets = targets(spec)
 	if labels := field(field(spec, "selector"), "matchLabels"); labels != nil && labels.Kind == yaml.MappingNode {
 		r.Selector = map[string]string{}
 		for i := 0; i+1 < len(labels.Content); i += 2 {
@@ -29,6 +27,26 @@ func (p *parsed) refuse(pos Position, node *yaml.Node, ref Ref, reason string) {
 		}
 	}
 	p.refused = append(p.refused, r)
+}
+
+// targets reads targetRefs and targetRef. A list that cannot be read whole is
+// read as none.
+func targets(spec *yaml.Node) (targeted bool, out []Ref) {
+	var refs []*yaml.Node
+	if n := field(spec, "targetRef"); n != nil {
+		targeted, refs = true, append(refs, n)
+	}
+	if n := field(spec, "targetRefs"); n != nil {
+		targeted, refs = true, append(refs, n.Content...)
+	}
+	for _, n := range refs {
+		kind, name := text(field(n, "kind")), text(field(n, "name"))
+		if kind == "" || name == "" {
+			return targeted, nil
+		}
+		out = append(out, Ref{Group: text(field(n, "group")), Kind: kind, Name: name})
+	}
+	return targeted, out
 }
 
 var (

@@ -14,6 +14,9 @@ import (
 func (s *policySet) refused() {
 	seen := map[source.Ref]int{}
 	for _, r := range s.w.Refused {
+		if r.Targeted && len(r.Selector) == 0 {
+			continue // package rbac denies for it at waypoints
+		}
 		name := "fairlead_refused_" + strings.ToLower(r.Ref.Kind) + "_" + r.Ref.Name
 		if n := seen[r.Ref]; n > 0 {
 			name += fmt.Sprintf("_%d", n)
