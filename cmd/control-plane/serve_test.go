@@ -182,7 +182,7 @@ func (p *plane) agent(tokenFile, node, pod string, known xds.Versions) (*store.S
 	}
 	client, err := xds.NewClient(xds.Options{
 		Conn: p.dial(tokenFile), Applier: s, NodeID: "ztunnel~1.1.1.1~" + pod + ".istio-system~istio-system.svc.cluster.local",
-		Metadata: map[string]string{"NODE_NAME": node}, Known: known, Logger: slog.New(slog.DiscardHandler),
+		Metadata: map[string]any{"NODE_NAME": node}, Known: known, Logger: slog.New(slog.DiscardHandler),
 	})
 	if err != nil {
 		p.t.Fatal(err)

@@ -45,9 +45,14 @@ type Options struct {
 	// Conn carries the credentials. It must be non-nil.
 	Conn    grpc.ClientConnInterface
 	Applier Applier // must be non-nil
-	// NodeID is "ztunnel~<ip>~<pod>.<namespace>~<namespace>.svc.cluster.local".
-	NodeID   string
-	Metadata map[string]string
+	// Envoy takes a waypoint's own resources; nil asks for none.
+	Envoy EnvoyApplier
+	// NodeID is "<role>~<ip>~<pod>.<namespace>~<namespace>.svc.cluster.local", with
+	// ztunnel or waypoint for a role.
+	NodeID string
+	// Metadata is what else the node says of itself: values of JSON. [Waypoint]
+	// makes both for a waypoint.
+	Metadata map[string]any
 	// Synced, if set, is called once for each type, when its first response has
 	// been applied.
 	Synced func(typeURL string)
@@ -60,6 +65,10 @@ type Options struct {
 type Client struct {
 	o    Options
 	node *core.Node
+	// order is that of subscription.
+	order []string
+	// wanted is filled when what is asked for by name has changed.
+	wanted chan struct{}
 
 	// mu guards below.
 	mu     sync.Mutex
@@ -71,6 +80,9 @@ type Client struct {
 // subscription is one type's state over reconnects.
 type subscription struct {
 	versions map[string]string // what is held, by resource name
+	// names are those asked for, or nil for everything; awaited are those of them
+	// that have not been answered yet.
+	names, awaited map[string]bool
 }
 
 // State is what the admin page and readiness want to know.
@@ -80,8 +92,12 @@ type State struct {
 	Since time.Time
 	// Err is why there is no connection, or nil.
 	Err error
-	// Rejected maps resource names to why they were refused.
+	// Rejected maps resource names to why they were refused; the name of one of
+	// Envoy's has its kind before it, as in "route 8080".
 	Rejected map[string]string
+	// Awaited are the resources asked for by name that have not been answered, at
+	// most a hundred of them, in the same form.
+	Awaited []string
 }
 
 // subscribed is in the order of subscription: policies before the workloads
@@ -93,21 +109,25 @@ func NewClient(o Options) (*Client, error) {
 	if o.Conn == nil || o.Applier == nil || o.Logger == nil {
 		return nil, errors.New("xds: Conn, Applier and Logger must be set")
 	}
-	metadata := map[string]any{}
-	for k, v := range o.Metadata {
-		metadata[k] = v
-	}
-	fields, err := structpb.NewStruct(metadata)
+	fields, err := structpb.NewStruct(o.Metadata)
 	if err != nil {
 		return nil, fmt.Errorf("xds: node metadata: %w", err)
 	}
-	c := &Client{o: o, node: &core.Node{Id: o.NodeID, Metadata: fields}, types: map[string]*subscription{}, synced: map[string]bool{}}
+	c := &Client{o: o, node: &core.Node{Id: o.NodeID, Metadata: fields}, types: map[string]*subscription{}, synced: map[string]bool{},
+		order: subscribed, wanted: make(chan struct{}, 1)}
 	c.state.Rejected = map[string]string{}
-	for _, t := range subscribed {
-		c.types[t] = &subscription{versions: maps.Clone(o.Known[t])}
-		if c.types[t].versions == nil {
-			c.types[t].versions = map[string]string{}
+	if o.Envoy != nil {
+		c.order = slices.Concat(subscribed, envoyTypes)
+	}
+	for _, t := range c.order {
+		s := &subscription{versions: maps.Clone(o.Known[t])}
+		if s.versions == nil {
+			s.versions = map[string]string{}
 		}
+		if t == EndpointType || t == RouteType {
+			s.names, s.awaited = map[string]bool{}, map[string]bool{}
+		}
+		c.types[t] = s
 	}
 	return c, nil
 }
@@ -118,6 +138,13 @@ func (c *Client) State() State {
 	defer c.mu.Unlock()
 	s := c.state
 	s.Rejected = maps.Clone(s.Rejected)
+	for _, t := range c.order {
+		for name := range c.types[t].awaited {
+			s.Awaited = append(s.Awaited, shown(t, name))
+		}
+	}
+	slices.Sort(s.Awaited)
+	s.Awaited = s.Awaited[:min(len(s.Awaited), maxAwaited)]
 	return s
 }
 
@@ -167,34 +194,6 @@ func (c *Client) setState(connected bool, err error) {
 	c.state.Connected, c.state.Err = connected, err
 }
 
-func (c *Client) stream(ctx context.Context) error {
-	ctx, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := discovery.NewAggregatedDiscoveryServiceClient(c.o.Conn).DeltaAggregatedResources(ctx, grpc.MaxCallRecvMsgSize(MaxMessage))
-	if err != nil {
-		return err
-	}
-	for i, t := range subscribed {
-		request := &discovery.DeltaDiscoveryRequest{TypeUrl: t, InitialResourceVersions: c.held(t)}
-		if i == 0 {
-			request.Node = c.node
-		}
-		if err := stream.Send(request); err != nil {
-			return err
-		}
-	}
-	for {
-		response, err := stream.Recv()
-		if err != nil {
-			return err
-		}
-		c.setState(true, nil)
-		if err := stream.Send(c.take(response)); err != nil {
-			return err
-		}
-	}
-}
-
 func (c *Client) held(typeURL string) map[string]string {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -212,6 +211,9 @@ func (c *Client) take(response *discovery.DeltaDiscoveryResponse) *discovery.Del
 		answer.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: "type was not asked for"}
 		return answer
 	}
+	if slices.Contains(envoyTypes, t) {
+		return c.takeEnvoy(sub, response, answer)
+	}
 	decoded := Decode(t, response.GetResources(), response.GetRemovedResources())
 	for _, p := range decoded.StandIns {
 		if !c.o.Applier.HasPolicy(p.Key()) {
@@ -228,18 +230,31 @@ func (c *Client) take(response *discovery.DeltaDiscoveryResponse) *discovery.Del
 		rejected["*"] = applied
 	}
 	c.note(sub, response, decoded, before)
-	if len(rejected) > 0 {
-		answer.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: reasons(rejected)}
-		c.o.Logger.Error("resources refused; what was known before stays", "type", t, "reasons", answer.ErrorDetail.Message)
-	}
-	c.mu.Lock()
-	first := !c.synced[t] && applied == nil
-	c.synced[t] = c.synced[t] || first
-	c.mu.Unlock()
-	if first && c.o.Synced != nil {
-		c.o.Synced(t)
+	c.verdict(answer, rejected)
+	if applied == nil {
+		c.sync(t)
 	}
 	return answer
+}
+
+// verdict makes a NACK of an answer if something was refused.
+func (c *Client) verdict(answer *discovery.DeltaDiscoveryRequest, rejected map[string]error) {
+	if len(rejected) == 0 {
+		return
+	}
+	answer.ErrorDetail = &status.Status{Code: int32(codes.InvalidArgument), Message: reasons(rejected)}
+	c.o.Logger.Error("resources refused; what was known before stays", "type", answer.TypeUrl, "reasons", answer.ErrorDetail.Message)
+}
+
+// sync tells once that a type's first response was applied.
+func (c *Client) sync(typeURL string) {
+	c.mu.Lock()
+	first := !c.synced[typeURL]
+	c.synced[typeURL] = true
+	c.mu.Unlock()
+	if first && c.o.Synced != nil {
+		c.o.Synced(typeURL)
+	}
 }
 
 // doubt forgets the versions of what a response is about, before it is applied:
@@ -278,23 +293,26 @@ func (c *Client) note(sub *subscription, response *discovery.DeltaDiscoveryRespo
 			if !held[name] && !standIns[name] {
 				delete(sub.versions, name)
 			}
-			c.state.Rejected[name] = err.Error()
+			c.state.Rejected[shown(response.GetTypeUrl(), name)] = err.Error()
 			continue
 		}
 		sub.versions[name] = r.GetVersion()
-		delete(c.state.Rejected, name)
+		delete(c.state.Rejected, shown(response.GetTypeUrl(), name))
 	}
 	if decoded.Rejected["*"] != nil {
 		return // removals were not applied either
 	}
 	for _, name := range response.GetRemovedResources() {
 		delete(sub.versions, name)
-		delete(c.state.Rejected, name)
+		delete(c.state.Rejected, shown(response.GetTypeUrl(), name))
 	}
 }
 
-// maxReasons bounds the text of a NACK.
-const maxReasons = 20
+const (
+	// maxReasons bounds the text of a NACK, maxAwaited what is shown of what is awaited.
+	maxReasons = 20
+	maxAwaited = 100
+)
 
 func reasons(rejected map[string]error) string {
 	var parts []string

@@ -224,7 +224,7 @@ func address(t *testing.T, name, version string, m proto.Message) *discovery.Res
 func TestConversation(t *testing.T) {
 	applied := &recorder{}
 	synced := make(chan string, 4)
-	c, s := start(t, Options{Applier: applied, Metadata: map[string]string{"NODE_NAME": "n1"}, Synced: func(u string) { synced <- u },
+	c, s := start(t, Options{Applier: applied, Metadata: map[string]any{"NODE_NAME": "n1"}, Synced: func(u string) { synced <- u },
 		Known: Versions{AddressType: {"kept": "v0"}}})
 
 	// Policies are asked for before addresses; the node and what is held are told.
