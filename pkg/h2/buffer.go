@@ -77,17 +77,23 @@ func (c *chunks) took(n int) {
 	c.len -= n
 	if c.read += n; c.read == len(c.list[0]) {
 		giveBuffer(c.list[0])
-		c.list, c.read = c.list[1:], 0
+		n := copy(c.list, c.list[1:])
+		c.list[n] = nil
+		c.list, c.read = c.list[:n], 0
 	}
 	if c.len == 0 {
-		c.drop()
+		c.drop(false)
 	}
 }
 
-// drop forgets what is there.
-func (c *chunks) drop() {
-	for _, b := range c.list {
-		giveBuffer(b)
+// drop forgets what is there. The first piece may be lent: then its buffer is left
+// to whoever looks at it.
+func (c *chunks) drop(lent bool) {
+	for i, b := range c.list {
+		if i > 0 || !lent {
+			giveBuffer(b)
+		}
 	}
-	*c = chunks{}
+	clear(c.list)
+	*c = chunks{list: c.list[:0]}
 }

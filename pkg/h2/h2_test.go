@@ -34,7 +34,7 @@ func tunnel(t testing.TB, config Config, handler func(*Stream)) *Conn {
 	return c
 }
 
-var connect = []Field{{":method", "CONNECT"}, {":authority", "10.0.0.1:80"}}
+var connect = []Field{{Name: ":method", Value: "CONNECT"}, {Name: ":authority", Value: "10.0.0.1:80"}}
 
 // relayed is a stream whose ends are sockets: what a test writes to one comes
 // out of the other.
@@ -57,7 +57,7 @@ func newRelayed(t testing.TB, config Config) *relayed {
 	app, inner := loopback.Pair(t)
 	r.server = app
 	c := tunnel(t, config, func(s *Stream) {
-		if err := s.Respond([]Field{{":status", "200"}}, false); err != nil {
+		if err := s.Respond([]Field{{Name: ":status", Value: "200"}}, 0); err != nil {
 			r.serverErr <- err
 			return
 		}
@@ -69,7 +69,7 @@ func newRelayed(t testing.TB, config Config) *relayed {
 
 func (r *relayed) attach(t testing.TB, c *Conn) {
 	t.Helper()
-	s, err := c.Open(connect)
+	s, err := c.Open(connect, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -172,7 +172,7 @@ func TestTunnelLostIsAnAbort(t *testing.T) {
 	app, inner := loopback.Pair(t)
 	r.server = app
 	c := tunnel(t, Config{}, func(s *Stream) {
-		_ = s.Respond([]Field{{":status", "200"}}, false)
+		_ = s.Respond([]Field{{Name: ":status", Value: "200"}}, 0)
 		r.serverErr <- relayUntil(s, inner, &r.back, &r.forth)
 	})
 	r.attach(t, c)
@@ -191,7 +191,7 @@ func TestSlowStreamHarmsNoOther(t *testing.T) {
 	var inners sync.Map
 	config := Config{StreamWindow: 1 << 20, ConnWindow: 4 << 20}
 	c := tunnel(t, config, func(s *Stream) {
-		_ = s.Respond([]Field{{":status", "200"}}, false)
+		_ = s.Respond([]Field{{Name: ":status", Value: "200"}}, 0)
 		inner, _ := inners.Load(s.Fields()[1].Value)
 		var a, b atomic.Uint64
 		_ = relayUntil(s, inner.(*net.TCPConn), &a, &b)
@@ -199,7 +199,7 @@ func TestSlowStreamHarmsNoOther(t *testing.T) {
 	open := func(name string) (client, server *net.TCPConn) {
 		server, inner := loopback.Pair(t)
 		inners.Store(name, inner)
-		s, err := c.Open([]Field{{":method", "CONNECT"}, {":authority", name}})
+		s, err := c.Open([]Field{{Name: ":method", Value: "CONNECT"}, {Name: ":authority", Value: name}}, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -230,13 +230,13 @@ func TestSlowStreamHarmsNoOther(t *testing.T) {
 func TestStreamLimitAndGoAway(t *testing.T) {
 	hold := make(chan struct{})
 	c := tunnel(t, Config{MaxStreams: 2}, func(s *Stream) {
-		_ = s.Respond([]Field{{":status", "200"}}, false)
+		_ = s.Respond([]Field{{Name: ":status", Value: "200"}}, 0)
 		<-hold
 		_ = s.CloseWrite()
 	})
 	var streams []*Stream
 	for range 2 {
-		s, err := c.Open(connect)
+		s, err := c.Open(connect, 0)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -245,7 +245,7 @@ func TestStreamLimitAndGoAway(t *testing.T) {
 		}
 		streams = append(streams, s)
 	}
-	if _, err := c.Open(connect); !errors.Is(err, ErrNoStream) {
+	if _, err := c.Open(connect, 0); !errors.Is(err, ErrNoStream) {
 		t.Errorf("a third stream: %v", err)
 	}
 	c.GoAway()
@@ -273,7 +273,7 @@ func rawPeer(t *testing.T, config Config) (*http2.Framer, net.Conn, chan error) 
 	ended := make(chan error, 1)
 	go func() {
 		ended <- Server(b, config, func(s *Stream) {
-			_ = s.Respond([]Field{{":status", "200"}}, false)
+			_ = s.Respond([]Field{{Name: ":status", Value: "200"}}, 0)
 			<-s.c.done // an application that does not read
 		}, nil)
 	}()
@@ -327,8 +327,10 @@ func TestHostilePeersAreCutOff(t *testing.T) {
 			many(func(f *http2.Framer, _ int) error { return f.WriteData(1, false, nil) })(f)
 		}, CodeEnhanceYourCalm},
 		"CONTINUATION flood": {func(f *http2.Framer) {
-			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block(Field{"a", "b"})})
-			many(func(f *http2.Framer, _ int) error { return f.WriteContinuation(1, false, block(Field{"x", "y"})) })(f)
+			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: block(Field{Name: "a", Value: "b"})})
+			many(func(f *http2.Framer, _ int) error {
+				return f.WriteContinuation(1, false, block(Field{Name: "x", Value: "y"}))
+			})(f)
 		}, CodeEnhanceYourCalm},
 		"huge header list": {func(f *http2.Framer) {
 			_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: 1, BlockFragment: bytes.Repeat([]byte{0x40, 1, 'a', 1, 'b'}, 50_000)[:200_000], EndHeaders: true})

@@ -1,159 +1,192 @@
 package h2
 
-import (
-	"encoding/binary"
-	"io"
-
-	"golang.org/x/net/http2/hpack"
-)
-
 // headers reads a header block to its end and opens or answers a stream.
 func (c *Conn) headers(h frameHeader) error {
 	if h.stream == 0 {
 		return connError(CodeProtocol, "HEADERS on stream 0")
 	}
-	fields, tooLarge, err := c.headerBlock(h)
+	if !c.client && h.stream%2 == 0 {
+		return connError(CodeProtocol, "HEADERS on an even stream")
+	}
+	selfish, err := c.headerBlock(h)
 	if err != nil {
 		return err
 	}
 	end := h.flags&flagEndStream != 0
-	if c.client {
-		c.mu.Lock()
-		s, idle := c.streams[h.stream], c.isIdleLocked(h.stream)
-		c.mu.Unlock()
-		if idle {
-			return connError(CodeProtocol, "HEADERS on an idle stream")
-		}
-		if s != nil {
-			if tooLarge {
-				s.Reset(CodeEnhanceYourCalm)
-				return nil
-			}
-			s.response(fields, end)
-		}
-		return nil
-	}
-	if h.stream%2 == 0 {
-		return connError(CodeProtocol, "HEADERS on an even stream")
-	}
 	c.mu.Lock()
-	if s := c.streams[h.stream]; s != nil {
-		c.mu.Unlock()
-		if !end { // trailers end a stream
-			return connError(CodeProtocol, "second HEADERS without END_STREAM")
-		}
-		s.endOfInput()
-		return nil
-	}
-	if h.stream <= c.lastPeerID {
-		c.mu.Unlock()
-		return connError(CodeStreamClosed, "HEADERS on a closed stream")
-	}
-	c.lastPeerID = h.stream
-	refuse := c.goAway || uint32(len(c.streams)) >= c.config.MaxStreams
-	if c.err != nil {
-		c.mu.Unlock()
-		return nil
-	}
-	var s *Stream
-	if !refuse && !tooLarge {
-		s = newStream(c, h.stream)
-		s.sendWindow = c.peerStream
-		s.fields = fields
-		s.gotFields = true
-		c.streams[h.stream] = s
-	}
+	s, idle, wrong := c.streams[h.stream], c.isIdleLocked(h.stream), c.closed.wrong(h.stream)
 	c.mu.Unlock()
-	if s == nil {
-		if !c.resets.take() {
-			return connError(CodeEnhanceYourCalm, "too many streams over the limit")
+	switch {
+	case s == nil && !idle:
+		if wrong {
+			return connError(CodeStreamClosed, "HEADERS on a closed stream")
 		}
-		code := CodeRefusedStream
-		if tooLarge {
-			code = CodeEnhanceYourCalm
+		if !c.controls.take() {
+			return connError(CodeEnhanceYourCalm, "too many HEADERS on streams that were reset")
 		}
-		return c.writeControl(frameRSTStream, 0, h.stream, binary.BigEndian.AppendUint32(nil, uint32(code)))
+		return nil
+	case s == nil && c.client:
+		return connError(CodeProtocol, "HEADERS on an idle stream")
+	case s == nil:
+		return c.request(h.stream, end, selfish)
+	case selfish:
+		return c.streamError(h.stream, CodeProtocol)
+	}
+	if code := s.more(&c.dec, end); code != CodeNo {
+		return c.streamError(h.stream, code)
 	}
 	if end {
 		s.endOfInput()
 	}
-	go c.handler(s)
 	return nil
 }
 
-// headerBlock reads a HEADERS frame and its CONTINUATIONs. The compressed block
-// is bounded by twice the list's limit, in however many frames it comes.
-func (c *Conn) headerBlock(h frameHeader) (fields []Field, tooLarge bool, err error) {
-	size := 0
-	limit := int(c.config.MaxHeaderList)
-	c.hdec.SetEmitFunc(func(f hpack.HeaderField) {
-		if size += len(f.Name) + len(f.Value) + 32; size > limit {
-			tooLarge = true
-			return
+// request opens a stream of the peer's with the fields that were decoded.
+func (c *Conn) request(id uint32, end, selfish bool) error {
+	var head head
+	code := CodeNo
+	if c.dec.tooLarge {
+		code = CodeEnhanceYourCalm
+	} else {
+		var ok bool
+		head, ok = requestHead(&c.dec, c.config.ExtendedConnect)
+		if !ok || selfish || end && head.length > 0 {
+			code = CodeProtocol
 		}
-		fields = append(fields, Field{f.Name, f.Value})
-	})
-	c.hdec.SetEmitEnabled(true)
-	total := 0
-	strip := true // padding and priority stand in the first frame alone
-	for kind := h; ; {
-		if total += int(kind.length); total > 2*limit {
-			return nil, false, connError(CodeEnhanceYourCalm, "header block of more than %d bytes", 2*limit)
-		}
-		payload := make([]byte, kind.length)
-		if _, err := io.ReadFull(c.br, payload); err != nil {
-			return nil, false, readError(err)
-		}
-		if strip {
-			if payload, err = stripHeaders(kind, payload); err != nil {
-				return nil, false, err
-			}
-			strip = false
-		}
-		if _, err := c.hdec.Write(payload); err != nil {
-			return nil, false, connError(CodeCompression, "%v", err)
-		}
-		if kind.flags&flagEndHeaders != 0 {
-			break
-		}
-		if !c.controls.take() {
-			return nil, false, connError(CodeEnhanceYourCalm, "too many CONTINUATION frames")
-		}
-		var raw [headerLen]byte
-		if _, err := io.ReadFull(c.br, raw[:]); err != nil {
-			return nil, false, readError(err)
-		}
-		next := parseFrameHeader(raw[:])
-		if next.kind != frameContinuation || next.stream != h.stream {
-			return nil, false, connError(CodeProtocol, "header block interrupted")
-		}
-		if next.length > c.config.MaxFrame {
-			return nil, false, connError(CodeFrameSize, "frame of %d bytes", next.length)
-		}
-		kind = next
 	}
-	if err := c.hdec.Close(); err != nil {
-		return nil, false, connError(CodeCompression, "%v", err)
+	s := newStream(c, id)
+	c.mu.Lock()
+	if id > c.lastPeerID+2 {
+		c.closed.skipped, c.closed.before = c.lastPeerID+1, id
 	}
-	return fields, tooLarge, nil
+	c.lastPeerID = id
+	if c.err != nil {
+		c.mu.Unlock()
+		return nil
+	}
+	// Handlers whose streams were reset still work.
+	if code == CodeNo && (c.goAway || len(c.streams) >= int(c.config.MaxStreams) || c.handling >= 2*int(c.config.MaxStreams)) {
+		code = CodeRefusedStream
+	}
+	if code == CodeNo {
+		s.sendWindow = c.peerStream
+		s.fields = append([]Field(nil), c.dec.fields...)
+		s.left, s.headEnd = head.length, end
+		c.streams[id] = s
+		c.live.Store(int32(len(c.streams)))
+		c.handling++
+	}
+	c.mu.Unlock()
+	if code != CodeNo {
+		return c.streamError(id, code)
+	}
+	if end {
+		s.endOfInput()
+	}
+	go c.handle(s)
+	return nil
 }
 
-func stripHeaders(h frameHeader, payload []byte) ([]byte, error) {
+// handle serves a stream; what its handler leaves is reset.
+func (c *Conn) handle(s *Stream) {
+	c.handler(s)
+	c.mu.Lock()
+	c.handling--
+	live := c.streams[s.id] == s
+	c.mu.Unlock()
+	if live {
+		s.abandon()
+	}
+}
+
+// headerBlock reads a HEADERS frame and its CONTINUATIONs, and decodes them. The
+// compressed block is bounded by twice the list's limit, in however many frames it
+// comes. It reports whether the stream says that it depends on itself.
+func (c *Conn) headerBlock(h frameHeader) (selfish bool, err error) {
+	most := 2 * int(c.config.MaxHeaderList)
+	c.block = c.block[:0]
+	for kind := h; ; {
+		if len(c.block)+int(kind.length) > most {
+			return false, connError(CodeEnhanceYourCalm, "header block of more than %d bytes", most)
+		}
+		first := kind.kind == frameHeaders
+		if first && kind.flags&flagEndHeaders != 0 && kind.length <= readBuffer { // nearly always
+			payload, err := c.in.need(int(kind.length))
+			if err != nil {
+				return false, err
+			}
+			block, selfish, err := stripHeaders(h, payload)
+			if err == nil {
+				err = c.decode(block)
+			}
+			c.in.skip(int(kind.length))
+			return selfish, err
+		}
+		for rest := int(kind.length); rest > 0; {
+			b, err := c.in.some(rest)
+			if err != nil {
+				return false, err
+			}
+			c.block = append(c.block, b...)
+			rest -= len(b)
+			c.in.skip(len(b))
+		}
+		if first {
+			var block []byte
+			if block, selfish, err = stripHeaders(h, c.block); err != nil {
+				return false, err
+			}
+			c.block = c.block[:copy(c.block, block)]
+		}
+		if kind.flags&flagEndHeaders != 0 {
+			err := c.decode(c.block)
+			if cap(c.block) > minFrameSize {
+				c.block = nil
+			}
+			return selfish, err
+		}
+		if !c.controls.take() {
+			return false, connError(CodeEnhanceYourCalm, "too many CONTINUATION frames")
+		}
+		raw, err := c.in.need(headerLen)
+		if err != nil {
+			return false, err
+		}
+		kind = parseFrameHeader(raw)
+		c.in.skip(headerLen)
+		if kind.kind != frameContinuation || kind.stream != h.stream {
+			return false, connError(CodeProtocol, "header block interrupted")
+		}
+		if kind.length > c.config.MaxFrame {
+			return false, connError(CodeFrameSize, "frame of %d bytes", kind.length)
+		}
+	}
+}
+
+func (c *Conn) decode(block []byte) error {
+	if err := c.dec.decode(block); err != nil {
+		return &ConnError{Code: CodeCompression, Reason: err.Error()}
+	}
+	return nil
+}
+
+func stripHeaders(h frameHeader, payload []byte) (block []byte, selfish bool, err error) {
 	padding := 0
 	if h.flags&flagPadded != 0 {
 		if len(payload) < 1 {
-			return nil, connError(CodeFrameSize, "padded HEADERS without a length")
+			return nil, false, connError(CodeFrameSize, "padded HEADERS without a length")
 		}
 		padding, payload = int(payload[0]), payload[1:]
 	}
 	if h.flags&flagPriority != 0 {
 		if len(payload) < 5 {
-			return nil, connError(CodeFrameSize, "HEADERS with priority too short")
+			return nil, false, connError(CodeFrameSize, "HEADERS with priority too short")
 		}
+		selfish = dependsOn(payload) == h.stream
 		payload = payload[5:]
 	}
 	if padding > len(payload) {
-		return nil, connError(CodeProtocol, "padding longer than the frame")
+		return nil, false, connError(CodeProtocol, "padding longer than the frame")
 	}
-	return payload[:len(payload)-padding], nil
+	return payload[:len(payload)-padding], selfish, nil
 }

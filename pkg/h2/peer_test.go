@@ -17,9 +17,8 @@ import (
 	"github.com/fairlead-mesh/fairlead/test/loopback"
 )
 
-// serveHTTP answers GETs with a body and echoes what else it is sent, as other
-// implementations' clients ask.
-func serveHTTP(t *testing.T, body []byte) (address string) {
+// serve takes connections until the end of the test.
+func serve(t testing.TB, config Config, handler func(*Stream)) (address string) {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -32,34 +31,27 @@ func serveHTTP(t *testing.T, body []byte) (address string) {
 			if err != nil {
 				return
 			}
-			go func() {
-				_ = Server(c, Config{}, func(s *Stream) {
-					get := slices.Contains(s.Fields(), Field{":method", "GET"})
-					if err := s.Respond([]Field{{":status", "200"}}, false); err != nil {
-						return
-					}
-					if get {
-						_, _ = s.Write(body)
-					} else {
-						buf := make([]byte, 10_000)
-						for {
-							n, err := s.Read(buf)
-							if n > 0 {
-								if _, err := s.Write(buf[:n]); err != nil {
-									return
-								}
-							}
-							if err != nil {
-								break
-							}
-						}
-					}
-					_ = s.CloseWrite()
-				}, nil)
-			}()
+			go func() { _ = Server(c, config, handler, nil) }()
 		}
 	}()
 	return l.Addr().String()
+}
+
+// serveHTTP answers GETs with a body and echoes what else it is sent, as other
+// implementations' clients ask.
+func serveHTTP(t *testing.T, body []byte) (address string) {
+	return serve(t, Config{}, func(s *Stream) {
+		get := slices.Contains(s.Fields(), Field{Name: ":method", Value: "GET"})
+		if err := s.Respond([]Field{{Name: ":status", Value: "200"}}, 0); err != nil {
+			return
+		}
+		if get {
+			_, _ = s.Write(body)
+		} else {
+			_, _ = io.Copy(s, s)
+		}
+		_ = s.CloseWrite()
+	})
 }
 
 func need(t *testing.T, program string) {
@@ -108,7 +100,7 @@ func TestAgainstXNetClient(t *testing.T) {
 	a, b := loopback.Pair(t)
 	go func() {
 		_ = Server(b, Config{}, func(s *Stream) {
-			_ = s.Respond([]Field{{":status", "200"}, {"x-seen", s.Fields()[0].Value}}, false)
+			_ = s.Respond([]Field{{Name: ":status", Value: "200"}, {Name: "x-seen", Value: s.Fields()[0].Value}}, 0)
 			_, _ = io.Copy(s, s)
 			_ = s.CloseWrite()
 		}, nil)
@@ -148,7 +140,7 @@ func TestAgainstXNetServer(t *testing.T) {
 	}
 	defer c.Close()
 	for range 20 {
-		s, err := c.Open(connect)
+		s, err := c.Open(connect, 0)
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -43,6 +43,7 @@ func isLocalReset(err error) bool {
 func (s *Stream) attach(k *socket) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.returnLocked()
 	s.sink = k
 	s.fields = nil // they were looked at
 	if s.err != nil {
@@ -53,4 +54,74 @@ func (s *Stream) attach(k *socket) {
 	if !s.flushing {
 		s.finishInputLocked()
 	}
+}
+
+// passOnLocked sees to it that someone takes what is pending.
+func (s *Stream) passOnLocked() {
+	if s.sink == nil {
+		s.readable.Broadcast()
+		return
+	}
+	if !s.flushing && s.pending.len > 0 {
+		s.flushing = true
+		go s.flush()
+	}
+}
+
+// flush writes pending to the sink until there is nothing left.
+func (s *Stream) flush() {
+	for {
+		s.mu.Lock()
+		if s.pending.len == 0 || s.err != nil {
+			s.flushing = false
+			s.dropLocked()
+			s.finishInputLocked()
+			s.mu.Unlock()
+			return
+		}
+		batch := s.pending
+		s.pending = chunks{}
+		s.mu.Unlock()
+		if err := s.flushBatch(&batch); err != nil {
+			s.mu.Lock()
+			s.flushing = false
+			s.dropLocked()
+			s.mu.Unlock()
+			s.Reset(CodeConnect)
+			return
+		}
+	}
+}
+
+func (s *Stream) flushBatch(batch *chunks) error {
+	defer func() {
+		s.c.buffered.Add(-int64(batch.len))
+		batch.drop(false)
+	}()
+	for batch.len > 0 {
+		b := batch.first()
+		n, err := s.sink.write(b)
+		s.c.buffered.Add(-int64(len(b)))
+		batch.took(len(b))
+		s.credit(int64(n))
+		if err != nil {
+			return err
+		}
+		if err := s.c.giveBack(); err != nil {
+			s.c.fail(err)
+		}
+	}
+	return nil
+}
+
+// finishInputLocked passes the end of input on, once all before it has been.
+func (s *Stream) finishInputLocked() {
+	if !s.eof || s.sink == nil || s.isOver || s.pending.len > 0 {
+		return
+	}
+	if !s.sink.pumped { // else the socket is closed right away
+		s.sink.closeWrite()
+	}
+	s.isOver = true
+	s.sink.overLocked(nil)
 }

@@ -129,7 +129,7 @@ func (k *socket) carry() error {
 		buf, n, err := src.read()
 		if n > 0 {
 			rested = false
-			werr := k.s.writeFrames(buf[:headerLen+n], false)
+			werr := k.s.writeFrames(buf[:headerLen+n])
 			full := n == len(buf)-headerLen
 			giveBuffer(buf)
 			if werr != nil {

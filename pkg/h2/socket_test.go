@@ -29,11 +29,11 @@ func newParked(t *testing.T) *parkedPair {
 	p.server = app
 	var counts [4]atomic.Uint64
 	p.conn = tunnel(t, Config{}, func(s *Stream) {
-		_ = s.Respond([]Field{{":status", "200"}}, false)
+		_ = s.Respond([]Field{{Name: ":status", Value: "200"}}, 0)
 		streams <- s
 		s.Relay(inner, &counts[0], &counts[1], func(err error) { p.ended <- err })
 	})
-	s, err := p.conn.Open(connect)
+	s, err := p.conn.Open(connect, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

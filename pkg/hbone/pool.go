@@ -128,6 +128,9 @@ func (s *Stream) Relay(conn *net.TCPConn, sent, received *atomic.Uint64, done fu
 	s.stream.Relay(conn, sent, received, done)
 }
 
+// Conn is the tunnel as a connection, whose addresses are those of the outer one.
+func (s *Stream) Conn() *h2.Stream { return s.stream }
+
 // Abort ends the stream abruptly.
 func (s *Stream) Abort() { s.stream.Reset(h2.CodeConnect) }
 
@@ -152,14 +155,14 @@ func (p *Pool) Open(ctx context.Context, key Key, h Headers) (*Stream, error) {
 		if err == nil {
 			return stream, nil
 		}
-		if ctx.Err() != nil || attempt == 2 || !retryable(err) {
+		if ctx.Err() != nil || attempt == 2 || !h2.Retryable(err) {
 			return nil, err
 		}
 	}
 }
 
 func (p *Pool) open(ctx context.Context, t *tunnel, fields []h2.Field) (*Stream, error) {
-	s, err := t.conn.Open(fields)
+	s, err := t.conn.Open(fields, 0)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrHTTP2, err)
 	}
@@ -183,12 +186,6 @@ func (p *Pool) open(ctx context.Context, t *tunnel, fields []h2.Field) (*Stream,
 		return nil, &StatusError{status}
 	}
 	return out, nil
-}
-
-// retryable: the stream was certainly not worked on (RFC 9113 section 8.7).
-func retryable(err error) bool {
-	var se *h2.StreamError
-	return errors.Is(err, h2.ErrNoStream) || errors.As(err, &se) && se.Code == h2.CodeRefusedStream
 }
 
 // get returns a tunnel of key with room. One goroutine connects, the others wait.

@@ -25,7 +25,7 @@ type ServerOptions struct {
 	// TLS is asked for each listener's connections. It must be non-nil.
 	TLS *tls.Config
 	// Handle is called in a goroutine of its own for each CONNECT. It must call
-	// Accept or Reject. It must be non-nil.
+	// Accept, AcceptStream or Reject. It must be non-nil.
 	Handle func(*Request)
 	// MaxConnections bounds the connections of the listener, those in their
 	// handshake included; zero is 2,000.
@@ -282,24 +282,35 @@ type Request struct {
 // have ended, of which it tells done; see [h2.Stream.Relay]. fromPeer and toPeer
 // count. It must be called once, and not after Reject.
 func (r *Request) Accept(conn *net.TCPConn, baggage string, fromPeer, toPeer *atomic.Uint64, done func(error)) {
-	r.answered.Store(true)
-	fields := []h2.Field{{Name: ":status", Value: "200"}}
-	if baggage != "" {
-		fields = append(fields, h2.Field{Name: "baggage", Value: baggage})
-	}
-	if err := r.stream.Respond(fields, false); err != nil {
+	stream, err := r.AcceptStream(baggage)
+	if err != nil {
 		_ = conn.SetLinger(0)
 		conn.Close()
 		go done(err)
 		return
 	}
-	r.stream.Relay(conn, toPeer, fromPeer, done)
+	stream.Relay(conn, toPeer, fromPeer, done)
+}
+
+// AcceptStream answers 200 and returns the tunnel as a connection, whose addresses
+// are those of the outer one. It is reset when Handle returns before both its ends
+// have ended. It must be called once, and not after Reject.
+func (r *Request) AcceptStream(baggage string) (*h2.Stream, error) {
+	r.answered.Store(true)
+	fields := []h2.Field{{Name: ":status", Value: "200"}}
+	if baggage != "" {
+		fields = append(fields, h2.Field{Name: "baggage", Value: baggage})
+	}
+	if err := r.stream.Respond(fields, 0); err != nil {
+		return nil, err
+	}
+	return r.stream, nil
 }
 
 // Reject answers with an error's status.
 func (r *Request) Reject(status int) {
 	if !r.answered.Swap(true) {
-		_ = r.stream.Respond([]h2.Field{{Name: ":status", Value: strconv.Itoa(status)}}, true) // the peer may be gone
+		_ = r.stream.Respond([]h2.Field{{Name: ":status", Value: strconv.Itoa(status)}}, h2.End) // the peer may be gone
 		r.stream.Reset(h2.CodeNo)
 	}
 }
