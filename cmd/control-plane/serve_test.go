@@ -252,7 +252,7 @@ spec: {selector: {matchLabels: {app: web}}, action: DENY, rules: [{from: [{sourc
 func TestWhoMayAskForWorkloads(t *testing.T) {
 	p := newPlane(t)
 	for name, c := range map[string]struct{ token, node, pod, want string }{
-		"an app":                     {p.token("shop", "web", "web", "n1"), "n1", "web", "may not ask for workloads"},
+		"an app":                     {p.token("shop", "web", "web", "n1"), "n1", "web", "is no node agent's"},
 		"an agent for another node":  {p.token("istio-system", "ztunnel", "ztunnel-n1", "n1"), "n2", "ztunnel-n1", "NODE_NAME"},
 		"an agent under another pod": {p.token("istio-system", "ztunnel", "ztunnel-n1", "n1"), "n1", "ztunnel-n2", "node id"},
 	} {

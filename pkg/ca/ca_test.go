@@ -106,6 +106,7 @@ func TestWhoMayHaveWhichIdentity(t *testing.T) {
 		"an agent for a pod of another node":    {"agent", "spiffe://cluster.local/ns/default/sa/ratings", false, "", codes.Unauthenticated},
 		"an agent for another trust domain":     {"agent", "spiffe://other/ns/default/sa/reviews", false, "", codes.Unauthenticated},
 		"an agent whose pod is gone":            {"agent", reviews, true, "", codes.Unauthenticated},
+		"an app whose pod is gone":              {"app", "", true, "", codes.Unauthenticated},
 		"an app for another, even one like it":  {"app", reviews, false, "", codes.Unauthenticated},
 		"an unknown token":                      {"x", "", false, "", codes.Unauthenticated},
 		"no token":                              {"", "", false, "", codes.Unauthenticated},

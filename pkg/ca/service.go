@@ -136,6 +136,9 @@ func (s *Service) identity(caller token.Caller, r *api.IstioCertificateRequest) 
 	own := mesh.Identity{TrustDomain: s.o.TrustDomain(), Namespace: caller.Namespace, ServiceAccount: caller.ServiceAccount}
 	asked := r.GetMetadata().GetFields()["ImpersonatedIdentity"].GetStringValue()
 	if asked == "" {
+		if !s.o.Pods.Exists(caller) {
+			return own, status.Error(codes.Unauthenticated, "the caller's pod "+caller.Namespace+"/"+caller.Pod+" does not exist any more")
+		}
 		return own, nil
 	}
 	id, err := mesh.ParseIdentity(asked)

@@ -32,6 +32,18 @@ func (c *Certificate) Leaf() *x509.Certificate { return c.Chain[0] }
 // Expired reports whether the certificate has ended at t.
 func (c *Certificate) Expired(t time.Time) bool { return !t.Before(c.Leaf().NotAfter) }
 
+// ChainPEM is the leaf and the intermediates.
+func (c *Certificate) ChainPEM() []byte { return encodeCertificates(c.Chain) }
+
+// KeyPEM is the private key, PKCS #8. It must not reach a disk or another host.
+func (c *Certificate) KeyPEM() ([]byte, error) {
+	der, err := x509.MarshalPKCS8PrivateKey(c.TLS.PrivateKey)
+	if err != nil {
+		return nil, err
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
+}
+
 // newCertificate checks what the CA answered: that the leaf is for key and id,
 // and that it chains to a root in the answer or in trusted.
 func newCertificate(id mesh.Identity, key *ecdsa.PrivateKey, answer []byte, trusted []*x509.Certificate, now time.Time) (*Certificate, error) {

@@ -104,19 +104,30 @@ func Dial(address, serverName, rootFile string, token Token) (*grpc.ClientConn, 
 // Client asks Istio's certificate service.
 type Client struct {
 	service ca.IstioCertificateServiceClient
+	own     bool
 }
 
-// NewClient asks over conn, which carries the credentials.
+// NewClient asks over conn, which carries the credentials, on behalf of
+// identities that have a pod on the caller's node: it is a node agent's.
 func NewClient(conn grpc.ClientConnInterface) *Client {
-	return &Client{ca.NewIstioCertificateServiceClient(conn)}
+	return &Client{service: ca.NewIstioCertificateServiceClient(conn)}
 }
 
-// Sign implements [CA]: it asks on behalf of id, which must have a pod on the
-// caller's node.
+// NewOwnClient asks over conn for the identity that the credentials prove, and
+// for no other: it is a waypoint's. A certificate of another identity is refused
+// when it comes.
+func NewOwnClient(conn grpc.ClientConnInterface) *Client {
+	return &Client{service: ca.NewIstioCertificateServiceClient(conn), own: true}
+}
+
+// Sign implements [CA].
 func (c *Client) Sign(ctx context.Context, id mesh.Identity, csr []byte, ttl time.Duration) ([]byte, error) {
-	metadata, err := structpb.NewStruct(map[string]any{"ImpersonatedIdentity": id.String()})
-	if err != nil {
-		return nil, err
+	var metadata *structpb.Struct
+	if !c.own {
+		var err error
+		if metadata, err = structpb.NewStruct(map[string]any{"ImpersonatedIdentity": id.String()}); err != nil {
+			return nil, err
+		}
 	}
 	response, err := c.service.CreateCertificate(ctx, &ca.IstioCertificateRequest{
 		Csr: string(csr), ValidityDuration: int64(ttl.Seconds()), Metadata: metadata,

@@ -77,6 +77,7 @@ func TestRequestToTheControlPlane(t *testing.T) {
 	}
 	write(rootFile, root)
 	write(tokenFile, []byte("first\n"))
+	own := false
 	sign := func(serverName string) error {
 		conn, err := Dial(address, serverName, rootFile, Token{File: tokenFile, Cluster: "c1"})
 		if err != nil {
@@ -85,7 +86,11 @@ func TestRequestToTheControlPlane(t *testing.T) {
 		defer conn.Close()
 		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 		defer cancel()
-		_, err = NewClient(conn).Sign(ctx, alice, []byte("csr"), time.Hour)
+		client := NewClient(conn)
+		if own {
+			client = NewOwnClient(conn)
+		}
+		_, err = client.Sign(ctx, alice, []byte("csr"), time.Hour)
 		return err
 	}
 	if err := sign(controlPlaneName); err != nil {
@@ -101,6 +106,10 @@ func TestRequestToTheControlPlane(t *testing.T) {
 	write(tokenFile, []byte("second"))
 	if err := sign(controlPlaneName); err != nil || s.headers.Get("authorization")[0] != "Bearer second" {
 		t.Errorf("after the token was replaced: %v, %v", err, s.headers)
+	}
+	own = true
+	if err := sign(controlPlaneName); err != nil || s.request.Metadata != nil {
+		t.Errorf("asked for its own, it named one: %v, %v", err, s.request.Metadata)
 	}
 	if err := sign("another.name"); err == nil || !strings.Contains(err.Error(), "another.name") {
 		t.Errorf("another server name: %v", err)

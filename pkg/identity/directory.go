@@ -72,12 +72,11 @@ func (d *directory) load(id mesh.Identity, trusted []*x509.Certificate, now time
 }
 
 func (d *directory) save(c *Certificate) error {
-	der, err := x509.MarshalPKCS8PrivateKey(c.TLS.PrivateKey)
+	b, err := c.KeyPEM()
 	if err != nil {
 		return err
 	}
-	b := pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der})
-	b = append(b, encodeCertificates(c.Chain)...)
+	b = append(b, c.ChainPEM()...)
 	b = append(b, encodeCertificates(c.Roots)...)
 	path := d.file(c.Identity)
 	if err := os.WriteFile(path+".new", b, 0o600); err != nil {

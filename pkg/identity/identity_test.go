@@ -45,6 +45,7 @@ func TestCertificateIsRenewedAtHalfLife(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
+		changed := m.Changed()
 		advance(9 * time.Hour)
 		if c, _ := m.Get(t.Context(), alice); c != first {
 			t.Error("renewed before two fifths of its life")
@@ -53,6 +54,11 @@ func TestCertificateIsRenewedAtHalfLife(t *testing.T) {
 		second, err := m.Get(t.Context(), alice)
 		if err != nil || second == first {
 			t.Fatalf("not renewed after half its life: %v", err)
+		}
+		select {
+		case <-changed:
+		default:
+			t.Error("those who wait for a change were not told")
 		}
 		if n := ca.Signed(alice); n != 2 {
 			t.Errorf("%d certificates were asked for, want 2", n)

@@ -1,6 +1,7 @@
 package identity
 
 import (
+	"bytes"
 	"context"
 	"crypto/x509"
 	"errors"
@@ -66,6 +67,7 @@ type Manager struct {
 	mu      sync.Mutex
 	entries map[mesh.Identity]*entry
 	closed  bool
+	changed chan struct{}
 }
 
 // entry is one identity in use. The Manager's lock guards it.
@@ -86,6 +88,7 @@ func NewManager(o Options) (*Manager, error) {
 	}
 	m := &Manager{
 		ca: o.CA, ttl: o.TTL, log: o.Logger, inFlight: make(chan struct{}, maxInFlight), entries: map[mesh.Identity]*entry{},
+		changed: make(chan struct{}),
 	}
 	if m.ttl <= 0 {
 		m.ttl = DefaultTTL
@@ -274,12 +277,31 @@ func (m *Manager) setLocked(e *entry, c *Certificate) {
 	m.roots.trust(c.Roots)
 	first := e.cert == nil
 	e.cert, e.failure, e.fails, e.next = c, nil, 0, c.RenewAt
+	close(m.changed)
+	m.changed = make(chan struct{})
 	if soonest := time.Now().Add(minBackoff); e.next.Before(soonest) {
 		e.next = soonest // whatever the CA answers, it is not asked in a loop
 	}
 	if first {
 		close(e.ready)
 	}
+}
+
+// Changed is closed when a certificate has come. Take it before [Manager.Get], so
+// that none is missed.
+func (m *Manager) Changed() <-chan struct{} {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.changed
+}
+
+// RootsPEM is what the mesh trusts now, in an order that depends on the content
+// alone.
+func (m *Manager) RootsPEM() []byte {
+	m.roots.current() // looks at the file, if that is due
+	list := m.roots.list()
+	slices.SortFunc(list, func(a, b *x509.Certificate) int { return bytes.Compare(a.Raw, b.Raw) })
+	return encodeCertificates(slices.CompactFunc(list, (*x509.Certificate).Equal))
 }
 
 func (m *Manager) certificatesLocked() []*Certificate {

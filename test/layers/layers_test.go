@@ -20,7 +20,7 @@ var level = map[string]int{
 	"pkg/mesh": 0, "pkg/authz": 0, "pkg/message": 0, "api": 0,
 	"pkg/netns": 1, "pkg/run": 1, "pkg/token": 1, "pkg/telemetry": 1, "pkg/identity": 1,
 	"pkg/idle": 0, "pkg/h1": 1, "pkg/h2": 1, "pkg/hbone": 1, "pkg/relay": 1, "pkg/admin": 1,
-	"pkg/xds": 2, "pkg/store": 2,
+	"pkg/xds": 2, "pkg/store": 2, "pkg/sds": 2,
 	"pkg/redirect": 3, "pkg/ztunnel": 3, "pkg/waypoint": 3, "pkg/podwatch": 3, "pkg/control": 3, "pkg/ca": 3,
 	"pkg/lab": 4,
 	"cmd":     5,
@@ -45,7 +45,7 @@ var owners = map[string]struct {
 	"k8s.io/api":                     {[]string{"pkg/control", "pkg/lab", "cmd/control-plane"}, "objects are decoded at the edge"},
 	"istio.io/client-go":             {[]string{"pkg/control", "pkg/lab", "cmd/control-plane"}, "objects are decoded at the edge"},
 	module + "api":                   {[]string{"pkg/xds", "pkg/control"}, "wire types stop at the edge: past it everything is mesh"},
-	"google.golang.org/grpc":         {[]string{"pkg/xds", "pkg/identity", "pkg/control", "pkg/ca", "cmd/control-plane"}, "gRPC stays at the edge"},
+	"google.golang.org/grpc":         {[]string{"pkg/xds", "pkg/sds", "pkg/identity", "pkg/control", "pkg/ca", "cmd/control-plane"}, "gRPC stays at the edge"},
 	"github.com/prometheus":          {[]string{"pkg/telemetry", "pkg/admin", "pkg/control", "pkg/ca", "cmd"}, "engines report through telemetry"},
 	"github.com/vishvananda/netlink": {[]string{"pkg/netns", "pkg/redirect", "pkg/lab"}, "devices belong to redirect and the lab"},
 }
