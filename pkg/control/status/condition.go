@@ -18,6 +18,9 @@ const (
 	Served = "fairlead.dev/Served"
 	// InEffect is false on an object whose rules no proxy acts on.
 	InEffect = "fairlead.dev/InEffect"
+	// StreamsInEffect is false on a VirtualService of whose tcp and tls rules some
+	// are not acted on.
+	StreamsInEffect = "fairlead.dev/StreamsInEffect"
 	// DestinationsResolved is false on a VirtualService that names a service, port
 	// or subset that is not there.
 	DestinationsResolved = "fairlead.dev/DestinationsResolved"

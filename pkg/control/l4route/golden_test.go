@@ -1,0 +1,145 @@
+package l4route
+
+import (
+	"encoding/json"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	"github.com/google/go-cmp/cmp"
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+	"sigs.k8s.io/yaml"
+
+	"github.com/fairlead-mesh/fairlead/pkg/control/envoy"
+	"github.com/fairlead-mesh/fairlead/pkg/control/model"
+	"github.com/fairlead-mesh/fairlead/pkg/control/source"
+	"github.com/fairlead-mesh/fairlead/pkg/control/status"
+	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
+)
+
+var update = flag.Bool("update", false, "write testdata/*.out.yaml anew; read the difference before it is committed")
+
+// TestGolden compares testdata/x.in.yaml, translated, with testdata/x.out.yaml.
+func TestGolden(t *testing.T) {
+	if *update && os.Getenv("CI") != "" {
+		t.Fatal("-update is for people: in CI the outputs are compared only")
+	}
+	inputs, err := filepath.Glob("testdata/*.in.yaml")
+	if err != nil || len(inputs) == 0 {
+		t.Fatalf("no inputs in testdata: %v", err)
+	}
+	for _, in := range inputs {
+		t.Run(strings.TrimSuffix(filepath.Base(in), ".in.yaml"), func(t *testing.T) {
+			text, err := os.ReadFile(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := render(t, string(text))
+			file := strings.TrimSuffix(in, ".in.yaml") + ".out.yaml"
+			if *update {
+				if err := os.WriteFile(file, got, 0o644); err != nil {
+					t.Fatal(err)
+				}
+				return
+			}
+			want, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if diff := cmp.Diff(string(want), string(got)); diff != "" {
+				t.Errorf("%s (-want +got), `go test -update` writes it anew:\n%s", file, diff)
+			}
+		})
+	}
+}
+
+func world(t *testing.T, texts ...string) *model.Model {
+	t.Helper()
+	var files []source.File
+	for i, text := range texts {
+		files = append(files, source.File{Name: fmt.Sprintf("%d.yaml", i), Data: []byte(text)})
+	}
+	out, err := translate.Translate(source.Parse(files, nil), translate.Options{ClusterID: "c1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.Model
+}
+
+func render(t *testing.T, text string) []byte {
+	t.Helper()
+	m := world(t, text)
+	b := New(m)
+	view := map[string]any{}
+	for _, w := range m.Waypoints {
+		for _, s := range w.Services {
+			for i := range s.Ports {
+				if p := &s.Ports[i]; !p.Protocol.IsHTTP() {
+					view[fmt.Sprintf("%s:%d %s", s.Hostname, p.Number, p.Protocol)] = streams(t, b.Streams(nil, s, p))
+				}
+			}
+		}
+	}
+	view["status"] = said(b.Statuses())
+	out, err := yaml.Marshal(view)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func said(all []status.Status) map[string]any {
+	out := map[string]any{}
+	for _, s := range all {
+		var lines []string
+		for _, c := range s.Conditions {
+			lines = append(lines, c.Type+" "+c.Status+" "+c.Reason+": "+c.Message)
+		}
+		for _, p := range s.Parents {
+			for _, c := range p.Conditions {
+				lines = append(lines, fmt.Sprintf("%s %s:%d: %s %s %s: %s", p.Ref.Kind, p.Ref.Name, p.Ref.Port, c.Type, c.Status, c.Reason, c.Message))
+			}
+		}
+		out[s.Object.Kind+" "+s.Object.Namespace+"/"+s.Object.Name] = lines
+	}
+	return out
+}
+
+func streams(t *testing.T, s envoy.Streams) map[string]any {
+	t.Helper()
+	var routes, backends []any
+	for _, r := range s.Routes {
+		proxy := &tcpproxyv3.TcpProxy{StatPrefix: "x", ClusterSpecifier: &tcpproxyv3.TcpProxy_WeightedClusters{
+			WeightedClusters: &tcpproxyv3.TcpProxy_WeightedCluster{Clusters: r.Clusters}}}
+		if err := proxy.ValidateAll(); err != nil {
+			t.Errorf("route: %v", err)
+		}
+		route := map[string]any{"clusters": asJSON(t, proxy.GetWeightedClusters())["clusters"]}
+		if len(r.ServerNames) > 0 {
+			route["serverNames"] = r.ServerNames
+		}
+		routes = append(routes, route)
+	}
+	for _, b := range s.Backends {
+		backends = append(backends, fmt.Sprintf("%s:%d %s", b.Service.Hostname, b.Port, b.Kind))
+	}
+	return map[string]any{"routes": routes, "backends": backends}
+}
+
+func asJSON(t *testing.T, m proto.Message) map[string]any {
+	t.Helper()
+	text, err := protojson.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var v map[string]any
+	if err := json.Unmarshal(text, &v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
