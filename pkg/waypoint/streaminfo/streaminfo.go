@@ -34,6 +34,8 @@ type Connection struct {
 	Chain string
 	// Source is the workload that calls, as far as it is known.
 	Source *Workload
+	// ID numbers the process's connections.
+	ID uint64
 }
 
 // Workload labels telemetry: Istio's names. Empty values are "unknown".
@@ -71,18 +73,25 @@ type Info struct {
 	UpstreamHost                  string // as Envoy writes it
 	UpstreamRemote, UpstreamLocal netip.AddrPort
 	UpstreamURISAN                string
-	Attempts                      int
+	UpstreamLocalURISAN           string
+	// UpstreamProtocol is as Envoy writes it ("HTTP/2"), or "".
+	UpstreamProtocol string
+	Attempts         int
 	// HostMetadata and ClusterMetadata are the chosen ones' filter metadata, or nil.
 	HostMetadata, ClusterMetadata Metadata
 	// Dynamic is what filters left for others and the log.
 	Dynamic Metadata
+	// RouteMetadata is the route's filter metadata, or nil.
+	RouteMetadata Metadata
+	// LocalReplyBody is the body of an answer that the waypoint gave itself, or "".
+	LocalReplyBody string
 	// Destination is the workload that answered, as far as it is known.
 	Destination *Workload
 
 	// BytesReceived and BytesSent are the bodies', seen from downstream.
 	BytesReceived, BytesSent uint64
 	// Times since Start; zero for what did not happen.
-	RequestReceived, UpstreamFirstByte, UpstreamLastByte, Duration time.Duration
+	RequestReceived, RequestSent, UpstreamFirstByte, UpstreamLastByte, Duration time.Duration
 	// UpstreamServiceTime is what x-envoy-upstream-service-time says.
 	UpstreamServiceTime time.Duration
 	// Seed is this exchange's random number: all draws for it derive from it.
@@ -91,3 +100,22 @@ type Info struct {
 
 // Metadata is by filter name, then by key.
 type Metadata map[string]map[string]any
+
+// Get is the value at a path of keys below a filter's name, and whether there is
+// one.
+func (m Metadata) Get(filter string, path ...string) (any, bool) {
+	at := m[filter]
+	for i, key := range path {
+		v, ok := at[key]
+		if !ok {
+			return nil, false
+		}
+		if i+1 == len(path) {
+			return v, true
+		}
+		if at, ok = v.(map[string]any); !ok {
+			return nil, false
+		}
+	}
+	return nil, false
+}

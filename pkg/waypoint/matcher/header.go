@@ -1,0 +1,124 @@
+package matcher
+
+import (
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
+
+	"github.com/fairlead-mesh/fairlead/pkg/message"
+)
+
+type headerKind uint8
+
+const (
+	text headerKind = iota
+	numeric
+	presence
+	anything
+)
+
+// Header is a HeaderMatcher. Several lines of a field are one value, joined by
+// commas.
+type Header struct {
+	name           string
+	kind           headerKind
+	invert         bool
+	present        bool
+	missingIsEmpty bool
+	value          *String
+	start, end     int64
+}
+
+// NewHeader compiles a HeaderMatcher.
+func NewHeader(m *routev3.HeaderMatcher) (*Header, error) {
+	h := &Header{name: lower(m.GetName()), invert: m.GetInvertMatch(), missingIsEmpty: m.GetTreatMissingHeaderAsEmpty()}
+	if h.name == "" {
+		return nil, errors.New("name is empty")
+	}
+	legacy := func(s *matcherv3.StringMatcher, value string) (err error) {
+		if value == "" { // Envoy's exact_match "" asks for presence alone.
+			h.kind = anything
+			return nil
+		}
+		h.value, err = NewString(s)
+		return err
+	}
+	var err error
+	switch s := m.GetHeaderMatchSpecifier().(type) {
+	case nil:
+		h.kind, h.present = presence, true
+	case *routev3.HeaderMatcher_PresentMatch:
+		h.kind, h.present = presence, s.PresentMatch
+	case *routev3.HeaderMatcher_RangeMatch:
+		h.kind, h.start, h.end = numeric, s.RangeMatch.GetStart(), s.RangeMatch.GetEnd()
+	case *routev3.HeaderMatcher_StringMatch:
+		h.value, err = NewString(s.StringMatch)
+	case *routev3.HeaderMatcher_ExactMatch:
+		err = legacy(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: s.ExactMatch}}, s.ExactMatch)
+	case *routev3.HeaderMatcher_PrefixMatch:
+		err = legacy(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: s.PrefixMatch}}, s.PrefixMatch)
+	case *routev3.HeaderMatcher_SuffixMatch:
+		err = legacy(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Suffix{Suffix: s.SuffixMatch}}, s.SuffixMatch)
+	case *routev3.HeaderMatcher_ContainsMatch:
+		err = legacy(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Contains{Contains: s.ContainsMatch}}, s.ContainsMatch)
+	case *routev3.HeaderMatcher_SafeRegexMatch:
+		h.value = &String{kind: pattern}
+		h.value.re, err = NewRegexp(s.SafeRegexMatch)
+	default:
+		err = fmt.Errorf("header matchers of kind %T are not supported", s)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("header %q: %w", h.name, err)
+	}
+	return h, nil
+}
+
+// NewHeaders compiles several; all must match.
+func NewHeaders(list []*routev3.HeaderMatcher) ([]*Header, error) {
+	if len(list) == 0 {
+		return nil, nil
+	}
+	out := make([]*Header, len(list))
+	for i, m := range list {
+		h, err := NewHeader(m)
+		if err != nil {
+			return nil, fmt.Errorf("headers[%d]: %w", i, err)
+		}
+		out[i] = h
+	}
+	return out, nil
+}
+
+// Request reports whether a request's head is as the matcher says.
+func (h *Header) Request(r *message.Request) bool { return h.Match(r.Joined(h.name)) }
+
+// Response reports whether a response's head is as the matcher says.
+func (h *Header) Response(r *message.Response) bool { return h.Match(r.Joined(h.name)) }
+
+// Match decides on a value and whether there is one.
+func (h *Header) Match(value string, found bool) bool {
+	if h.kind == presence {
+		return (found == h.present) != h.invert
+	}
+	if !found {
+		// A field that is not there matches nothing, not even inverted, unless it
+		// counts as empty.
+		if !h.missingIsEmpty {
+			return false
+		}
+		value = ""
+	}
+	switch h.kind {
+	case numeric:
+		n, err := strconv.ParseInt(strings.Trim(value, " \t\n\v\f\r"), 10, 64)
+		return (err == nil && n >= h.start && n < h.end) != h.invert
+	case anything:
+		return !h.invert
+	default:
+		return h.value.Match(value) != h.invert
+	}
+}
