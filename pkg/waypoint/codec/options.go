@@ -1,0 +1,97 @@
+package codec
+
+import (
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/h1"
+	"github.com/fairlead-mesh/fairlead/pkg/message"
+)
+
+// Options are of one connection's codec. Zero fields have the defaults named.
+type Options struct {
+	// Scheme is what requests say they came by; "" is "http".
+	Scheme string
+	// Limits of heads and trailers; Envoy's 60 KiB and 100 fields.
+	Limits h1.Limits
+	// HeadTimeout bounds the time from a head's first byte to its last; 0 is one
+	// minute, negative is none. A client that is slower gets 408.
+	HeadTimeout time.Duration
+	// IdleTimeout bounds the wait for the next request; 0 is one hour, negative is
+	// none.
+	IdleTimeout time.Duration
+	// MaxRequests is how many requests a connection carries; 0 is no limit.
+	MaxRequests int
+	// Drain ends connections in order; or nil.
+	Drain *Drain
+	// Refused is told why a request never became an exchange. It may add fields to
+	// the answer, whose status is set. Or nil.
+	Refused func(err error, answer *message.Response)
+}
+
+func (o Options) withDefaults() Options {
+	if o.Scheme == "" {
+		o.Scheme = "http"
+	}
+	o.Limits = o.Limits.WithDefaults()
+	if o.HeadTimeout == 0 {
+		o.HeadTimeout = time.Minute
+	}
+	if o.IdleTimeout == 0 {
+		o.IdleTimeout = time.Hour
+	}
+	return o
+}
+
+// Drain tells connections to end when their exchanges do. Its zero value is ready.
+type Drain struct {
+	begun atomic.Bool
+
+	// mu guards below.
+	mu    sync.Mutex
+	conns map[drainer]struct{}
+}
+
+// drainer is a connection. drain is called once and must not wait.
+type drainer interface{ drain() }
+
+// Begin closes idle connections, and lets the others finish what they do.
+func (d *Drain) Begin() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.begun.Swap(true) {
+		return
+	}
+	for c := range d.conns {
+		c.drain()
+	}
+}
+
+// Begun reports whether Begin was called.
+func (d *Drain) Begun() bool { return d != nil && d.begun.Load() }
+
+// add registers c until remove; it is drained at once when Begin was called.
+func (d *Drain) add(c drainer) {
+	if d == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.conns == nil {
+		d.conns = map[drainer]struct{}{}
+	}
+	d.conns[c] = struct{}{}
+	if d.begun.Load() {
+		c.drain()
+	}
+}
+
+func (d *Drain) remove(c drainer) {
+	if d == nil {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.conns, c)
+}

@@ -1,0 +1,167 @@
+package codec
+
+import (
+	"bytes"
+	"crypto/tls"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/h1"
+)
+
+// Protocol is what a connection carries.
+type Protocol uint8
+
+// The protocols that can be told apart.
+const (
+	TCP Protocol = iota // none of the others, or the client sent nothing in time
+	HTTP1
+	HTTP2 // with prior knowledge
+	TLS
+)
+
+// Sniffed is what a connection's first bytes say.
+type Sniffed struct {
+	Protocol Protocol
+	// ServerName and ALPN are of a TLS ClientHello.
+	ServerName string
+	ALPN       []string
+}
+
+// maxSniffed bounds the bytes that are looked at, as Envoy's http_inspector does.
+const maxSniffed = 8 << 10
+
+// http2Preface begins a connection (RFC 9113 section 3.4).
+const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+
+// Sniff looks at the first bytes of a connection until they tell its protocol, or
+// until the timeout, after which it is TCP: its server may speak first. The bytes are
+// still to be read from the connection that is returned. An error is conn's, which
+// remains the caller's to close.
+func Sniff(conn Conn, timeout time.Duration) (Sniffed, Conn, error) {
+	p := &peeked{Conn: conn}
+	if err := conn.SetReadDeadline(time.Now().Add(timeout)); err != nil {
+		return Sniffed{}, nil, err
+	}
+	s, err := p.sniff()
+	// The end of the client's side may come before its bytes tell more: who reads
+	// on meets it again.
+	if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) && !errors.Is(err, io.EOF) {
+		return Sniffed{}, nil, err
+	}
+	if err := conn.SetReadDeadline(time.Time{}); err != nil {
+		return Sniffed{}, nil, err
+	}
+	if len(p.ahead) == 0 {
+		return s, conn, nil
+	}
+	return s, p, nil
+}
+
+func (p *peeked) sniff() (Sniffed, error) {
+	for {
+		if err := p.more(); err != nil {
+			return Sniffed{}, err
+		}
+		if p.ahead[0] == 0x16 { // a handshake's record (RFC 8446 section 5.1)
+			return p.hello()
+		}
+		protocol, known := protocolOf(p.ahead)
+		if known || len(p.ahead) >= maxSniffed {
+			return Sniffed{Protocol: protocol}, nil
+		}
+	}
+}
+
+// more reads ahead.
+func (p *peeked) more() error {
+	buf := borrow(smallBuffer)
+	defer giveBack(buf)
+	n, err := p.Conn.Read(buf[:maxSniffed])
+	p.ahead = append(p.ahead, buf[:n]...)
+	if n > 0 {
+		return nil
+	}
+	if err == nil {
+		err = io.ErrNoProgress
+	}
+	return err
+}
+
+// protocolOf tells the protocol from first bytes, if they are enough.
+func protocolOf(b []byte) (protocol Protocol, known bool) {
+	if n := min(len(b), len(http2Preface)); string(b[:n]) == http2Preface[:n] {
+		return HTTP2, n == len(http2Preface)
+	}
+	b = bytes.TrimLeft(b, "\r\n")
+	method, rest, found := bytes.Cut(b, []byte{' '})
+	if !found {
+		return TCP, len(b) > 0 && !h1.BeginsMethod(method)
+	}
+	if !h1.IsMethod(method) {
+		return TCP, true
+	}
+	line, _, found := bytes.Cut(rest, []byte{'\n'})
+	if !found {
+		return TCP, false
+	}
+	line = bytes.TrimRight(line, "\r ")
+	const version = " HTTP/1.1"
+	if at := len(line) - len(version); at > 0 && bytes.HasPrefix(line[at:], []byte(" HTTP/")) {
+		return HTTP1, true
+	}
+	return TCP, true
+}
+
+// errHello ends a handshake whose first message was seen.
+var errHello = errors.New("seen")
+
+// hello reads a ClientHello with the standard library's parser.
+func (p *peeked) hello() (Sniffed, error) {
+	s := Sniffed{}
+	r := &helloReader{p: p}
+	config := &tls.Config{
+		MinVersion: tls.VersionTLS12, // of a server that never answers
+		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
+			s = Sniffed{Protocol: TLS, ServerName: h.ServerName, ALPN: h.SupportedProtos}
+			return nil, errHello
+		},
+	}
+	_ = tls.Server(r, config).Handshake() // it always fails
+	if s.Protocol == TLS {
+		return s, nil
+	}
+	return s, r.err
+}
+
+// helloReader is a connection whose bytes stay ahead, and that answers nothing.
+type helloReader struct {
+	net.Conn // nil
+	p        *peeked
+	at       int
+	err      error
+}
+
+func (r *helloReader) Read(b []byte) (int, error) {
+	const maxHello = 64 << 10
+	if r.at == len(r.p.ahead) {
+		if len(r.p.ahead) > maxHello {
+			return 0, io.ErrShortBuffer
+		}
+		if r.err = r.p.more(); r.err != nil {
+			return 0, r.err
+		}
+	}
+	n := copy(b, r.p.ahead[r.at:])
+	r.at += n
+	return n, nil
+}
+
+func (r *helloReader) Write(b []byte) (int, error)      { return len(b), nil }
+func (r *helloReader) Close() error                     { return nil }
+func (r *helloReader) SetDeadline(time.Time) error      { return nil }
+func (r *helloReader) SetReadDeadline(time.Time) error  { return nil }
+func (r *helloReader) SetWriteDeadline(time.Time) error { return nil }
