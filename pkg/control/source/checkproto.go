@@ -60,6 +60,10 @@ func (c *checker) message(n *yaml.Node, md protoreflect.MessageDescriptor, path 
 			fd = md.Fields().ByName(protoreflect.Name(key.Value))
 		}
 		if fd == nil {
+			if hint, ok := hints[hintKey{md.FullName(), key.Value}]; ok {
+				c.findings = append(c.findings, finding{line: key.Line, field: join(path, key.Value), message: fmt.Sprintf("unknown field %q; %s", key.Value, hint), unknown: true})
+				continue
+			}
 			c.unknown(key, path, key.Value, fieldNames(md))
 			continue
 		}
@@ -72,6 +76,21 @@ func (c *checker) message(n *yaml.Node, md protoreflect.MessageDescriptor, path 
 		}
 		c.protoField(value, fd, at)
 	}
+}
+
+type hintKey struct {
+	message protoreflect.FullName
+	field   string
+}
+
+// hints are for fields that people write although they never were there, because
+// an older or a neighbouring API has them.
+var hints = map[hintKey]string{
+	{"istio.telemetry.v1alpha1.MetricsOverrides", "tag"}:        `did you mean "tagOverrides"? It maps a label to an object: request_method: {value: request.method}`,
+	{"istio.telemetry.v1alpha1.MetricsOverrides", "tags"}:       `did you mean "tagOverrides"? It maps a label to an object: request_method: {value: request.method}`,
+	{"istio.telemetry.v1alpha1.MetricsOverrides", "dimensions"}: `labels are set under "tagOverrides"`,
+	{"istio.telemetry.v1alpha1.MetricsOverrides", "metrics"}:    `to choose the metric: match: {metric: REQUEST_COUNT}`,
+	{"istio.telemetry.v1alpha1.MetricsOverrides", "metric"}:     `to choose the metric: match: {metric: REQUEST_COUNT}`,
 }
 
 func fieldNames(md protoreflect.MessageDescriptor) []string {

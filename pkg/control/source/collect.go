@@ -8,6 +8,7 @@ import (
 
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -224,6 +225,8 @@ func (o *Objects) add(value metav1.Object) {
 		o.VirtualServices = append(o.VirtualServices, v)
 	case *networkingv1.DestinationRule:
 		o.DestinationRules = append(o.DestinationRules, v)
+	case *telemetryv1.Telemetry:
+		o.Telemetries = append(o.Telemetries, v)
 	case *gatewayv1.HTTPRoute:
 		o.HTTPRoutes = append(o.HTTPRoutes, v)
 	case *gatewayv1.GRPCRoute:
@@ -253,6 +256,7 @@ func (o *Objects) sort() {
 	sortObjects(o.Gateways)
 	sortObjects(o.VirtualServices)
 	sortObjects(o.DestinationRules)
+	sortObjects(o.Telemetries)
 	sortObjects(o.HTTPRoutes)
 	sortObjects(o.GRPCRoutes)
 	sortObjects(o.TCPRoutes)

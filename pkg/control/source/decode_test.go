@@ -313,3 +313,54 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// TestTelemetryOfTheSeed holds what an operator reads of labels that are written
+// as the settings of an older API had them; nothing of the object is taken.
+func TestTelemetryOfTheSeed(t *testing.T) {
+	o := parseOne(`
+apiVersion: telemetry.istio.io/v1alpha1
+kind: Telemetry
+metadata: {name: custom-metrics}
+spec:
+  metrics:
+  - providers: [{name: prometheus}]
+    overrides:
+    - match: {metric: REQUEST_COUNT}
+      tag:
+        request_method: request.method
+      dimensions:
+        request_host: request.host
+      metrics:
+      - REQUEST_COUNT
+---
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: doubtful}
+spec:
+  targetRefs: [{kind: Pod, name: a}]
+  tracing: [{randomSamplingPercentage: 101, providers: [{name: a}, {name: b}]}]
+  metrics: [{overrides: [{tagOverrides: {x: {}, y: {operation: REMOVE, value: z}}}, {}]}]
+  accessLogging: [{providers: [{}], filter: {}}]
+`)
+	const at = "Telemetry default/custom-metrics: spec.metrics[0].overrides[0]."
+	const doubtful = "error: Telemetry default/doubtful: spec."
+	want := []string{
+		`a.yaml:10: error: ` + at + `tag: unknown field "tag"; did you mean "tagOverrides"? It maps a label to an object: request_method: {value: request.method}`,
+		`a.yaml:12: error: ` + at + `dimensions: unknown field "dimensions"; labels are set under "tagOverrides"`,
+		`a.yaml:14: error: ` + at + `metrics: unknown field "metrics"; to choose the metric: match: {metric: REQUEST_COUNT}`,
+		`a.yaml:21: ` + doubtful + `targetRefs[0]: a policy can target a Service, ServiceEntry, Gateway or GatewayClass, not "Pod" of group ""`,
+		`a.yaml:22: ` + doubtful + `tracing[0].providers: tracing can have one provider, and there are 2`,
+		`a.yaml:22: ` + doubtful + `tracing[0].randomSamplingPercentage: 101 is not between 0 and 100`,
+		`a.yaml:23: ` + doubtful + `metrics[0].overrides[0].tagOverrides[x].value: operation UPSERT needs a value, an expression such as request.method`,
+		`a.yaml:23: ` + doubtful + `metrics[0].overrides[0].tagOverrides[y].value: operation REMOVE takes no value`,
+		`a.yaml:23: warning` + doubtful[len("error"):] + `metrics[0].overrides[1]: an override without disabled and tagOverrides changes nothing`,
+		`a.yaml:24: ` + doubtful + `accessLogging[0].filter.expression: an empty expression: leave filter out to log everything`,
+		`a.yaml:24: ` + doubtful + `accessLogging[0].providers[0].name: a provider needs the name of one of the mesh configuration's extensionProviders`,
+	}
+	if diff := cmp.Diff(want, lines(o)); diff != "" {
+		t.Error(diff)
+	}
+	if len(o.Telemetries) != 0 {
+		t.Errorf("%d were taken", len(o.Telemetries))
+	}
+}

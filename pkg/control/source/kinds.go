@@ -11,6 +11,7 @@ import (
 	telemetryapi "istio.io/api/telemetry/v1alpha1"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -26,6 +27,7 @@ import (
 const (
 	groupSecurity   = "security.istio.io"
 	groupNetworking = "networking.istio.io"
+	groupTelemetry  = "telemetry.istio.io"
 	groupGateway    = "gateway.networking.k8s.io"
 )
 
@@ -91,6 +93,7 @@ var kinds = map[groupKind]kind{
 	{groupSecurity, "AuthorizationPolicy"}: istio[securityv1.AuthorizationPolicy](&securityapi.AuthorizationPolicy{}, "v1", "v1beta1"),
 	{groupNetworking, "VirtualService"}:    istio[networkingv1.VirtualService](&networkingapi.VirtualService{}, "v1", "v1beta1", "v1alpha3"),
 	{groupNetworking, "DestinationRule"}:   istio[networkingv1.DestinationRule](&networkingapi.DestinationRule{}, "v1", "v1beta1", "v1alpha3"),
+	{groupTelemetry, "Telemetry"}:          istio[telemetryv1.Telemetry](&telemetryapi.Telemetry{}, "v1", "v1alpha1"),
 	{groupGateway, "Gateway"}:              gatewayAPI[gatewayv1.Gateway]("v1", "v1beta1"),
 	{groupGateway, "HTTPRoute"}:            gatewayAPI[gatewayv1.HTTPRoute]("v1", "v1beta1"),
 	{groupGateway, "GRPCRoute"}:            gatewayAPI[gatewayv1.GRPCRoute]("v1", "v1alpha2"),
@@ -104,7 +107,6 @@ var kinds = map[groupKind]kind{
 	{groupNetworking, "WorkloadGroup"}:                       unserved(&networkingapi.WorkloadGroup{}, "v1", "v1beta1", "v1alpha3"),
 	{groupNetworking, "EnvoyFilter"}:                         unserved(&networkingapi.EnvoyFilter{}, "v1alpha3"),
 	{groupNetworking, "ProxyConfig"}:                         unserved(&networkingbeta.ProxyConfig{}, "v1beta1"),
-	{"telemetry.istio.io", "Telemetry"}:                      unserved(&telemetryapi.Telemetry{}, "v1", "v1alpha1"),
 	{"extensions.istio.io", "WasmPlugin"}:                    unserved(&extensionsv1alpha1.WasmPlugin{}, "v1alpha1"),
 	{"extensions.istio.io", "TrafficExtension"}:              unserved(&extensionsv1alpha1.TrafficExtension{}, "v1alpha1"),
 	{groupGateway, "GatewayClass"}:                           route[gatewayv1.GatewayClass]("v1", "v1beta1").wide(),

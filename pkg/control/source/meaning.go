@@ -8,6 +8,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -22,6 +23,8 @@ func (c *checker) meaning(node *yaml.Node, value metav1.Object) {
 		m.authorizationPolicy(v)
 	case *securityv1.PeerAuthentication:
 		m.peerAuthentication(v)
+	case *telemetryv1.Telemetry:
+		m.telemetry(v)
 	case *networkingv1.ServiceEntry:
 		m.serviceEntry(v)
 	case *networkingv1.WorkloadEntry:

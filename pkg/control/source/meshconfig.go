@@ -30,7 +30,7 @@ func DefaultMesh() *meshv1alpha1.MeshConfig {
 }
 
 // servedMesh are the keys of the mesh configuration that have an effect here.
-var servedMesh = []string{"rootNamespace", "trustDomain"}
+var servedMesh = []string{"rootNamespace", "trustDomain", "accessLogFile", "accessLogFormat", "accessLogEncoding", "extensionProviders", "defaultProviders"}
 
 func (p *parsed) meshConfigMap(c *checker, pos Position, node *yaml.Node, ref Ref) {
 	if ref.Name != "istio" || ref.Namespace != RootNamespace {

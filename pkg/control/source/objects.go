@@ -7,6 +7,7 @@ import (
 	meshv1alpha1 "istio.io/api/mesh/v1alpha1"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+	telemetryv1 "istio.io/client-go/pkg/apis/telemetry/v1"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -33,6 +34,7 @@ type Objects struct {
 	PeerAuthentications   []*securityv1.PeerAuthentication
 	AuthorizationPolicies []*securityv1.AuthorizationPolicy
 	VirtualServices       []*networkingv1.VirtualService
+	Telemetries           []*telemetryv1.Telemetry
 	DestinationRules      []*networkingv1.DestinationRule
 	Gateways              []*gatewayv1.Gateway
 	HTTPRoutes            []*gatewayv1.HTTPRoute
