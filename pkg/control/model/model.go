@@ -58,7 +58,7 @@ type Service struct {
 	// Addresses are its virtual addresses; none for a headless service.
 	Addresses []netip.Prefix
 	Ports     []Port
-	// Endpoints are those that may be used, of all ports, sorted by Name.
+	// Endpoints are those of all ports, sorted by Name.
 	Endpoints []*Endpoint
 	// Waypoint is the one that the service is bound to and that is ready, or nil.
 	Waypoint *Waypoint
@@ -79,6 +79,9 @@ type Port struct {
 	Number   uint32
 	Protocol Protocol
 }
+
+// Headless: it has no addresses of its own, so nothing comes to it by them.
+func (s *Service) Headless() bool { return len(s.Addresses) == 0 }
 
 // Port is the service's port of that number, or nil.
 func (s *Service) Port(number uint32) *Port {
@@ -105,7 +108,7 @@ type Endpoint struct {
 	Labels map[string]string
 	// Tunnel: it takes HBONE on port 15008.
 	Tunnel bool
-	// Ready is false for one that is served only where a service asks for it.
+	// Ready: it may be used.
 	Ready bool
 	// Weight is relative to the others'; zero counts as one.
 	Weight uint32

@@ -105,10 +105,11 @@ func (w *world) modelEndpoints(workloads []*workload, services map[string]*model
 		}
 		for key, ports := range wl.wire.Services {
 			s := services[key]
-			if s == nil || !e.Ready && !unready[key] || len(ports.GetPorts()) == 0 || s.Resolution == networkingapi.ServiceEntry_NONE {
+			if s == nil || len(ports.GetPorts()) == 0 || s.Resolution == networkingapi.ServiceEntry_NONE {
 				continue
 			}
 			of := *e
+			of.Ready = e.Ready || unready[key]
 			of.Ports = make(map[uint32]uint32, len(ports.GetPorts()))
 			for _, p := range ports.GetPorts() {
 				of.Ports[p.ServicePort] = p.TargetPort

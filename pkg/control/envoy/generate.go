@@ -1,0 +1,97 @@
+package envoy
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/fairlead-mesh/fairlead/pkg/control/destination"
+	"github.com/fairlead-mesh/fairlead/pkg/control/model"
+)
+
+// labelGatewayName is on a waypoint's pods and names its Gateway.
+const labelGatewayName = "gateway.networking.k8s.io/gateway-name"
+
+// generator makes the resources of one waypoint.
+type generator struct {
+	m     *model.Model
+	w     *model.Waypoint
+	o     Options
+	rules *destination.Rules
+	out   Resources
+	// built are the services' clusters that were made already.
+	built map[Backend]bool
+	// identities are the clusters that check who answers, by name.
+	identities map[string][]string
+	errs       []error
+}
+
+// Labels are those of a waypoint's pods as far as they are known: given ones and
+// the one that names the Gateway.
+func Labels(w *model.Waypoint, given map[string]string) map[string]string {
+	out := map[string]string{labelGatewayName: w.Key.Name}
+	maps.Copy(out, given)
+	return out
+}
+
+// Generate makes all resources of a waypoint. An error is a part that could not
+// be translated; then there is no resource at all.
+func Generate(m *model.Model, w *model.Waypoint, o Options) (Resources, error) {
+	o.Labels = Labels(w, o.Labels)
+	g := &generator{
+		m: m, w: w, o: o, rules: destination.NewRules(m, w, o.Labels),
+		out: Resources{
+			Listeners: map[string]*listenerv3.Listener{}, Clusters: map[string]*clusterv3.Cluster{},
+			Endpoints: map[string]*endpointv3.ClusterLoadAssignment{}, Routes: map[string]*routev3.RouteConfiguration{},
+		},
+		built: map[Backend]bool{}, identities: map[string][]string{},
+	}
+	g.mainInternal()
+	g.providers()
+	g.tunnels()
+	if err := errors.Join(g.errs...); err != nil {
+		return Resources{}, fmt.Errorf("waypoint %s/%s: %w", w.Key.Namespace, w.Key.Name, err)
+	}
+	return g.out, nil
+}
+
+func (g *generator) fail(err error) {
+	if err != nil {
+		g.errs = append(g.errs, err)
+	}
+}
+
+// pack encodes an extension's configuration, the same bytes each time.
+func (g *generator) pack(m proto.Message) *anypb.Any {
+	out := &anypb.Any{}
+	if err := anypb.MarshalFrom(out, m, proto.MarshalOptions{Deterministic: true}); err != nil {
+		g.fail(fmt.Errorf("encode %s: %w", m.ProtoReflect().Descriptor().FullName(), err))
+	}
+	return out
+}
+
+func (g *generator) listener(l *listenerv3.Listener) { g.out.Listeners[l.Name] = l }
+func (g *generator) cluster(c *clusterv3.Cluster)    { g.out.Clusters[c.Name] = c }
+
+// ads is where routes and endpoints come from: the stream that this came by.
+func ads() *corev3.ConfigSource {
+	return &corev3.ConfigSource{
+		ConfigSourceSpecifier: &corev3.ConfigSource_Ads{Ads: &corev3.AggregatedConfigSource{}},
+		InitialFetchTimeout:   &durationpb.Duration{},
+		ResourceApiVersion:    corev3.ApiVersion_V3,
+	}
+}
+
+func u32(v uint32) *wrapperspb.UInt32Value { return wrapperspb.UInt32(v) }
+
+func seconds(n int64) *durationpb.Duration { return &durationpb.Duration{Seconds: n} }

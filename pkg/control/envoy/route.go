@@ -1,0 +1,103 @@
+package envoy
+
+import (
+	"fmt"
+	"strings"
+
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
+	"google.golang.org/protobuf/types/known/anypb"
+	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/fairlead-mesh/fairlead/pkg/control/destination"
+	"github.com/fairlead-mesh/fairlead/pkg/control/model"
+)
+
+// annotationXFCC on a waypoint's Gateway asks for the caller's identity in
+// x-forwarded-client-cert.
+const annotationXFCC = "ambient.istio.io/xfcc-include-client-identity"
+
+const maxDirectResponse = 1 << 20
+
+// routes makes the route configuration of a port, and the clusters that it leads
+// to. It gives its name.
+func (g *generator) routes(s *model.Service, p *model.Port) string {
+	name := ClusterName(HTTP, s, p.Number, "")
+	g.service(Backend{Service: s, Port: p.Number, Kind: HTTP})
+	if g.o.Parts.Routes == nil {
+		domain := "*"
+		if strings.HasPrefix(s.Hostname, "*") {
+			domain = s.Hostname
+		}
+		config := defaultRoutes(name, name, domain, p.Number, s.Hostname)
+		for _, v := range config.VirtualHosts {
+			for _, r := range v.Routes {
+				r.GetRoute().HashPolicy = destination.HashPolicies(g.rules.For(s).Policy(p.Number, ""))
+			}
+		}
+		g.route(config)
+		return name
+	}
+	routes, err := g.o.Parts.Routes(s, p)
+	g.fail(err)
+	if routes.Config == nil {
+		routes.Config = &routev3.RouteConfiguration{}
+	}
+	routes.Config.Name = name
+	g.route(routes.Config)
+	for _, b := range routes.Backends {
+		g.service(b)
+	}
+	return name
+}
+
+// route finishes a route configuration.
+func (g *generator) route(c *routev3.RouteConfiguration) {
+	c.ValidateClusters = wrapperspb.Bool(false)
+	c.MaxDirectResponseBodySizeBytes = u32(maxDirectResponse)
+	if g.w.Gateway.GetAnnotations()[annotationXFCC] == "true" {
+		c.RequestHeadersToAdd = append(c.RequestHeadersToAdd, &corev3.HeaderValueOption{
+			Header:       &corev3.HeaderValue{Key: "x-forwarded-client-cert", Value: "URI=%FILTER_STATE(" + statePeerPrincipal + ":PLAIN)%"},
+			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
+		})
+	}
+	if !g.o.IstioExtensions {
+		for _, v := range c.VirtualHosts {
+			for _, r := range v.Routes {
+				r.Decorator = nil // without tracing it is of use to none, and Envoy tells it to clients
+				if a := r.GetRoute(); a.GetMaxGrpcTimeout() != nil {
+					a.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{GrpcTimeoutHeaderMax: a.MaxGrpcTimeout}
+					a.MaxGrpcTimeout = nil
+				}
+			}
+		}
+	}
+	g.out.Routes[c.Name] = c
+}
+
+// defaultRoutes lead all requests to a cluster.
+func defaultRoutes(name, cluster, domain string, port uint32, host string) *routev3.RouteConfiguration {
+	return &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{{
+		Name: fmt.Sprintf("inbound|http|%d", port), Domains: []string{domain},
+		Routes: []*routev3.Route{{
+			Name: "default", Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
+			Decorator: &routev3.Decorator{Operation: fmt.Sprintf("%s:%d/*", host, port)},
+			Action: &routev3.Route_Route{Route: &routev3.RouteAction{
+				ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster},
+				Timeout:          seconds(0), MaxGrpcTimeout: seconds(0), RetryPolicy: DefaultRetries(),
+			}},
+		}},
+	}}}
+}
+
+// DefaultRetries are the mesh's retries for routes that say nothing of them.
+func DefaultRetries() *routev3.RetryPolicy {
+	predicate := &anypb.Any{TypeUrl: "type.googleapis.com/" + string((&previoushostsv3.PreviousHostsPredicate{}).ProtoReflect().Descriptor().FullName())}
+	return &routev3.RetryPolicy{
+		RetryOn: "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes", NumRetries: u32(2),
+		RetryHostPredicate: []*routev3.RetryPolicy_RetryHostPredicate{{Name: "envoy.retry_host_predicates.previous_hosts",
+			ConfigType: &routev3.RetryPolicy_RetryHostPredicate_TypedConfig{TypedConfig: predicate}}},
+		HostSelectionRetryMaxAttempts: 5,
+	}
+}
