@@ -1,0 +1,194 @@
+package routing
+
+import (
+	"cmp"
+	"regexp/syntax"
+	"slices"
+	"strconv"
+	"strings"
+
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fairlead-mesh/fairlead/pkg/control/model"
+	"github.com/fairlead-mesh/fairlead/pkg/control/status"
+)
+
+// PrincipalKey is the filter state object that holds the caller's SPIFFE ID. It
+// must be hashable.
+const PrincipalKey = "io.istio.peer_principal"
+
+// Destinations is what DestinationRules say at one waypoint. Nil is no rules.
+type Destinations interface {
+	// HashPolicies are those of a destination's consistent hash.
+	HashPolicies(s *model.Service, port uint32, subset string) []*routev3.RouteAction_HashPolicy
+	// HasSubset tells whether a rule defines a subset.
+	HasSubset(s *model.Service, subset string) bool
+}
+
+// Backend is one cluster that routes lead to.
+type Backend struct {
+	Service *model.Service
+	Port    uint32
+	Subset  string
+	// Hashed: the route asks for session persistence, so that the cluster is to
+	// balance by the route's hash (maglev or ring hash) unless a rule says else.
+	Hashed bool
+}
+
+// ClusterName is the name of an HTTP cluster as istiod has it at a waypoint.
+func ClusterName(host string, port uint32, subset string) string {
+	if subset != "" {
+		subset = "/" + subset
+	}
+	return "inbound-vip|" + strconv.FormatUint(uint64(port), 10) + "|http" + subset + "|" + host
+}
+
+// Builder translates the routes of one model. It is not safe for concurrent use.
+type Builder struct {
+	model *model.Model
+	// hosts are services by host name, kubernetes by namespace and name, entries by
+	// the ServiceEntry they come from.
+	hosts      map[string][]*model.Service
+	kubernetes map[model.Key]*model.Service
+	entries    map[model.Key][]*model.Service
+
+	virtuals map[*model.Service][]*virtual
+	attached map[*model.Service][]attachment
+	// kept and routes are translations by their objects.
+	kept     map[*networkingv1.VirtualService]*virtual
+	routes   map[metav1.Object]*gatewayRoute
+	statuses map[status.Object]*status.Status
+	// missing is what VirtualServices lead to and is not there, as HTTP finds it.
+	missing  map[status.Object][]string
+	patterns map[string]error
+	// domains are the names of the mesh's trust domain.
+	domains       []string
+	standardRetry *routev3.RetryPolicy
+}
+
+// New indexes a model. What previous, which may be nil, has translated of
+// objects that are still the same is used again.
+func New(m *model.Model, previous *Builder) *Builder {
+	b := &Builder{
+		model: m, hosts: map[string][]*model.Service{}, kubernetes: map[model.Key]*model.Service{}, entries: map[model.Key][]*model.Service{},
+		virtuals: map[*model.Service][]*virtual{}, attached: map[*model.Service][]attachment{},
+		kept: map[*networkingv1.VirtualService]*virtual{}, routes: map[metav1.Object]*gatewayRoute{}, statuses: map[status.Object]*status.Status{}, missing: map[status.Object][]string{}, patterns: map[string]error{},
+		domains: append([]string{m.TrustDomain}, m.TrustDomainAliases...),
+	}
+	for _, s := range m.Services {
+		b.hosts[s.Hostname] = append(b.hosts[s.Hostname], s)
+		switch {
+		case s.Kube != nil:
+			b.kubernetes[model.Key{Namespace: s.Namespace, Name: s.Name}] = s
+		case s.Entry != nil:
+			key := model.Key{Namespace: s.Entry.Namespace, Name: s.Entry.Name}
+			b.entries[key] = append(b.entries[key], s)
+		}
+	}
+	if previous != nil && previous.settings() != b.settings() {
+		previous = nil
+	}
+	b.indexVirtualServices(previous)
+	b.indexHTTPRoutes(previous)
+	b.indexGRPCRoutes(previous)
+	return b
+}
+
+// service finds a service by its host name as model.Model.ServiceByHost does.
+func (b *Builder) service(host, from string) *model.Service {
+	var best *model.Service
+	for _, s := range b.hosts[host] {
+		switch {
+		case s.Namespace == from:
+			return s
+		case best == nil, best.Kube == nil && s.Kube != nil:
+			best = s
+		}
+	}
+	return best
+}
+
+// fqdn is a host of Istio's API, short names in full.
+func (b *Builder) fqdn(host, namespace string) string {
+	if strings.HasPrefix(host, "*") || strings.Contains(host, ".") {
+		return host
+	}
+	return host + "." + namespace + ".svc." + b.model.ClusterDomain
+}
+
+// pattern tells what is wrong with a regular expression, each looked at once.
+func (b *Builder) pattern(text string) error {
+	err, known := b.patterns[text]
+	if !known {
+		_, err = syntax.Parse(text, syntax.Perl)
+		b.patterns[text] = err
+	}
+	return err
+}
+
+// status is what is said about an object.
+func (b *Builder) status(o status.Object) *status.Status {
+	s := b.statuses[o]
+	if s == nil {
+		s = &status.Status{Object: o}
+		b.statuses[o] = s
+	}
+	return s
+}
+
+// Statuses is what is to be said about VirtualServices, HTTPRoutes and GRPCRoutes,
+// after HTTP was called for every port; sorted by object.
+func (b *Builder) Statuses() []status.Status {
+	all := make([]status.Status, 0, len(b.statuses))
+	for o, s := range b.statuses {
+		if missing := b.missing[o]; len(missing) > 0 {
+			slices.Sort(missing)
+			s.Set(status.Condition{Type: status.DestinationsResolved, Status: "False", Reason: "NotFound", Message: strings.Join(slices.Compact(missing), "; ")})
+		}
+		all = append(all, *s)
+	}
+	status.Sort(all)
+	return all
+}
+
+// HTTP is the route configuration of a port that carries requests, named as its
+// cluster, and the clusters that its routes lead to, sorted and once each.
+func (b *Builder) HTTP(d Destinations, s *model.Service, p *model.Port) (*routev3.RouteConfiguration, []Backend) {
+	if d == nil {
+		d = noRules{}
+	}
+	t := &table{b: b, destinations: d, service: s, port: p, backends: map[Backend]bool{}}
+	t.gatewayRoutes()
+	t.virtualServices()
+	if !t.producer {
+		t.add(t.defaultRoute())
+	}
+	backends := make([]Backend, 0, len(t.backends))
+	for x := range t.backends {
+		backends = append(backends, x)
+	}
+	slices.SortFunc(backends, func(x, y Backend) int {
+		return cmp.Or(cmp.Compare(x.Service.Hostname, y.Service.Hostname), cmp.Compare(x.Service.Namespace, y.Service.Namespace),
+			cmp.Compare(x.Port, y.Port), cmp.Compare(x.Subset, y.Subset), compareBool(x.Hashed, y.Hashed))
+	})
+	return t.config(), backends
+}
+
+func compareBool(x, y bool) int {
+	switch {
+	case x == y:
+		return 0
+	case x:
+		return 1
+	}
+	return -1
+}
+
+type noRules struct{}
+
+func (noRules) HashPolicies(*model.Service, uint32, string) []*routev3.RouteAction_HashPolicy {
+	return nil
+}
+func (noRules) HasSubset(*model.Service, string) bool { return true }
