@@ -32,7 +32,11 @@ func (c *Conn) headers(h frameHeader) error {
 	case selfish:
 		return c.streamError(h.stream, CodeProtocol)
 	}
-	if code := s.more(&c.dec, end); code != CodeNo {
+	switch code := s.more(&c.dec, end); code {
+	case CodeNo:
+	case CodeStreamClosed: // as if its other end had ended as well, which may be on its way
+		return connError(CodeStreamClosed, "HEADERS after the end of a stream")
+	default:
 		return c.streamError(h.stream, code)
 	}
 	if end {

@@ -28,12 +28,14 @@ type Stream struct {
 	readable   sync.Cond // on mu
 	readBy     int64     // unix nanoseconds, or 0
 	heads      [][]Field // of a client: those that came and were not taken
-	fields     []Field   // of a server: the request's
+	firstHead  [1][]Field
+	fields     []Field // of a server: the request's
 	trailers   []Field
-	gotFinal   bool    // of a client: the response's head came
-	headEnd    bool    // the head was all
-	left       int64   // of the content-length, or -1
-	pending    chunks  // received and not passed on
+	gotFinal   bool   // of a client: the response's head came
+	headEnd    bool   // the head was all
+	left       int64  // of the content-length, or -1
+	pending    chunks // received and not passed on
+	firstPiece [1][]byte
 	viewed     int     // of pending: what Next returned last
 	recvWindow int64   // what the peer may still send
 	owed       int64   // passed on and not given back
@@ -53,6 +55,7 @@ var (
 func newStream(c *Conn, id uint32) *Stream {
 	s := &Stream{c: c, id: id, recvWindow: int64(c.config.StreamWindow), left: -1}
 	s.readable.L, s.writable.L = &s.mu, &c.mu
+	s.heads, s.pending.list = s.firstHead[:0], s.firstPiece[:0] // what nearly all need
 	return s
 }
 

@@ -33,7 +33,8 @@ type rig struct {
 	manager *identity.Manager
 	dials   atomic.Int64
 	seen    chan *Request
-	status  atomic.Int64 // what to reject with, or 0
+	status  atomic.Int64   // what to reject with, or 0
+	handle  func(*Request) // instead of relaying to the echo, or nil; set before the first stream
 }
 
 func newRig(t testing.TB) *rig {
@@ -68,6 +69,10 @@ func newRig(t testing.TB) *rig {
 		r.seen <- q
 		if s := r.status.Load(); s != 0 {
 			q.Reject(int(s))
+			return
+		}
+		if r.handle != nil {
+			r.handle(q)
 			return
 		}
 		c, err := net.Dial("tcp", echo.Addr().String())

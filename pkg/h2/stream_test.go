@@ -1,0 +1,505 @@
+package h2
+
+import (
+	"bytes"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"github.com/fairlead-mesh/fairlead/test/loopback"
+)
+
+func mustOpen(t testing.TB, c *Conn, list []Field, mode Mode) *Stream {
+	t.Helper()
+	s, err := c.Open(list, mode)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_ = s.SetDeadline(time.Now().Add(30 * time.Second))
+	return s
+}
+
+func mustHead(t testing.TB, s *Stream, status string) []Field {
+	t.Helper()
+	list, err := s.Head()
+	if err != nil || list[0].Value != status {
+		t.Fatalf("head %v, %v; want %s", list, err, status)
+	}
+	return list
+}
+
+// An exchange as gRPC has it: informational heads, bodies and trailers both ways.
+func TestExchange(t *testing.T) {
+	c := tunnel(t, Config{}, func(s *Stream) {
+		if !s.HasBody() {
+			t.Error("a request with a body has none")
+		}
+		_ = s.Respond(fields(":status", "100"), 0)
+		_ = s.Respond(fields(":status", "103", "link", "</a>"), 0)
+		body, err := io.ReadAll(s)
+		if string(body) != "question" || err != nil || !slices.Equal(s.Trailers(), fields("x-sum", "1")) {
+			t.Errorf("body %q, %v, trailers %v", body, err, s.Trailers())
+		}
+		_ = s.Respond(fields(":status", "200", "content-length", "6"), More)
+		_ = s.Send([]byte("ans"), More)
+		_ = s.Send([]byte("wer"), 0)
+		_ = s.Finish(fields("grpc-status", "0"))
+	})
+	s := mustOpen(t, c, get(), More)
+	_ = s.Send([]byte("question"), 0)
+	mustHead(t, s, "100")
+	mustHead(t, s, "103")
+	_ = s.Finish(fields("x-sum", "1"))
+	mustHead(t, s, "200")
+	if body, err := io.ReadAll(s); string(body) != "answer" || err != nil || !s.HasBody() {
+		t.Errorf("body %q, %v", body, err)
+	}
+	if !slices.Equal(s.Trailers(), fields("grpc-status", "0")) {
+		t.Errorf("trailers %v", s.Trailers())
+	}
+	if open, _ := c.Load(); open != 0 {
+		t.Errorf("%d streams are left", open)
+	}
+	if err := s.Send(nil, End); err == nil {
+		t.Error("something was sent after the end")
+	}
+}
+
+// A response without a body, and one of only trailers' worth, say so.
+func TestHasBody(t *testing.T) {
+	c := tunnel(t, Config{}, func(s *Stream) {
+		if s.HasBody() {
+			t.Error("a request without a body has one")
+		}
+		_ = s.Respond(fields(":status", "204"), End)
+	})
+	s := mustOpen(t, c, get(), End)
+	mustHead(t, s, "204")
+	if _, err := s.Next(); s.HasBody() || !s.Ready() || !errors.Is(err, io.EOF) {
+		t.Errorf("a response without a body: %v, %v", s.HasBody(), err)
+	}
+}
+
+// counted counts the writes of a connection.
+type counted struct {
+	net.Conn
+	writes atomic.Int64
+}
+
+func (c *counted) Write(b []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(b)
+}
+
+// A head and its body leave in one write, and so do those of many streams that
+// answer at once.
+func TestWritesAreFew(t *testing.T) {
+	const streams = 50
+	a, b := loopback.Pair(t)
+	server := &counted{Conn: b}
+	var ready sync.WaitGroup
+	ready.Add(streams)
+	go func() {
+		_ = Server(server, Config{}, func(s *Stream) {
+			if s.ID() > 1 {
+				ready.Done()
+				ready.Wait()
+			}
+			_ = s.Respond(fields(":status", "200"), More)
+			_ = s.Send([]byte("answer"), End)
+		}, nil)
+	}()
+	c, err := Client(a, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(c.Close)
+	ask := func() {
+		s := mustOpen(t, c, get(), End)
+		mustHead(t, s, "200")
+		if body, err := io.ReadAll(s); string(body) != "answer" || err != nil {
+			t.Errorf("%q, %v", body, err)
+		}
+	}
+	before := server.writes.Load()
+	ask()
+	if n := server.writes.Load() - before; n > 2 { // one may be the settings' answer
+		t.Errorf("a response left in %d writes", n)
+	}
+	before = server.writes.Load()
+	var group sync.WaitGroup
+	for range streams {
+		group.Go(ask)
+	}
+	group.Wait()
+	if n := server.writes.Load() - before; n > streams/2 {
+		t.Errorf("%d responses left in %d writes", streams, n)
+	}
+}
+
+// What More held back goes with Flush, and when the peer's window is waited for.
+func TestFlush(t *testing.T) {
+	wait := make(chan struct{})
+	c := tunnel(t, Config{StreamWindow: defaultWindow}, func(s *Stream) {
+		_ = s.Respond(fields(":status", "200"), More)
+		_ = s.Flush()
+		<-wait
+		_ = s.Send(data(3*defaultWindow), More|End)
+		_ = s.Flush()
+	})
+	s := mustOpen(t, c, get(), End)
+	mustHead(t, s, "200")
+	close(wait)
+	if body, err := io.ReadAll(s); !bytes.Equal(body, data(3*defaultWindow)) || err != nil {
+		t.Errorf("%d bytes, %v", len(body), err)
+	}
+}
+
+// Next lends the bytes themselves, until it is called again; a window is given
+// back as they are consumed, so that a writer waits for a slow reader.
+func TestNextAndBackpressure(t *testing.T) {
+	const size = 8 * defaultWindow
+	var sent atomic.Int64
+	c := tunnel(t, Config{StreamWindow: defaultWindow}, func(s *Stream) {
+		_ = s.Respond(fields(":status", "200"), 0)
+		for b := data(size); len(b) > 0; {
+			n := min(len(b), 1000)
+			if s.Send(b[:n], 0) != nil {
+				return
+			}
+			sent.Add(int64(n))
+			b = b[n:]
+		}
+		_ = s.Finish(nil)
+	})
+	s := mustOpen(t, c, get(), End)
+	mustHead(t, s, "200")
+	want, read := data(size), 0
+	for {
+		b, err := s.Next()
+		if errors.Is(err, io.EOF) {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !bytes.Equal(b, want[read:read+len(b)]) {
+			t.Fatalf("other bytes at %d", read)
+		}
+		if ahead := sent.Load() - int64(read); ahead > 2*defaultWindow {
+			t.Fatalf("the writer is %d bytes ahead", ahead)
+		}
+		held := bytes.Clone(b)
+		if s.Buffered() > 2*defaultWindow || !bytes.Equal(b, held) {
+			t.Fatal("lent bytes changed")
+		}
+		read += len(b)
+	}
+	if read != size {
+		t.Errorf("%d bytes", read)
+	}
+}
+
+// Bytes that are lent stay as they are when the stream is reset, and others come.
+func TestLentBytesOutliveAReset(t *testing.T) {
+	c := tunnel(t, Config{}, func(s *Stream) {
+		_ = s.Respond(fields(":status", "200"), 0)
+		_, _ = s.Write(bytes.Repeat([]byte(s.Fields()[3].Value[1:]), 10_000))
+		_ = s.CloseWrite()
+	})
+	ask := func(path string) []byte {
+		list := get()
+		list[3].Value = path
+		s := mustOpen(t, c, list, End)
+		mustHead(t, s, "200")
+		b, err := s.Next()
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Reset(CodeCancel)
+		return b
+	}
+	lent := ask("/a")
+	for range 20 {
+		ask("/b")
+	}
+	if !bytes.Equal(lent, bytes.Repeat([]byte("a"), len(lent))) {
+		t.Error("lent bytes were written over")
+	}
+}
+
+func TestDeadlines(t *testing.T) {
+	c := tunnel(t, Config{StreamWindow: defaultWindow}, func(s *Stream) {
+		<-s.c.done // an application that neither reads nor answers
+	})
+	s := mustOpen(t, c, get(), 0)
+	soon := func() time.Time { return time.Now().Add(20 * time.Millisecond) }
+	for range 2 { // it may be called again
+		_ = s.SetReadDeadline(soon())
+		if _, err := s.Head(); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a head: %v", err)
+		}
+		_ = s.SetWriteDeadline(soon())
+		if err := s.Send(data(3*defaultWindow), 0); !errors.Is(err, os.ErrDeadlineExceeded) {
+			t.Errorf("a write: %v", err)
+		}
+	}
+	// A deadline that is moved is kept by who waits already.
+	_ = s.SetReadDeadline(time.Time{})
+	ended := make(chan error, 1)
+	go func() {
+		_, err := s.Next()
+		ended <- err
+	}()
+	_ = s.SetReadDeadline(soon())
+	if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a read: %v", err)
+	}
+}
+
+// A stream that ends abruptly wakes who waits on it, at both ends.
+func TestResetWakes(t *testing.T) {
+	server := make(chan error, 2)
+	c := tunnel(t, Config{StreamWindow: defaultWindow}, func(s *Stream) {
+		_ = s.Respond(fields(":status", "200"), 0)
+		var group sync.WaitGroup
+		group.Go(func() { server <- s.Send(data(3*defaultWindow), 0) })
+		group.Go(func() {
+			_, err := s.Next()
+			server <- err
+		})
+		group.Wait()
+	})
+	s := mustOpen(t, c, get(), 0)
+	mustHead(t, s, "200")
+	client := make(chan error, 1)
+	go func() { client <- s.Send(data(3*defaultWindow), 0) }()
+	for s.Buffered() < defaultWindow { // until the server's writer waits
+		if s.Err() != nil {
+			t.Fatal(s.Err())
+		}
+	}
+	s.Reset(CodeCancel)
+	var se *StreamError
+	if err := <-client; err == nil {
+		t.Log("the client's writer had written all that the window took")
+	} else if !errors.As(err, &se) || se.Remote {
+		t.Errorf("the client's writer got %v", err)
+	}
+	for range 2 {
+		if err := <-server; err != nil && (!errors.As(err, &se) || !se.Remote || se.Code != CodeCancel) {
+			t.Errorf("the server got %v", err)
+		}
+	}
+}
+
+// A server that has answered whole resets the rest of the request with NO_ERROR;
+// the response is not lost by it (RFC 9113 section 8.1).
+func TestEarlyResponse(t *testing.T) {
+	c := tunnel(t, Config{StreamWindow: defaultWindow}, func(s *Stream) {
+		_ = s.Respond(fields(":status", "413"), More)
+		_ = s.Send([]byte("too much"), End)
+	})
+	s := mustOpen(t, c, get(), 0)
+	err := s.Send(data(10*defaultWindow), End)
+	var se *StreamError
+	if !errors.As(err, &se) || se.Code != CodeNo || !se.Remote {
+		t.Errorf("sending ended with %v", err)
+	}
+	mustHead(t, s, "413")
+	if body, err := io.ReadAll(s); string(body) != "too much" || err != nil {
+		t.Errorf("%q, %v", body, err)
+	}
+}
+
+// A handler that returns without an answer resets its stream.
+func TestHandlerThatDoesNotAnswer(t *testing.T) {
+	c := tunnel(t, Config{}, func(*Stream) {})
+	s := mustOpen(t, c, get(), End)
+	var se *StreamError
+	if _, err := s.Head(); !errors.As(err, &se) || se.Code != CodeInternal || Retryable(err) {
+		t.Errorf("%v", err)
+	}
+}
+
+// Which streams a client may send again: those that were refused, and those after
+// the last that a GOAWAY names.
+func TestRetryable(t *testing.T) {
+	c, p := toClient(t, Config{})
+	streams := []*Stream{mustOpen(t, c, get(), End), mustOpen(t, c, get(), End), mustOpen(t, c, get(), End), mustOpen(t, c, get(), End)}
+	_ = p.WriteRSTStream(1, http2.ErrCodeRefusedStream)
+	_ = p.WriteRSTStream(3, http2.ErrCodeCancel)
+	_ = p.WriteGoAway(5, http2.ErrCodeNo, nil)
+	for i, want := range []bool{true, false, false, true} {
+		if i == 2 {
+			continue
+		}
+		if _, err := streams[i].Head(); err == nil || Retryable(err) != want {
+			t.Errorf("stream %d: %v, retryable %v", streams[i].ID(), err, Retryable(err))
+		}
+	}
+	if _, err := c.Open(get(), End); !Retryable(err) {
+		t.Errorf("a stream after GOAWAY: %v", err)
+	}
+	p.headers(5, true, fields(":status", "200"))
+	mustHead(t, streams[2], "200")
+	select {
+	case <-c.Done():
+	case <-time.After(20 * time.Second):
+		t.Error("a drained connection stays")
+	}
+}
+
+// A server that goes away serves what was on its way, and says so twice.
+func TestServerGoesAway(t *testing.T) {
+	conns := make(chan *Conn, 1)
+	a, b := loopback.Pair(t)
+	_ = a.SetDeadline(time.Now().Add(30 * time.Second))
+	hold := make(chan struct{})
+	go func() {
+		_ = Server(b, Config{}, func(s *Stream) {
+			<-hold
+			_ = s.Respond(fields(":status", "200"), End)
+		}, func(c *Conn) { conns <- c })
+	}()
+	_, _ = io.WriteString(a, preface)
+	p := &peer{Framer: http2.NewFramer(a, a), t: t}
+	_ = p.WriteSettings()
+	p.headers(1, true, get())
+	await[*http2.SettingsFrame](p, 0)
+	(<-conns).GoAway()
+	if f := await[*http2.GoAwayFrame](p, 0); f.LastStreamID != lastStream || f.ErrCode != http2.ErrCodeNo {
+		t.Errorf("first %v", f)
+	}
+	ping := await[*http2.PingFrame](p, 0)
+	p.headers(3, true, get()) // sent before the GOAWAY was read
+	_ = p.WritePing(true, ping.Data)
+	if f := await[*http2.GoAwayFrame](p, 0); f.LastStreamID != 3 || f.ErrCode != http2.ErrCodeNo {
+		t.Errorf("second %v", f)
+	}
+	p.headers(5, true, get())
+	if f := await[*http2.RSTStreamFrame](p, 5); f.ErrCode != http2.ErrCodeRefusedStream {
+		t.Errorf("a later stream: %v", f.ErrCode)
+	}
+	close(hold)
+	answered := map[uint32]bool{}
+	for {
+		f, err := p.ReadFrame()
+		if err != nil {
+			break // the end
+		}
+		if h, ok := f.(*http2.HeadersFrame); ok {
+			answered[h.StreamID] = true
+		}
+	}
+	if !answered[1] || !answered[3] {
+		t.Errorf("answered: %v", answered)
+	}
+}
+
+// A stream is a connection, in which another HTTP/2 connection runs.
+func TestConnectionInAStream(t *testing.T) {
+	outer := tunnel(t, Config{}, func(s *Stream) {
+		_ = s.Respond(fields(":status", "200"), 0)
+		_ = Server(s, Config{}, consume, nil)
+	})
+	s := mustOpen(t, outer, connect, 0)
+	mustHead(t, s, "200")
+	_ = s.SetDeadline(time.Time{})
+	inner, err := Client(s, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 20 {
+		r := mustOpen(t, inner, get(), 0)
+		if err := r.Send(data(300_000), End); err != nil {
+			t.Fatal(err)
+		}
+		mustHead(t, r, "200")
+	}
+	inner.Close()
+	if !soon(func() bool { open, _ := outer.Load(); return open == 0 }) {
+		t.Error("the tunnel stays after what ran in it")
+	}
+}
+
+// soon waits for a condition.
+func soon(ok func() bool) bool {
+	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); {
+		if ok() {
+			return true
+		}
+	}
+	return false
+}
+
+// WebSocket's way over HTTP/2 (RFC 8441): the client sees that it may, and has a
+// connection.
+func TestExtendedConnect(t *testing.T) {
+	c := tunnel(t, Config{ExtendedConnect: true}, func(s *Stream) {
+		_ = s.Respond(fields(":status", "200"), 0)
+		_, _ = io.Copy(s, s)
+		_ = s.CloseWrite()
+	})
+	if !soon(c.ExtendedConnect) {
+		t.Fatal("the setting does not come")
+	}
+	s := mustOpen(t, c, fields(":method", "CONNECT", ":protocol", "websocket", ":scheme", "http", ":authority", "a", ":path", "/chat"), 0)
+	mustHead(t, s, "200")
+	_, _ = s.Write([]byte("hello"))
+	b := make([]byte, 5)
+	if _, err := io.ReadFull(s, b); err != nil || string(b) != "hello" {
+		t.Errorf("%q, %v", b, err)
+	}
+	_ = s.Close()
+	if !soon(func() bool { open, _ := c.Load(); return open == 0 }) {
+		t.Error("a closed stream stays")
+	}
+}
+
+// Closing a tunnel lets the other end read all, then its end; aborting does not.
+func TestCloseAndAbort(t *testing.T) {
+	for name, c := range map[string]struct {
+		end  func(*Stream)
+		want error
+	}{
+		"close": {func(s *Stream) { _ = s.Close() }, io.EOF},
+		"abort": {func(s *Stream) { s.Abort() }, &StreamError{Code: CodeConnect, Remote: true}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			got := make(chan error, 1)
+			conn := tunnel(t, Config{}, func(s *Stream) {
+				_ = s.Respond(fields(":status", "200"), 0)
+				n, err := io.Copy(io.Discard, s)
+				if err == nil {
+					err = io.EOF
+					if n != 100_000 {
+						t.Errorf("%d bytes", n)
+					}
+				}
+				got <- err
+			})
+			s := mustOpen(t, conn, connect, 0)
+			mustHead(t, s, "200")
+			_, _ = s.Write(data(100_000))
+			c.end(s)
+			err := <-got
+			var se, want *StreamError
+			if errors.As(c.want, &want) {
+				if !errors.As(err, &se) || *se != *want {
+					t.Errorf("ended with %v, want %v", err, c.want)
+				}
+			} else if !errors.Is(err, c.want) {
+				t.Errorf("ended with %v, want %v", err, c.want)
+			}
+		})
+	}
+}
