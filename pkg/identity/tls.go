@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 )
@@ -33,7 +34,7 @@ func (m *Manager) ClientTLS(source mesh.Identity, expected []string) *tls.Config
 		if err != nil {
 			return err
 		}
-		if !slices.Contains(expected, id.String()) {
+		if !slices.ContainsFunc(expected, func(e string) bool { return matches(id.String(), e) }) {
 			return fmt.Errorf("%w: it is %s, expected %v", ErrUnexpectedPeer, id, expected)
 		}
 		return nil
@@ -42,6 +43,12 @@ func (m *Manager) ClientTLS(source mesh.Identity, expected []string) *tls.Config
 		return m.tlsCertificate(info.Context(), source)
 	}
 	return c
+}
+
+// matches: an expected id is one, or all that begin as it does where it ends in "*".
+func matches(id, expected string) bool {
+	prefix, any := strings.CutSuffix(expected, "*")
+	return id == expected || any && strings.HasPrefix(id, prefix)
 }
 
 // ServerTLS is the configuration of the tunnels that id takes. The client must

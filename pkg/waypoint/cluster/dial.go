@@ -19,12 +19,9 @@ type Tunnel struct {
 	// Socket is the tunnel's other end, Authority the destination that the CONNECT
 	// names.
 	Socket, Authority netip.AddrPort
-	// Expected are the SPIFFE ids that may answer, sorted. There is at least one of
-	// these or a prefix.
+	// Expected are the SPIFFE ids that may answer, sorted; there is at least one. One
+	// that ends in "*" stands for all that begin so.
 	Expected []string
-	// Prefixes are beginnings of SPIFFE ids that may answer, each of a whole trust
-	// domain or namespace.
-	Prefixes []string
 }
 
 // originateCluster is the cluster whose validation context istiod gives for all
@@ -110,10 +107,10 @@ func (m *Manager) expect(t *Tunnel, h *Host) error {
 	}
 	if c := m.Get(originateCluster); c != nil {
 		if s := c.snap.Load().spec.link.sockets.first.secure; s != nil {
-			t.Expected, t.Prefixes = s.identities()
+			t.Expected = s.identities()
 		}
 	}
-	if len(t.Expected)+len(t.Prefixes) == 0 {
+	if len(t.Expected) == 0 {
 		return fmt.Errorf("nothing says who may answer for %s: neither the workload, nor the endpoint's metadata mesh/originate, nor the cluster %s", h.Dial, originateCluster)
 	}
 	return nil

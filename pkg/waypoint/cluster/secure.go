@@ -31,20 +31,19 @@ const (
 
 // secure is a compiled UpstreamTlsContext.
 type secure struct {
-	sni                string
-	hostSNI, namesSNI  bool // the host's name; the request's
-	checkSNI           bool // the certificate must be for the SNI
-	low, high          uint16
-	alpn               []string
-	suites             []uint16
-	certificate        string           // SDS name, or ""
-	own                *tls.Certificate // inline, or nil
-	roots              string           // SDS name, or ""
-	pool               *x509.CertPool   // inline, or nil
-	verify             bool             // there is a trusted CA
-	sans               []sanMatcher
-	hashes             [][]byte // SHA-256 of certificates
-	verifyNothingCheck bool
+	sni               string
+	hostSNI, namesSNI bool // the host's name; the request's
+	checkSNI          bool // the certificate must be for the SNI
+	low, high         uint16
+	alpn              []string
+	suites            []uint16
+	certificate       string           // SDS name, or ""
+	own               *tls.Certificate // inline, or nil
+	roots             string           // SDS name, or ""
+	pool              *x509.CertPool   // inline, or nil
+	verify            bool             // there is a trusted CA
+	sans              []sanMatcher
+	hashes            [][]byte // SHA-256 of certificates
 }
 
 // only refuses set fields of a message that are not in names, and those that this
@@ -219,20 +218,19 @@ func dataOf(d *corev3.DataSource) ([]byte, error) {
 	return nil, errors.New("no source")
 }
 
-// identities are the SPIFFE ids and beginnings of them that the context allows.
-func (s *secure) identities() (exact, prefixes []string) {
+// identities are the SPIFFE ids that the context allows, those by their beginning
+// with "*" at the end.
+func (s *secure) identities() (out []string) {
 	for _, m := range s.sans {
-		if m.kind != tlsv3.SubjectAltNameMatcher_URI && m.kind != tlsv3.SubjectAltNameMatcher_SAN_TYPE_UNSPECIFIED {
-			continue
-		}
-		if m.exact != "" {
-			exact = append(exact, m.exact)
-		} else if m.prefix != "" {
-			prefixes = append(prefixes, m.prefix)
+		switch uri := m.kind == tlsv3.SubjectAltNameMatcher_URI || m.kind == tlsv3.SubjectAltNameMatcher_SAN_TYPE_UNSPECIFIED; {
+		case uri && m.exact != "":
+			out = append(out, m.exact)
+		case uri && m.prefix != "":
+			out = append(out, m.prefix+"*")
 		}
 	}
-	slices.Sort(exact)
-	return exact, prefixes
+	slices.Sort(out)
+	return out
 }
 
 // secureConn is TLS over a connection.
