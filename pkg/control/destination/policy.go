@@ -1,7 +1,10 @@
 package destination
 
 import (
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	networkingapi "istio.io/api/networking/v1alpha3"
+
+	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 )
 
 // Policy is what holds for a port of a service and a subset of it, "" for the
@@ -50,4 +53,15 @@ func overlay(out, p *networkingapi.TrafficPolicy, port uint32) {
 			return
 		}
 	}
+}
+
+// HasSubset tells whether a service's rule defines a subset.
+func (r *Rules) HasSubset(s *model.Service, subset string) bool {
+	return r.For(s).Subset(subset) != nil
+}
+
+// HashPolicies are what requests to a port of a service and a subset of it are
+// hashed by.
+func (r *Rules) HashPolicies(s *model.Service, port uint32, subset string) []*routev3.RouteAction_HashPolicy {
+	return HashPolicies(r.For(s).Policy(port, subset))
 }

@@ -14,30 +14,55 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 )
 
-// service makes the clusters of a service's port: one for the service and one for
-// each subset.
+// portKey is a service's port, read in one way.
+type portKey struct {
+	service *model.Service
+	port    uint32
+	kind    Kind
+}
+
+// service notes that a port's clusters are needed.
 func (g *generator) service(b Backend) {
-	if b.Service == nil || g.built[b] {
+	if b.Service == nil {
 		return
 	}
-	g.built[b] = true
-	port := b.Service.Port(b.Port)
-	if port == nil || !g.carries(b.Service, port) {
-		return
+	key := portKey{b.Service, b.Port, b.Kind}
+	if g.wanted[key] == nil {
+		g.wanted[key] = map[string]bool{}
 	}
-	rule := g.rules.For(b.Service)
-	g.subset(b, port, "", nil)
-	for _, s := range rule.Subsets() {
-		g.subset(b, port, s.Name, s.Labels)
+	if b.Hashed {
+		g.wanted[key][b.Subset] = true
+	}
+}
+
+// services makes the clusters that are needed: one for a port and one for each
+// subset of its service.
+func (g *generator) services() {
+	for key, hashed := range g.wanted {
+		port := key.service.Port(key.port)
+		if port == nil || !g.carries(key.service, port) {
+			continue
+		}
+		rule := g.rules.For(key.service)
+		g.subset(key, port, "", nil, hashed[""])
+		for _, s := range rule.Subsets() {
+			g.subset(key, port, s.Name, s.Labels, hashed[s.Name])
+		}
 	}
 }
 
 // subset makes one cluster and, where they are served apart, its endpoints.
-func (g *generator) subset(b Backend, port *model.Port, subset string, labels map[string]string) {
-	s, rule := b.Service, g.rules.For(b.Service)
-	policy := rule.Policy(b.Port, subset)
-	name := ClusterName(b.Kind, s, b.Port, subset)
-	how := string(b.Kind)
+func (g *generator) subset(key portKey, port *model.Port, subset string, labels map[string]string, hashed bool) {
+	s, rule := key.service, g.rules.For(key.service)
+	policy := rule.Policy(key.port, subset)
+	if hashed && policy.GetLoadBalancer().GetConsistentHash() == nil {
+		policy.LoadBalancer = &networkingapi.LoadBalancerSettings{
+			LocalityLbSetting: policy.GetLoadBalancer().GetLocalityLbSetting(),
+			LbPolicy:          &networkingapi.LoadBalancerSettings_ConsistentHash{ConsistentHash: &networkingapi.LoadBalancerSettings_ConsistentHashLB{}},
+		}
+	}
+	name := ClusterName(key.kind, s, key.port, subset)
+	how := string(key.kind)
 	if subset != "" {
 		how += "/" + subset
 	}
@@ -46,9 +71,9 @@ func (g *generator) subset(b Backend, port *model.Port, subset string, labels ma
 		object = rule.Objects[0]
 	}
 	c := &clusterv3.Cluster{Name: name, AltStatName: g.statName(name), Metadata: g.clusterMetadata(s, how, object)}
-	inner, options := g.transport(b.Kind, policy), httpOptions(b.Kind, port.Protocol, policy)
+	inner, options := g.transport(key.kind, policy), httpOptions(key.kind, port.Protocol, policy)
 	c.TransportSocket = g.internalSocket(inner, true)
-	g.protocolOptions(c, withServerName(b.Kind, policy, options))
+	g.protocolOptions(c, withServerName(key.kind, policy, options))
 	g.discover(c, s, port, labels, policy)
 }
 

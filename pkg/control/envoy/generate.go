@@ -29,8 +29,9 @@ type generator struct {
 	o     Options
 	rules *destination.Rules
 	out   Resources
-	// built are the services' clusters that were made already.
-	built map[Backend]bool
+	// wanted are the ports whose clusters routes lead to, with the subsets that are
+	// to choose by hash.
+	wanted map[portKey]map[string]bool
 	// identities are the clusters that check who answers, by name.
 	identities map[string][]string
 	errs       []error
@@ -54,9 +55,10 @@ func Generate(m *model.Model, w *model.Waypoint, o Options) (Resources, error) {
 			Listeners: map[string]*listenerv3.Listener{}, Clusters: map[string]*clusterv3.Cluster{},
 			Endpoints: map[string]*endpointv3.ClusterLoadAssignment{}, Routes: map[string]*routev3.RouteConfiguration{},
 		},
-		built: map[Backend]bool{}, identities: map[string][]string{},
+		wanted: map[portKey]map[string]bool{}, identities: map[string][]string{},
 	}
 	g.mainInternal()
+	g.services()
 	g.providers()
 	g.tunnels()
 	if err := errors.Join(g.errs...); err != nil {

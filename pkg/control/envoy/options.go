@@ -56,6 +56,10 @@ type Backend struct {
 	Port    uint32
 	// Kind is HTTP for a route of requests, TCP for one of connections.
 	Kind Kind
+	// Hashed: the cluster of Subset is to choose by the route's hash, whatever its
+	// rule says, unless that hashes too.
+	Hashed bool
+	Subset string
 }
 
 // Routes are the routes of one HTTP port.

@@ -34,6 +34,9 @@ const (
 type Consumer struct {
 	// Istio says that it is an Envoy with Istio's extensions.
 	Istio bool
+	// Own says that it is our own waypoint, which knows the mesh's workloads and
+	// policies from elsewhere.
+	Own bool
 	// Region, Zone and SubZone are those of its node.
 	Region, Zone, SubZone string
 	// Labels are what it says that its pod has.
@@ -159,9 +162,9 @@ func (w *Waypoints) open(caller token.Caller, metadata map[string]*structpb.Valu
 	if len(found) == 0 {
 		return nil, status.Errorf(codes.PermissionDenied, "service account %s is not that of a waypoint Gateway%s", caller.Account(), named(gateway))
 	}
-	c := Consumer{Istio: metadata[istioVersion].GetStringValue() != "" && metadata[fairleadVersion] == nil, Labels: labels}
+	c := Consumer{Istio: metadata[istioVersion].GetStringValue() != "" && metadata[fairleadVersion] == nil, Own: metadata[fairleadVersion] != nil, Labels: labels}
 	c.Region, c.Zone, c.SubZone = w.localityLocked(caller.Node)
-	f := form{found[0].Key, fmt.Sprintf("%t %q %q %q %q", c.Istio, c.Region, c.Zone, c.SubZone, c.Labels)}
+	f := form{found[0].Key, fmt.Sprintf("%t %t %q %q %q %q", c.Istio, c.Own, c.Region, c.Zone, c.SubZone, c.Labels)}
 	s := w.logs[f]
 	if s == nil {
 		s = &served{form: f, consumer: c, log: newLog(envoyTypes)}

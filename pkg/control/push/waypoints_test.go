@@ -37,6 +37,9 @@ func (g *generated) generate(_ *model.Model, w *model.Waypoint, c Consumer) (Res
 	if c.Istio {
 		call, suffix = call+" for Istio", "-istio"
 	}
+	if c.Own {
+		call += " of ours"
+	}
 	g.calls = append(g.calls, call)
 	out := Resources{}
 	for typeURL, names := range g.all[w.Key.Name] {
@@ -176,7 +179,7 @@ func TestConfigurationIsPerGatewayAndForm(t *testing.T) {
 		a.subscribe(ClusterType)
 		a.wants(c.want)
 	}
-	if got, want := r.world.asked(), []string{"one", "other", "one for Istio", "twin-b"}; !slices.Equal(got, want) {
+	if got, want := r.world.asked(), []string{"one", "other", "one for Istio", "one of ours", "twin-b"}; !slices.Equal(got, want) {
 		t.Errorf("made: %v, want %v", got, want)
 	}
 }

@@ -1,0 +1,91 @@
+// Package waypoint joins the translations that make up a waypoint's
+// configuration: routes of requests and of connections, authorization, and the
+// Envoy resources around them. It is pure.
+//
+// For cmd/control-plane and tests.
+package waypoint
+
+import (
+	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+
+	"github.com/fairlead-mesh/fairlead/pkg/control/destination"
+	"github.com/fairlead-mesh/fairlead/pkg/control/envoy"
+	"github.com/fairlead-mesh/fairlead/pkg/control/l4route"
+	"github.com/fairlead-mesh/fairlead/pkg/control/model"
+	"github.com/fairlead-mesh/fairlead/pkg/control/rbac"
+	"github.com/fairlead-mesh/fairlead/pkg/control/routing"
+	"github.com/fairlead-mesh/fairlead/pkg/control/status"
+	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
+)
+
+// Translation is one state of the mesh, translated for its waypoints. It is not
+// safe for concurrent use.
+type Translation struct {
+	m        *model.Model
+	requests *routing.Builder
+	streams  *l4route.Builder
+	// targeted are the policies with targetRefs; all those of layer 4 as well.
+	targeted, all *rbac.Policies
+}
+
+// Client is who asks for a waypoint's configuration.
+type Client struct {
+	envoy.Options // without Parts
+	// Own: it is our waypoint, which is sent the policies of layer 4 as nodes are.
+	// Any other gets them as filters.
+	Own bool
+}
+
+// New reads a state. What previous, which may be nil, has translated of objects
+// that are still the same is used again.
+func New(out translate.Output, previous *Translation) *Translation {
+	t := &Translation{
+		m: out.Model, streams: l4route.New(out.Model),
+		targeted: rbac.New(out.Model, nil), all: rbac.New(out.Model, rbac.NewLayer4(out.Policies, out.Addresses)),
+	}
+	var kept *routing.Builder
+	if previous != nil {
+		kept = previous.requests
+	}
+	t.requests = routing.New(out.Model, kept)
+	return t
+}
+
+// Generate makes a waypoint's resources.
+func (t *Translation) Generate(w *model.Waypoint, c Client) (envoy.Resources, error) {
+	rules := destination.NewRules(t.m, w, envoy.Labels(w, c.Labels))
+	policies := t.all
+	if c.Own || c.IstioExtensions {
+		policies = t.targeted
+	}
+	o := c.Options
+	o.Parts = envoy.Parts{
+		Routes: func(s *model.Service, p *model.Port) (envoy.Routes, error) {
+			config, backends := t.requests.HTTP(rules, s, p)
+			out := envoy.Routes{Config: config}
+			for _, b := range backends {
+				out.Backends = append(out.Backends, envoy.Backend{Service: b.Service, Port: b.Port, Kind: envoy.HTTP, Subset: b.Subset, Hashed: b.Hashed})
+			}
+			return out, nil
+		},
+		Streams: func(s *model.Service, p *model.Port) (envoy.Streams, error) {
+			return t.streams.Streams(rules, s, p), nil
+		},
+		HTTPFilters: func(s *model.Service, p *model.Port) ([]*hcmv3.HttpFilter, error) {
+			return policies.HTTPFilters(w, s, p)
+		},
+		NetworkFilters: func(s *model.Service, p *model.Port) ([]*listenerv3.Filter, error) {
+			return policies.NetworkFilters(w, s, p)
+		},
+	}
+	return envoy.Generate(t.m, w, o)
+}
+
+// Status is what is to be said of the routes and policies, after the resources of
+// all waypoints were made.
+func (t *Translation) Status() []status.Status {
+	all := append(append(t.requests.Statuses(), t.streams.Statuses()...), t.targeted.Status()...)
+	status.Sort(all)
+	return all
+}
