@@ -153,3 +153,12 @@ func nextToken(list []byte) (token, rest []byte) {
 	}
 	return trim(list), nil
 }
+
+// ValidTarget reports whether s may stand in a request line.
+func ValidTarget(s string) bool {
+	return s != "" && (s[0] == '/' || s == "*") && validTarget(bytesOf(s))
+}
+
+// ValidAuthority reports whether s is a host with an optional port; both may be
+// empty.
+func ValidAuthority(s string) bool { return validAuthority(bytesOf(s)) }

@@ -50,7 +50,7 @@ type http1Server struct {
 	mu        sync.Mutex
 	idle      bool // waits for a request's first byte
 	responded bool
-	informed  bool // that the client may send its body
+	waits     atomic.Bool // for 100 (Continue), before it sends its body
 
 	// Owned by the exchange's writer.
 	out   output
@@ -103,7 +103,7 @@ var errSlowHead = &h1.Error{Status: 408, Reason: "the request's head did not com
 
 // await waits for the next request.
 func (s *http1Server) await() error {
-	s.responded, s.informed, s.broken = false, false, nil
+	s.responded, s.broken = false, nil
 	s.setIdle(true)
 	s.waitFor(s.o.IdleTimeout)
 	if s.draining.Load() && s.in.r == s.in.w {
@@ -132,6 +132,7 @@ func (s *http1Server) await() error {
 		return err
 	}
 	s.in.body.Reset(&s.in.head)
+	s.waits.Store(s.in.head.Continue)
 	s.close = !s.in.head.KeepAlive || s.o.MaxRequests > 0 && s.served+1 >= s.o.MaxRequests
 	return nil
 }
@@ -232,7 +233,7 @@ func (s *http1Server) end() (again bool, err error) {
 
 // discard takes a body that nobody read, as far as it is here already.
 func (s *http1Server) discard() bool {
-	if s.in.head.Continue && !s.informed {
+	if s.waits.Load() {
 		return false // whether the client sends it cannot be known
 	}
 	for s.in.ready() && !s.in.body.Done() {
@@ -251,7 +252,7 @@ func (s *http1Server) HasBody() bool { return s.in.head.Framing != h1.NoBody }
 
 // Next implements [Reader].
 func (s *http1Server) Next() ([]byte, error) {
-	if s.in.head.Continue && !s.informed && !s.in.ready() {
+	if s.waits.Load() && !s.in.ready() {
 		if err := s.sayContinue(); err != nil {
 			return nil, failure(err)
 		}
@@ -277,8 +278,7 @@ func (s *http1Server) Next() ([]byte, error) {
 func (s *http1Server) sayContinue() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.informed = true
-	if s.responded {
+	if s.responded || !s.waits.Swap(false) {
 		return nil
 	}
 	return s.out.writeAll([]byte("HTTP/1.1 100 Continue\r\n\r\n"))
@@ -300,11 +300,8 @@ func (s *http1Server) Inform(r *message.Response) error {
 	if s.request.Version == message.HTTP10 {
 		return nil
 	}
-	if r.Status == 100 {
-		if s.informed || !s.in.head.Continue {
-			return nil
-		}
-		s.informed = true
+	if r.Status == 100 && !s.waits.Swap(false) {
+		return nil
 	}
 	b, err := h1.AppendResponse(borrow(smallBuffer)[:0], r, h1.NoBody, message.Unknown, "")
 	defer giveBack(b)

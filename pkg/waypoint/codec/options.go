@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/h1"
+	"github.com/fairlead-mesh/fairlead/pkg/h2"
 	"github.com/fairlead-mesh/fairlead/pkg/message"
 )
 
@@ -23,6 +24,9 @@ type Options struct {
 	IdleTimeout time.Duration
 	// MaxRequests is how many requests a connection carries; 0 is no limit.
 	MaxRequests int
+	// HTTP2 is of HTTP/2 connections; a header list that is not bounded there is by
+	// Limits.
+	HTTP2 h2.Config
 	// Drain ends connections in order; or nil.
 	Drain *Drain
 	// Refused is told why a request never became an exchange. It may add fields to
@@ -42,6 +46,14 @@ func (o Options) withDefaults() Options {
 		o.IdleTimeout = time.Hour
 	}
 	return o
+}
+
+func (o Options) http2() h2.Config {
+	c := o.HTTP2
+	if c.MaxHeaderList == 0 {
+		c.MaxHeaderList = uint32(o.Limits.Head)
+	}
+	return c
 }
 
 // Drain tells connections to end when their exchanges do. Its zero value is ready.

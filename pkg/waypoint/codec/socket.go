@@ -8,6 +8,8 @@ import (
 	"net"
 	"syscall"
 	"unsafe"
+
+	"github.com/fairlead-mesh/fairlead/pkg/h2"
 )
 
 // TCPConn is a socket as a [Conn].
@@ -54,6 +56,17 @@ func socketOf(c Conn) *net.TCPConn {
 	return nil
 }
 
+// below is the socket or the TLS that c wraps, or c.
+func below(c Conn) net.Conn {
+	if tcp := socketOf(c); tcp != nil {
+		return tcp
+	}
+	if t, ok := c.(TLSConn); ok {
+		return t.Conn
+	}
+	return c
+}
+
 // state is what a look at a connection shows.
 type state uint8
 
@@ -87,14 +100,16 @@ func (l *looker) init(c Conn) {
 	}
 }
 
-// look costs one system call at most. A connection that is not over a socket is
-// asked with Gone, if it has that.
+// look costs one system call at most; a tunnel's stream knows.
 func (l *looker) look() state {
 	if l.raw == nil {
-		if c, ok := l.conn.(interface{ Gone() bool }); ok && c.Gone() {
-			return goneState
+		switch s, ok := l.conn.(*h2.Stream); {
+		case !ok || !s.Ready():
+			return quietState
+		case s.Buffered() > 0:
+			return readableState
 		}
-		return quietState
+		return goneState
 	}
 	if l.raw.Control(l.peek) != nil {
 		return goneState
@@ -117,9 +132,10 @@ func (l *looker) peekSocket(fd uintptr) {
 }
 
 // reader reads from a connection into a buffer that it borrows only when there is
-// something to read, where the connection is a socket.
+// something to read, where the connection is a socket or a tunnel's stream.
 type reader struct {
 	conn Conn
+	wait h2.Waiter // or nil
 	raw  syscall.RawConn
 	try  func(fd uintptr) bool // a field, so that a read allocates nothing
 
@@ -132,6 +148,7 @@ type reader struct {
 
 func (r *reader) init(c Conn) {
 	r.conn = c
+	r.wait, _ = c.(h2.Waiter)
 	if tcp := socketOf(c); tcp != nil {
 		if raw, err := tcp.SyscallConn(); err == nil {
 			r.raw, r.try = raw, r.tryRead
@@ -145,6 +162,11 @@ func (r *reader) read(b []byte, size int) ([]byte, int, error) {
 	if r.raw == nil {
 		borrowed := b == nil
 		if borrowed {
+			if r.wait != nil {
+				if err := r.wait.Wait(); err != nil {
+					return nil, 0, err
+				}
+			}
 			b = borrow(size)
 		}
 		n, err := r.conn.Read(b)

@@ -1,0 +1,97 @@
+package codec
+
+import (
+	"crypto/tls"
+	"errors"
+	"io"
+	"slices"
+	"testing"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/test/loopback"
+)
+
+func TestSniff(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		parts []string
+		want  Protocol
+		end   bool // the client sends no more
+	}{
+		{"HTTP/1.1", []string{"GET / HTTP/1.1\r\nHost: a\r\n\r\n"}, HTTP1, false},
+		{"HTTP/1.0 in pieces", []string{"PO", "ST /", "abc HTTP/1.0", "\r\n"}, HTTP1, false},
+		{"HTTP/2", []string{http2Preface}, HTTP2, false},
+		{"HTTP/2 in pieces", []string{"PRI * HT", "TP/2.0\r\n\r\nSM\r\n\r\n"}, HTTP2, false},
+		{"a server that speaks first", nil, TCP, false},
+		{"another protocol", []string{"SSH-2.0-x\r\n"}, TCP, false},
+		{"another line with a method", []string{"GET key\r\n"}, TCP, false},
+		{"zeros", []string{"\x00\x00"}, TCP, false},
+		{"the start of a method, and no more", []string{"GE"}, TCP, false},
+		{"the start of a method, and the end", []string{"GE"}, TCP, true},
+		{"TLS that is none", []string{"\x16\x03\x01\x00\x05hello"}, TCP, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			client, server := loopback.Pair(t)
+			var all string
+			go func() {
+				for _, part := range test.parts {
+					_, _ = io.WriteString(client, part)
+				}
+				if test.end {
+					_ = client.CloseWrite()
+				}
+			}()
+			for _, part := range test.parts {
+				all += part
+			}
+			s, conn, err := Sniff(TCPConn{server}, 100*time.Millisecond)
+			if err != nil || s.Protocol != test.want {
+				t.Fatalf("%+v, %v; want %v", s, err, test.want)
+			}
+			_ = conn.SetReadDeadline(time.Now().Add(10 * time.Second))
+			got := make([]byte, len(all))
+			if _, err := io.ReadFull(conn, got); err != nil || string(got) != all {
+				t.Errorf("left to read: %q, %v", got, err)
+			}
+			if test.end {
+				if _, err := conn.Read(make([]byte, 1)); !errors.Is(err, io.EOF) {
+					t.Errorf("the end: %v", err)
+				}
+			}
+		})
+	}
+}
+
+func TestSniffTLS(t *testing.T) {
+	client, server := loopback.Pair(t)
+	go func() {
+		_ = tls.Client(client, &tls.Config{ServerName: "b.example", NextProtos: []string{"h2", "x"}, InsecureSkipVerify: true}).Handshake()
+	}()
+	s, conn, err := Sniff(TCPConn{server}, 10*time.Second)
+	if err != nil || s.Protocol != TLS || s.ServerName != "b.example" || !slices.Equal(s.ALPN, []string{"h2", "x"}) {
+		t.Fatalf("%+v, %v", s, err)
+	}
+	first := make([]byte, 1)
+	if _, err := io.ReadFull(conn, first); err != nil || first[0] != 0x16 {
+		t.Errorf("left to read: %x, %v", first, err)
+	}
+}
+
+// What was sniffed is served.
+func TestSniffedConnections(t *testing.T) {
+	client, server := loopback.Pair(t)
+	send(t, client, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+	_, conn, err := Sniff(TCPConn{server}, time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- ServeHTTP1(conn, Options{}, echo) }()
+	got, err := io.ReadAll(client)
+	if err != nil || string(got) != "HTTP/1.1 200 OK\r\ncontent-length: 7\r\nconnection: close\r\n\r\nGET a/ " {
+		t.Errorf("%q, %v", got, err)
+	}
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
