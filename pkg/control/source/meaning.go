@@ -13,6 +13,7 @@ import (
 	discoveryv1 "k8s.io/api/discovery/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
 // meaning checks what a schema cannot say.
@@ -27,6 +28,26 @@ func (c *checker) meaning(node *yaml.Node, value metav1.Object) {
 		m.telemetry(v)
 	case *networkingv1.ServiceEntry:
 		m.serviceEntry(v)
+	case *networkingv1.VirtualService:
+		m.virtualService(v)
+	case *gatewayv1.HTTPRoute:
+		m.httpRoute(v)
+	case *gatewayv1.GRPCRoute:
+		m.grpcRoute(v)
+	case *gatewayv1.TCPRoute:
+		var rules [][]gatewayv1.BackendRef
+		for _, r := range v.Spec.Rules {
+			rules = append(rules, r.BackendRefs)
+		}
+		m.connectionRoute(&v.Spec.CommonRouteSpec, rules)
+	case *gatewayv1.TLSRoute:
+		var rules [][]gatewayv1.BackendRef
+		for _, r := range v.Spec.Rules {
+			rules = append(rules, r.BackendRefs)
+		}
+		m.connectionRoute(&v.Spec.CommonRouteSpec, rules)
+	case *gatewayv1.ReferenceGrant:
+		m.referenceGrant(v)
 	case *networkingv1.WorkloadEntry:
 		m.workloadEntry("spec", &v.Spec)
 	case *corev1.Service:
