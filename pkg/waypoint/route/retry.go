@@ -7,6 +7,8 @@ import (
 	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+	canaryv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/omit_canary_hosts/v3"
+	previousv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/matcher"
 )
@@ -153,15 +155,14 @@ func compileRetry(p *routev3.RetryPolicy) (*Retry, error) {
 }
 
 func (r *Retry) predicates(p *routev3.RetryPolicy) error {
-	const ext = "type.googleapis.com/envoy.extensions.retry."
 	for i, h := range p.GetRetryHostPredicate() {
-		switch url := h.GetTypedConfig().GetTypeUrl(); {
-		case url == ext+"host.previous_hosts.v3.PreviousHostsPredicate", url == "" && h.GetName() == "envoy.retry_host_predicates.previous_hosts":
+		switch cfg := h.GetTypedConfig(); {
+		case cfg.MessageIs((*previousv3.PreviousHostsPredicate)(nil)), cfg == nil && h.GetName() == "envoy.retry_host_predicates.previous_hosts":
 			r.PreviousHosts = true
-		case url == ext+"host.omit_canary_hosts.v3.OmitCanaryHostsPredicate", url == "" && h.GetName() == "envoy.retry_host_predicates.omit_canary_hosts":
+		case cfg.MessageIs((*canaryv3.OmitCanaryHostsPredicate)(nil)), cfg == nil && h.GetName() == "envoy.retry_host_predicates.omit_canary_hosts":
 			r.OmitCanary = true
 		default:
-			return fmt.Errorf("retry_host_predicate[%d]: %q (%s) is not supported", i, h.GetName(), url)
+			return fmt.Errorf("retry_host_predicate[%d]: %q (%s) is not supported", i, h.GetName(), cfg.GetTypeUrl())
 		}
 	}
 	if len(p.GetRetryOptionsPredicates()) > 0 {
