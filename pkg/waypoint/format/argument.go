@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"strconv"
 	"strings"
 
 	"github.com/fairlead-mesh/fairlead/pkg/message"
@@ -29,7 +28,11 @@ func init() {
 			if c.arg == "" {
 				return nil, text, errors.New("the variable's name is missing, as in %ENVIRONMENT(NAME)%")
 			}
-			return constant(os.Getenv(c.arg)), text, nil
+			v, ok := os.LookupEnv(c.arg)
+			if !ok {
+				v = "-"
+			}
+			return constant(v), text, nil
 		},
 		"FILTER_STATE":      filterState,
 		"DYNAMIC_METADATA":  metadataOf(dynamic),
@@ -37,6 +40,9 @@ func init() {
 		"UPSTREAM_METADATA": metadataOf(func(i *streaminfo.Info) streaminfo.Metadata { return i.HostMetadata }),
 		"METADATA":          typedMetadata,
 		"QUERY_PARAM":       queryParam,
+		"QUERY_PARAMS":      queryParams,
+		"COMMON_DURATION":   commonDuration,
+		"COALESCE":          coalesce,
 		"PATH":              path,
 	}
 }
@@ -148,7 +154,8 @@ func typedMetadata(c command) (value, kind, error) {
 	case kindOf == "ROUTE":
 		c.arg = rest
 		return metadataOf(func(i *streaminfo.Info) streaminfo.Metadata { return i.RouteMetadata })(c)
-	case kindOf == "LISTENER" || kindOf == "VIRTUAL_HOST" || kindOf == "LISTENER_FILTER_CHAIN":
+	case kindOf == "LISTENER" || // nothing here has such metadata
+		kindOf == "VIRTUAL_HOST" || kindOf == "LISTENER_FILTER_CHAIN":
 		return func(dst []byte, _ *streaminfo.Info) ([]byte, bool) { return dst, false }, raw, nil
 	}
 	return nil, raw, fmt.Errorf("there is no metadata of type %q", kindOf)
@@ -167,6 +174,28 @@ func queryParam(c command) (value, kind, error) {
 	}, text, nil
 }
 
+// queryParams is %QUERY_PARAMS(ORIG|PATH|ORIG_OR_PATH)%: the query.
+func queryParams(c command) (value, kind, error) {
+	if c.arg != "" && c.arg != "ORIG" && c.arg != "PATH" && c.arg != "ORIG_OR_PATH" {
+		return nil, text, fmt.Errorf("the argument %q is not ORIG, PATH or ORIG_OR_PATH", c.arg)
+	}
+	return func(dst []byte, i *streaminfo.Info) ([]byte, bool) {
+		if i.Request == nil {
+			return dst, false
+		}
+		_, query, ok := strings.Cut(pathOf(i, c.arg), "?")
+		return append(dst, query...), ok
+	}, text, nil
+}
+
+// pathOf is the path as it came or as it was rewritten.
+func pathOf(i *streaminfo.Info, which string) string {
+	if orig, ok := requestField(i, "x-envoy-original-path"); which == "ORIG" || ok && which != "PATH" {
+		return orig
+	}
+	return i.Request.Path
+}
+
 // path is %PATH(WQ|NQ:ORIG|PATH|ORIG_OR_PATH)%.
 func path(c command) (value, kind, error) {
 	query, which, _ := strings.Cut(c.arg, ":")
@@ -177,77 +206,10 @@ func path(c command) (value, kind, error) {
 		if i.Request == nil {
 			return dst, false
 		}
-		p := i.Request.Path
-		if orig, ok := requestField(i, "x-envoy-original-path"); which == "ORIG" || ok && which != "PATH" {
-			p = orig
-		}
+		p := pathOf(i, which)
 		if query == "NQ" {
 			p, _, _ = strings.Cut(p, "?")
 		}
 		return append(dst, p...), p != ""
 	}, text, nil
-}
-
-// grpcNames are gRPC's status codes as Envoy writes them.
-var grpcNames = [...]string{
-	"OK", "Canceled", "Unknown", "InvalidArgument", "DeadlineExceeded", "NotFound", "AlreadyExists", "PermissionDenied",
-	"ResourceExhausted", "FailedPrecondition", "Aborted", "OutOfRange", "Unimplemented", "Internal", "Unavailable",
-	"DataLoss", "Unauthenticated",
-}
-
-var grpcSnakeNames = [...]string{
-	"OK", "CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS", "PERMISSION_DENIED",
-	"RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE",
-	"DATA_LOSS", "UNAUTHENTICATED",
-}
-
-func grpcStatus(c command) (value, kind, error) {
-	names := grpcNames[:]
-	switch c.arg {
-	case "", "CAMEL_STRING":
-	case "SNAKE_STRING":
-		names = grpcSnakeNames[:]
-	case "NUMBER":
-		return grpcNumber, number, nil
-	default:
-		return nil, text, fmt.Errorf("the form %q is not CAMEL_STRING, SNAKE_STRING or NUMBER", c.arg)
-	}
-	return func(dst []byte, i *streaminfo.Info) ([]byte, bool) {
-		n, ok := grpcCode(i)
-		switch {
-		case !ok:
-			return dst, false
-		case n < len(names):
-			return append(dst, names[n]...), true
-		}
-		return strconv.AppendInt(dst, int64(n), 10), true
-	}, text, nil
-}
-
-func grpcNumber(dst []byte, i *streaminfo.Info) ([]byte, bool) {
-	n, ok := grpcCode(i)
-	if !ok {
-		return dst, false
-	}
-	return strconv.AppendInt(dst, int64(n), 10), true
-}
-
-// grpcCode is the status of a gRPC exchange: of its trailers, else of its response's
-// head, else from the HTTP status.
-func grpcCode(i *streaminfo.Info) (int, bool) {
-	if i.Request == nil || !i.Request.GRPC() {
-		return 0, false
-	}
-	v, ok := i.Trailers.Lookup("grpc-status")
-	if !ok && i.Response != nil {
-		v, ok = i.Response.Fields.Lookup("grpc-status")
-	}
-	if ok {
-		n, err := strconv.ParseUint(v, 10, 31)
-		return int(n), err == nil //nolint:gosec // 31 bits
-	}
-	if i.ResponseCode == 0 {
-		return 0, false
-	}
-	return message.GRPCFromHTTP(i.ResponseCode), true
 }

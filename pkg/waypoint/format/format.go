@@ -7,6 +7,7 @@ package format
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -156,10 +157,9 @@ func parse(s string) ([]term, error) {
 
 // command is %NAME(arg):max%, as written.
 type command struct {
-	name   string
-	arg    string
-	hasArg bool
-	max    int
+	name string
+	arg  string
+	max  int
 }
 
 // parseCommand reads the command that s begins with.
@@ -178,7 +178,7 @@ func parseCommand(s string) (command, string, error) {
 		if end < 0 {
 			return c, "", fmt.Errorf(`%%%s(: the closing ")" is missing`, c.name)
 		}
-		c.arg, c.hasArg, s = s[1:end], true, s[end+1:]
+		c.arg, s = s[1:end], s[end+1:]
 	}
 	if strings.HasPrefix(s, ":") {
 		end := strings.IndexByte(s, '%')
@@ -211,16 +211,19 @@ func argEnd(s string) int {
 // compile looks the command up.
 func (c command) compile() (term, error) {
 	if plain, ok := plainCommands[c.name]; ok {
-		if c.hasArg {
-			return term{}, errors.New("it takes no argument in parentheses")
+		if c.arg != "" || c.max > 0 {
+			return term{}, errors.New("it takes neither an argument in parentheses nor a length")
 		}
 		return term{value: plain.value, kind: plain.kind, max: c.max}, nil
 	}
-	make, ok := argCommands[c.name]
+	if slices.Contains(absent, c.name) {
+		return term{value: constant("")}, nil
+	}
+	compile, ok := argCommands[c.name]
 	if !ok {
 		return term{}, fmt.Errorf("there is no command %s; commands are in upper case, as in Envoy's documentation of access logs", c.name)
 	}
-	v, k, err := make(c)
+	v, k, err := compile(c)
 	if err != nil {
 		return term{}, err
 	}

@@ -31,6 +31,8 @@ type node struct {
 	members []*node
 	format  *Format
 	literal string
+	// null is a literal that counts as no value.
+	null bool
 }
 
 // CompileJSON reads a json_format. With omit, members without a value are left out.
@@ -85,7 +87,7 @@ func compileNode(v *structpb.Value) (*node, error) {
 	case *structpb.Value_BoolValue:
 		return &node{literal: strconv.FormatBool(k.BoolValue)}, nil
 	default:
-		return &node{literal: "null"}, nil
+		return &node{literal: "null", null: true}, nil
 	}
 }
 
@@ -116,14 +118,18 @@ func (n *node) append(dst []byte, i *streaminfo.Info, omit bool) ([]byte, bool) 
 				dst = dst[:at]
 			}
 		}
-		return append(dst, end), true
+		// With omit, an object or list that is left with nothing counts as no value.
+		return append(dst, end), !omit || len(dst) > first
 	case n.format == nil:
-		return append(dst, n.literal...), true
+		return append(dst, n.literal...), !n.null
 	case len(n.format.terms) == 1:
 		return n.format.terms[0].json(dst, i)
 	}
-	// Several terms are one string.
-	at := len(dst)
+	return n.mixed(dst, i, omit), true
+}
+
+// mixed appends several terms as one string.
+func (n *node) mixed(dst []byte, i *streaminfo.Info, omit bool) []byte {
 	dst = append(dst, '"')
 	for x := range n.format.terms {
 		t := &n.format.terms[x]
@@ -138,7 +144,7 @@ func (n *node) append(dst []byte, i *streaminfo.Info, omit bool) ([]byte, bool) 
 		}
 		dst = escapeFrom(dst, from)
 	}
-	return append(dst, '"'), len(dst) > at+1
+	return append(dst, '"')
 }
 
 // json appends one command's value with its type, or null.
@@ -214,8 +220,8 @@ func appendQuoted(dst []byte, s string) []byte {
 
 const hexDigits = "0123456789abcdef"
 
-// escapeFrom escapes dst[from:] for a JSON string. Bytes that are not UTF-8 become
-// U+FFFD.
+// escapeFrom escapes dst[from:] for a JSON string. If it is not UTF-8, each of its
+// bytes is taken for a code point, as Envoy does it.
 func escapeFrom(dst []byte, from int) []byte {
 	clean := true
 	for _, c := range dst[from:] {
@@ -229,21 +235,34 @@ func escapeFrom(dst []byte, from int) []byte {
 	}
 	s := string(dst[from:])
 	dst = dst[:from]
-	for _, r := range s {
-		switch {
-		case r == '"' || r == '\\':
-			dst = append(dst, '\\', byte(r))
-		case r == '\n':
-			dst = append(dst, '\\', 'n')
-		case r == '\r':
-			dst = append(dst, '\\', 'r')
-		case r == '\t':
-			dst = append(dst, '\\', 't')
-		case r < 0x20 || r == 0x7f:
-			dst = append(dst, '\\', 'u', '0', '0', hexDigits[r>>4], hexDigits[r&15])
-		default:
-			dst = utf8.AppendRune(dst, r)
+	if !utf8.ValidString(s) {
+		for _, c := range []byte(s) {
+			if c >= 0x80 {
+				dst = append(dst, '\\', 'u', '0', '0', hexDigits[c>>4], hexDigits[c&15])
+			} else {
+				dst = appendEscaped(dst, rune(c))
+			}
 		}
+		return dst
+	}
+	for _, r := range s {
+		dst = appendEscaped(dst, r)
 	}
 	return dst
+}
+
+func appendEscaped(dst []byte, r rune) []byte {
+	switch {
+	case r == '"' || r == '\\':
+		return append(dst, '\\', byte(r))
+	case r == '\n':
+		return append(dst, '\\', 'n')
+	case r == '\r':
+		return append(dst, '\\', 'r')
+	case r == '\t':
+		return append(dst, '\\', 't')
+	case r < 0x20:
+		return append(dst, '\\', 'u', '0', '0', hexDigits[r>>4], hexDigits[r&15])
+	}
+	return utf8.AppendRune(dst, r)
 }

@@ -1,11 +1,11 @@
 package format
 
 import (
-	"crypto/tls"
 	"encoding/hex"
 	"net/netip"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
@@ -32,28 +32,26 @@ var plainCommands = map[string]plainCommand{
 	"RESPONSE_FLAGS":                 {value: flags, kind: text},
 	"RESPONSE_FLAGS_LONG":            {value: longFlags, kind: text},
 	"ROUTE_NAME":                     str(func(i *streaminfo.Info) string { return i.RouteName }),
-	"VIRTUAL_HOST_NAME":              str(func(i *streaminfo.Info) string { return i.VirtualHost }),
-	"VIRTUAL_CLUSTER_NAME":           str(func(*streaminfo.Info) string { return "" }),
 	"FILTER_CHAIN_NAME":              conn(func(c *streaminfo.Connection) string { return c.Chain }),
 	"REQUESTED_SERVER_NAME":          conn(func(c *streaminfo.Connection) string { return c.ServerName }),
 	"UPSTREAM_CLUSTER":               str(func(i *streaminfo.Info) string { return i.Cluster }),
 	"UPSTREAM_CLUSTER_RAW":           str(func(i *streaminfo.Info) string { return i.Cluster }),
 	"UPSTREAM_HOST":                  str(func(i *streaminfo.Info) string { return i.UpstreamHost }),
+	"UPSTREAM_HOST_NAME_WITHOUT_PORT": str(func(i *streaminfo.Info) string {
+		if at := strings.LastIndexByte(i.UpstreamHost, ':'); at >= 0 {
+			return i.UpstreamHost[:at]
+		}
+		return i.UpstreamHost
+	}),
 	"UPSTREAM_HOST_NAME":             str(func(i *streaminfo.Info) string { return i.UpstreamHost }),
 	"UPSTREAM_REQUEST_ATTEMPT_COUNT": num(func(i *streaminfo.Info) (int64, bool) { return int64(i.Attempts), true }),
 	"UPSTREAM_PEER_URI_SAN":          str(func(i *streaminfo.Info) string { return i.UpstreamURISAN }),
 	"UPSTREAM_LOCAL_URI_SAN":         str(func(i *streaminfo.Info) string { return i.UpstreamLocalURISAN }),
 	"DOWNSTREAM_PEER_URI_SAN":        conn(func(c *streaminfo.Connection) string { return c.PeerURISAN }),
 	"DOWNSTREAM_LOCAL_URI_SAN":       conn(func(c *streaminfo.Connection) string { return c.LocalURISAN }),
-	"DOWNSTREAM_TLS_VERSION":         state(func(s *tls.ConnectionState) string { return tlsVersion(s.Version) }),
-	"DOWNSTREAM_TLS_CIPHER":          state(func(s *tls.ConnectionState) string { return tls.CipherSuiteName(s.CipherSuite) }),
-	"DOWNSTREAM_PEER_SUBJECT":        state(peerSubject),
-	"DOWNSTREAM_PEER_ISSUER":         state(peerIssuer),
-	"DOWNSTREAM_PEER_SERIAL":         state(peerSerial),
 	"UPSTREAM_TRANSPORT_FAILURE_REASON": str(func(i *streaminfo.Info) string {
 		return i.TransportFailure
 	}),
-	"DOWNSTREAM_TRANSPORT_FAILURE_REASON": str(func(*streaminfo.Info) string { return "" }),
 
 	"BYTES_RECEIVED": num(func(i *streaminfo.Info) (int64, bool) { return int64(i.BytesReceived), true }), //nolint:gosec // a body's size
 	"BYTES_SENT":     num(func(i *streaminfo.Info) (int64, bool) { return int64(i.BytesSent), true }),     //nolint:gosec // a body's size
@@ -88,8 +86,10 @@ var plainCommands = map[string]plainCommand{
 	"STREAM_ID":          {value: streamID, kind: text},
 	"UNIQUE_ID":          {value: streamID, kind: text},
 	"GRPC_STATUS_NUMBER": {value: grpcNumber, kind: number},
-	"LOCAL_REPLY_BODY":   str(func(i *streaminfo.Info) string { return i.LocalReplyBody }),
-	"ACCESS_LOG_TYPE":    {value: constant("DownstreamEnd"), kind: text},
+	"LOCAL_REPLY_BODY": {kind: text, value: func(dst []byte, i *streaminfo.Info) ([]byte, bool) {
+		return append(dst, i.LocalReplyBody...), true
+	}},
+	"ACCESS_LOG_TYPE": {value: constant("DownstreamEnd"), kind: text},
 }
 
 func local(i *streaminfo.Info) netip.AddrPort  { return connection(i).Local }
@@ -115,15 +115,6 @@ func str(get func(*streaminfo.Info) string) plainCommand {
 
 func conn(get func(*streaminfo.Connection) string) plainCommand {
 	return str(func(i *streaminfo.Info) string { return get(connection(i)) })
-}
-
-func state(get func(*tls.ConnectionState) string) plainCommand {
-	return conn(func(c *streaminfo.Connection) string {
-		if c.TLS == nil {
-			return ""
-		}
-		return get(c.TLS)
-	})
 }
 
 func num(get func(*streaminfo.Info) (int64, bool)) plainCommand {
@@ -185,12 +176,19 @@ func port(get func(*streaminfo.Info) netip.AddrPort) plainCommand {
 	})
 }
 
+// flags are "-" for none: that is a value to Envoy, not an absence.
 func flags(dst []byte, i *streaminfo.Info) ([]byte, bool) {
-	return i.Flags.Append(dst), i.Flags != 0
+	if i.Flags == 0 {
+		return append(dst, '-'), true
+	}
+	return i.Flags.Append(dst), true
 }
 
 func longFlags(dst []byte, i *streaminfo.Info) ([]byte, bool) {
-	return i.Flags.AppendLong(dst), i.Flags != 0
+	if i.Flags == 0 {
+		return append(dst, '-'), true
+	}
+	return i.Flags.AppendLong(dst), true
 }
 
 func constant(s string) value {
@@ -226,35 +224,4 @@ func streamID(dst []byte, i *streaminfo.Info) ([]byte, bool) {
 	hex.Encode(out[24:36], b[10:16])
 	out[8], out[13], out[18], out[23] = '-', '-', '-', '-'
 	return append(dst, out[:]...), true
-}
-
-func tlsVersion(v uint16) string {
-	switch v {
-	case tls.VersionTLS13:
-		return "TLSv1.3"
-	case tls.VersionTLS12:
-		return "TLSv1.2"
-	}
-	return ""
-}
-
-func peerSubject(s *tls.ConnectionState) string {
-	if len(s.PeerCertificates) == 0 {
-		return ""
-	}
-	return s.PeerCertificates[0].Subject.String()
-}
-
-func peerIssuer(s *tls.ConnectionState) string {
-	if len(s.PeerCertificates) == 0 {
-		return ""
-	}
-	return s.PeerCertificates[0].Issuer.String()
-}
-
-func peerSerial(s *tls.ConnectionState) string {
-	if len(s.PeerCertificates) == 0 {
-		return ""
-	}
-	return hex.EncodeToString(s.PeerCertificates[0].SerialNumber.Bytes())
 }

@@ -2,7 +2,6 @@ package format
 
 import (
 	"errors"
-	"fmt"
 	"strconv"
 	"strings"
 	"time"
@@ -98,17 +97,13 @@ func parseTime(s string) ([]timeVerb, error) {
 		if s == "" {
 			return nil, errors.New("the time format ends within a verb")
 		}
-		verb, err := newTimeVerb(s[0], width)
-		if err != nil {
-			return nil, err
-		}
-		out = append(out, verb)
+		out = append(out, newTimeVerb(s[0], width))
 		s = s[1:]
 	}
 	return out, nil
 }
 
-func newTimeVerb(c byte, width int) (timeVerb, error) {
+func newTimeVerb(c byte, width int) timeVerb {
 	scale := int64(1)
 	for range 9 - width {
 		scale *= 10
@@ -121,17 +116,18 @@ func newTimeVerb(c byte, width int) (timeVerb, error) {
 				return dst
 			}
 			return digits(append(dst, '.'), t.Nanosecond()/int(scale), width)
-		}, nil
+		}
 	case c == 'f':
 		if width == 0 {
 			width, scale = 9, 1
 		}
-		return func(dst []byte, t time.Time) []byte { return digits(dst, t.Nanosecond()/int(scale), width) }, nil
+		return func(dst []byte, t time.Time) []byte { return digits(dst, t.Nanosecond()/int(scale), width) }
 	case c == 's':
-		return func(dst []byte, t time.Time) []byte { return strconv.AppendInt(dst, t.UnixNano()/scale, 10) }, nil
+		return func(dst []byte, t time.Time) []byte { return strconv.AppendInt(dst, t.UnixNano()/scale, 10) }
 	case width == 0 && layouts[c] != "":
 		layout := layouts[c]
-		return func(dst []byte, t time.Time) []byte { return t.AppendFormat(dst, layout) }, nil
+		return func(dst []byte, t time.Time) []byte { return t.AppendFormat(dst, layout) }
 	}
-	return nil, fmt.Errorf("the time format has no verb %q", "%"+string(c))
+	// As strftime does with verbs that it does not know.
+	return func(dst []byte, _ time.Time) []byte { return append(dst, '%', c) }
 }
