@@ -108,3 +108,28 @@ func set(all []Condition, c Condition) []Condition {
 func Sort(all []Status) {
 	slices.SortFunc(all, func(a, b Status) int { return a.Object.compare(b.Object) })
 }
+
+// Join puts what several said about the same objects together, sorted. Of two
+// conditions of one type the later list's counts.
+func Join(lists ...[]Status) []Status {
+	at := map[Object]int{}
+	var out []Status
+	for _, list := range lists {
+		for _, s := range list {
+			i, known := at[s.Object]
+			if !known {
+				i = len(out)
+				at[s.Object] = i
+				out = append(out, Status{Object: s.Object})
+			}
+			one := &out[i]
+			for _, c := range s.Conditions {
+				one.Set(c)
+			}
+			one.Parents = append(one.Parents, s.Parents...)
+			one.Addresses = append(one.Addresses, s.Addresses...)
+		}
+	}
+	Sort(out)
+	return out
+}

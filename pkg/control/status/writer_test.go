@@ -114,3 +114,18 @@ func TestSetReplacesByType(t *testing.T) {
 		t.Error(diff)
 	}
 }
+
+func TestJoin(t *testing.T) {
+	a, b := Object{Kind: "A", Name: "a"}, Object{Kind: "B", Name: "b"}
+	got := Join(
+		[]Status{{Object: b, Conditions: []Condition{{Type: "X", Reason: "first"}}}},
+		[]Status{{Object: b, Conditions: []Condition{{Type: "X", Reason: "second"}, {Type: "Y"}}}, {Object: a, Parents: []Parent{{Ref: ParentRef{Name: "p"}}}}},
+	)
+	want := []Status{
+		{Object: a, Parents: []Parent{{Ref: ParentRef{Name: "p"}}}},
+		{Object: b, Conditions: []Condition{{Type: "X", Reason: "second"}, {Type: "Y"}}},
+	}
+	if diff := cmp.Diff(want, got); diff != "" {
+		t.Error(diff)
+	}
+}

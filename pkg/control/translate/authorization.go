@@ -19,9 +19,7 @@ const annotationDryRun = "istio.io/dry-run"
 func (s *policySet) authorization(p *securityv1.AuthorizationPolicy) {
 	object := policyObject("AuthorizationPolicy", p.Namespace, p.Name)
 	if len(p.Spec.TargetRefs) > 0 || p.Spec.TargetRef != nil {
-		s.w.condition(object, status.Condition{Type: status.WaypointAccepted, Status: "False", Reason: "NotServed",
-			Message: "policies with targetRefs are enforced by waypoints, and this control plane configures none"})
-		return
+		return // package rbac makes filters of it, and says so
 	}
 	say := func(state, reason, message string) {
 		s.w.condition(object, status.Condition{Type: status.ZtunnelAccepted, Status: state, Reason: reason, Message: message})

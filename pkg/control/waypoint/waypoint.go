@@ -1,17 +1,19 @@
 // Package waypoint joins the translations that make up a waypoint's
-// configuration: routes of requests and of connections, authorization, and the
-// Envoy resources around them. It is pure.
+// configuration: routes of requests and of connections, authorization, access
+// logs, and the Envoy resources around them. It is pure.
 //
 // For cmd/control-plane and tests.
 package waypoint
 
 import (
+	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/destination"
 	"github.com/fairlead-mesh/fairlead/pkg/control/envoy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/l4route"
+	"github.com/fairlead-mesh/fairlead/pkg/control/logging"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/rbac"
 	"github.com/fairlead-mesh/fairlead/pkg/control/routing"
@@ -27,6 +29,7 @@ type Translation struct {
 	streams  *l4route.Builder
 	// targeted are the policies with targetRefs; all those of layer 4 as well.
 	targeted, all *rbac.Policies
+	logs          *logging.Logs
 }
 
 // Client is who asks for a waypoint's configuration.
@@ -43,6 +46,7 @@ func New(out translate.Output, previous *Translation) *Translation {
 	t := &Translation{
 		m: out.Model, streams: l4route.New(out.Model),
 		targeted: rbac.New(out.Model, nil), all: rbac.New(out.Model, rbac.NewLayer4(out.Policies, out.Addresses)),
+		logs: logging.New(out.Model),
 	}
 	var kept *routing.Builder
 	if previous != nil {
@@ -56,7 +60,7 @@ func New(out translate.Output, previous *Translation) *Translation {
 func (t *Translation) Generate(w *model.Waypoint, c Client) (envoy.Resources, error) {
 	rules := destination.NewRules(t.m, w, envoy.Labels(w, c.Labels))
 	policies := t.all
-	if c.Own || c.IstioExtensions {
+	if c.Own {
 		policies = t.targeted
 	}
 	o := c.Options
@@ -78,14 +82,15 @@ func (t *Translation) Generate(w *model.Waypoint, c Client) (envoy.Resources, er
 		NetworkFilters: func(s *model.Service, p *model.Port) ([]*listenerv3.Filter, error) {
 			return policies.NetworkFilters(w, s, p)
 		},
+		AccessLogs: func(s *model.Service, _ *model.Port) ([]*accesslogv3.AccessLog, error) {
+			return t.logs.AccessLogs(w, s, c.IstioExtensions)
+		},
 	}
 	return envoy.Generate(t.m, w, o)
 }
 
-// Status is what is to be said of the routes and policies, after the resources of
+// Status is what is to be said of the routes, policies and access logs, after the resources of
 // all waypoints were made.
 func (t *Translation) Status() []status.Status {
-	all := append(append(t.requests.Statuses(), t.streams.Statuses()...), t.targeted.Status()...)
-	status.Sort(all)
-	return all
+	return status.Join(t.requests.Statuses(), t.streams.Statuses(), t.targeted.Status(), t.logs.Status())
 }
