@@ -30,10 +30,15 @@ type table struct {
 }
 
 func (t *table) config() *routev3.RouteConfiguration {
+	domains := []string{"*"}
+	if wildcard(t.service.Hostname) {
+		// Its hosts are looked up as they are called, so no others may be.
+		domains = []string{t.service.Hostname}
+	}
 	return &routev3.RouteConfiguration{
 		Name: ClusterName(t.service.Hostname, t.port.Number, ""),
 		VirtualHosts: []*routev3.VirtualHost{{
-			Name: fmt.Sprintf("inbound|http|%d", t.port.Number), Domains: []string{"*"}, Routes: t.routes,
+			Name: fmt.Sprintf("inbound|http|%d", t.port.Number), Domains: domains, Routes: t.routes,
 		}},
 		ValidateClusters:               wrapperspb.Bool(false),
 		MaxDirectResponseBodySizeBytes: wrapperspb.UInt32(maxDirectResponseBody),
