@@ -12,9 +12,16 @@ import (
 
 // failure sorts an error of an HTTP/1 connection; a deadline stays what it is.
 func failure(err error) error {
+	if err == nil {
+		return nil
+	}
+	return sorted(err)
+}
+
+func sorted(err error) error {
 	var broken *h1.Error
 	switch {
-	case err == nil, errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, ErrReset), errors.Is(err, ErrRefused), errors.Is(err, ErrProtocol):
+	case errors.Is(err, os.ErrDeadlineExceeded), errors.Is(err, ErrReset), errors.Is(err, ErrRefused), errors.Is(err, ErrProtocol):
 		return err
 	case errors.As(err, &broken) && broken.Status == 431:
 		return fmt.Errorf("%w: %w", ErrTooLarge, err)
@@ -30,10 +37,17 @@ var errTargetOfHTTP2 = fmt.Errorf("%w: HTTP/2: the :path or :authority has a cha
 // http2Failure sorts an error of an HTTP/2 connection; a deadline and the end of a
 // body stay what they are.
 func http2Failure(err error) error {
+	if err == nil {
+		return nil
+	}
+	return http2Sorted(err)
+}
+
+func http2Sorted(err error) error {
 	var stream *h2.StreamError
 	var conn *h2.ConnError
 	switch {
-	case err == nil, errors.Is(err, io.EOF), errors.Is(err, os.ErrDeadlineExceeded):
+	case errors.Is(err, io.EOF), errors.Is(err, os.ErrDeadlineExceeded):
 		return err
 	case h2.Retryable(err):
 		return fmt.Errorf("%w: %w", ErrRefused, err)

@@ -21,6 +21,17 @@ import (
 // it.
 func carry(e Exchange, s ClientStream) error {
 	defer s.Close()
+	if e.HasBody() || e.Request().Upgrade != "" || e.Request().Method == "CONNECT" {
+		return carryBoth(e, s)
+	}
+	if err := s.Send(e.Request(), true); err != nil {
+		return err
+	}
+	_, err := answer(e, s)
+	return err
+}
+
+func carryBoth(e Exchange, s ClientStream) error {
 	hasBody := e.HasBody()
 	if err := s.Send(e.Request(), !hasBody); err != nil {
 		return err
@@ -30,30 +41,36 @@ func carry(e Exchange, s ClientStream) error {
 	if hasBody {
 		sending.Go(func() { _ = pipe(e, s) })
 	}
+	switched, err := answer(e, s)
+	if switched {
+		sending.Go(func() { _ = pipe(e, s) })
+		return pipe(s, e)
+	}
+	return err
+}
+
+// answer carries the response, unless it switches protocols.
+func answer(e Exchange, s ClientStream) (switched bool, err error) {
 	for {
 		r, err := s.Response()
 		if err != nil {
 			e.Reset()
-			return err
+			return false, err
 		}
 		if r.Status < 200 && r.Status != 101 {
 			if err := e.Inform(r); err != nil {
-				return err
+				return false, err
 			}
 			continue
 		}
-		switched := r.Status == 101 || e.Request().Method == "CONNECT" && r.Status/100 == 2
-		end := !s.HasBody() && !switched
-		if err := e.Respond(r, end); err != nil {
-			return err
+		if r.Status == 101 || e.Request().Method == "CONNECT" && r.Status/100 == 2 {
+			return true, e.Respond(r, false)
 		}
-		if end {
-			return nil
+		end := !s.HasBody()
+		if err := e.Respond(r, end); err != nil || end {
+			return false, err
 		}
-		if switched {
-			sending.Go(func() { _ = pipe(e, s) })
-		}
-		return pipe(s, e)
+		return false, pipe(s, e)
 	}
 }
 
