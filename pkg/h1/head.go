@@ -81,6 +81,9 @@ func (h *Head) Find(b []byte) (int, error) {
 		}
 		switch {
 		case end-1 > h.line:
+			if len(h.ends) == 0 && lower[b[h.line]] == 0 {
+				return 0, errNotHTTP
+			}
 			if len(h.ends) > h.limits.Fields {
 				return 0, errTooManyFields
 			}

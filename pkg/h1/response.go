@@ -18,7 +18,10 @@ func (h *Head) Response(b []byte, r *message.Response, method string, upgrade bo
 	if f.hosts > 0 {
 		r.Fields.Add("host", alias(f.host)) // no meaning in a response
 	}
-	h.KeepAlive = !f.close && (!http10 || f.keepAlive && f.encodings == 0)
+	if http10 && f.encodings > 0 {
+		return errTEInHTTP10 // some recipients take it, some do not know it
+	}
+	h.KeepAlive = !f.close && (!http10 || f.keepAlive)
 	if err := h.body(); err != nil {
 		return err
 	}
