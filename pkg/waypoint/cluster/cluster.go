@@ -113,7 +113,7 @@ func (c *Cluster) updateLocked(s *spec) error {
 	c.outlierChangedLocked(old, s)
 	switch {
 	case s.discovery == static:
-		groups, err := c.groupsLocked(s, s.load)
+		groups, err := c.groupsLocked(s.load)
 		if err != nil {
 			return err
 		}
@@ -149,16 +149,13 @@ func (c *Cluster) relinkLocked(h *Host) {
 
 // assignLocked takes the endpoints of an EDS cluster.
 func (c *Cluster) assignLocked(load *endpointv3.ClusterLoadAssignment) error {
-	groups, err := c.groupsLocked(c.spec, load)
-	if err != nil {
-		return err
-	}
+	groups, err := c.groupsLocked(load)
 	c.setGroupsLocked(groups, overprovisioning(load), c.spec)
 	for _, h := range c.hosts {
 		c.relinkLocked(h)
 	}
 	c.warm.Store(true)
-	return nil
+	return err
 }
 
 func overprovisioning(load *endpointv3.ClusterLoadAssignment) uint32 {
@@ -176,16 +173,18 @@ func (c *Cluster) setGroupsLocked(groups [][]group, overprovision uint32, s *spe
 			}
 		}
 	}
+	changed := false
 	for address, h := range c.hosts {
-		if kept[address] == nil {
+		if kept[address] != h {
 			c.removeLocked(h)
+			changed = true
 		}
 	}
-	for address := range kept {
-		if c.hosts[address] == nil {
-			c.stats.membershipChange.Add(1)
-			break
-		}
+	for address, h := range kept {
+		changed = changed || c.hosts[address] != h
+	}
+	if changed {
+		c.stats.membershipChange.Add(1)
 	}
 	c.hosts, c.groups, c.overprovision = kept, groups, overprovision
 	c.storeLocked(s)

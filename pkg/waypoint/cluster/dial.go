@@ -63,14 +63,14 @@ func (c *Cluster) dial(ctx context.Context, h *Host, set *pools, o *OpenOptions)
 		}
 	}
 	if s := set.socket.secure; s != nil {
-		var secured *secureConn
-		if secured, err = s.handshake(ctx, raw, h, o.ServerName, set.link.protocol); err != nil {
+		secured, state, err := s.handshake(ctx, raw, h, o.ServerName, set.link.protocol)
+		if err != nil {
+			c.stats.sslError.Add(1)
 			_ = raw.Close()
 			return nil, info, err
 		}
 		c.stats.sslHandshake.Add(1)
-		state := secured.ConnectionState()
-		raw, info.TLS = secured, &state
+		raw, info.TLS = secured, state
 	}
 	_ = raw.SetDeadline(time.Time{})
 	info.PeerURISAN = peerURI(info.TLS)

@@ -198,10 +198,9 @@ func (r *resolver) once(ctx context.Context) (ttl time.Duration, err error) {
 	if ctx.Err() != nil || c.gone {
 		return ttl, err
 	}
-	groups, bad := c.groupsLocked(r.spec, r.assignment(r.spec))
+	groups, bad := c.groupsLocked(r.assignment(r.spec))
 	if bad != nil {
 		c.manager.warn(c.name, bad.Error())
-		return ttl, bad
 	}
 	c.setGroupsLocked(groups, overprovisioning(r.spec.load), c.spec)
 	c.warm.Store(true)

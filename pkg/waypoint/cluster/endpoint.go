@@ -18,8 +18,11 @@ const (
 	matchKey  = "envoy.transport_socket_match"
 )
 
-// maxHosts bounds the hosts of a cluster.
-const maxHosts = 100_000
+// Bounds of an assignment.
+const (
+	maxHosts    = 100_000
+	maxPriority = 128 // Envoy's
+)
 
 // onward is where an internal listener goes on to for an endpoint: "10.0.0.1:80", or
 // "".
@@ -44,28 +47,30 @@ func (m *Manager) checkLoad(s *spec, load *endpointv3.ClusterLoadAssignment) err
 		return nil
 	}
 	probe := &Cluster{manager: m, name: s.name}
-	_, err := probe.groupsLocked(s, load)
+	_, err := probe.groupsLocked(load)
 	return err
 }
 
+// maxErrors bounds what is said of one assignment.
+const maxErrors = 5
+
 // groupsLocked are the hosts of an assignment by priority and locality. Hosts that
-// the cluster has already are kept and take the assignment's facts over.
-func (c *Cluster) groupsLocked(s *spec, load *endpointv3.ClusterLoadAssignment) ([][]group, error) {
-	fail := func(l, e int, field string, err error) ([][]group, error) {
-		return nil, &fieldError{c.name, fmt.Sprintf("endpoints[%d].lb_endpoints[%d].%s", l, e, field), err}
-	}
-	type update struct {
-		host      *Host
-		facts     *facts
-		unhealthy bool
-	}
+// the cluster has already are kept and take the assignment's facts over. Endpoints
+// that cannot be used are left out, and the error says which.
+func (c *Cluster) groupsLocked(load *endpointv3.ClusterLoadAssignment) ([][]group, error) {
 	var out [][]group
-	var updates []update
+	var errs []error
 	seen := map[string]bool{}
+	fail := func(field string, err error) {
+		if len(errs) < maxErrors {
+			errs = append(errs, &fieldError{c.name, field, err})
+		}
+	}
 	for li, l := range load.GetEndpoints() {
 		p := int(l.GetPriority())
-		if p > 128 {
-			return nil, &fieldError{c.name, fmt.Sprintf("endpoints[%d].priority", li), errors.New("is at most 128")}
+		if p > maxPriority {
+			fail(fmt.Sprintf("endpoints[%d].priority", li), fmt.Errorf("is at most %d", maxPriority))
+			continue
 		}
 		for len(out) <= p {
 			out = append(out, nil)
@@ -74,34 +79,35 @@ func (c *Cluster) groupsLocked(s *spec, load *endpointv3.ClusterLoadAssignment) 
 		g := group{name: name, weight: l.GetLoadBalancingWeight().GetValue()}
 		for ei, e := range l.GetLbEndpoints() {
 			h, err := c.hostOf(e)
+			if err == nil && len(seen) >= maxHosts {
+				err = fmt.Errorf("a cluster has at most %d", maxHosts)
+			}
 			if err != nil {
-				return fail(li, ei, "endpoint.address", err)
+				fail(fmt.Sprintf("endpoints[%d].lb_endpoints[%d].endpoint.address", li, ei), err)
+				continue
 			}
 			if seen[h.Address] {
 				continue // once is enough
 			}
-			if seen[h.Address] = true; len(seen) > maxHosts {
-				return fail(li, ei, "endpoint", fmt.Errorf("a cluster has at most %d", maxHosts))
-			}
-			updates = append(updates, update{h, factsOf(e, p, name), unhealthy(e.GetHealthStatus())})
+			seen[h.Address] = true
+			h.facts.Store(factsOf(e, p, name))
+			h.unhealthy.Store(unhealthy(e.GetHealthStatus()))
 			g.hosts = append(g.hosts, h)
 		}
-		merged := false
-		for i := range out[p] {
-			if out[p][i].name == name {
-				out[p][i].hosts = append(out[p][i].hosts, g.hosts...)
-				merged = true
-			}
-		}
-		if !merged {
-			out[p] = append(out[p], g)
+		out[p] = merge(out[p], g)
+	}
+	return out, errors.Join(errs...)
+}
+
+// merge adds a group to a priority; a locality may come in parts.
+func merge(groups []group, g group) []group {
+	for i := range groups {
+		if groups[i].name == g.name {
+			groups[i].hosts = append(groups[i].hosts, g.hosts...)
+			return groups
 		}
 	}
-	for _, u := range updates {
-		u.host.facts.Store(u.facts)
-		u.host.unhealthy.Store(u.unhealthy)
-	}
-	return out, nil
+	return append(groups, g)
 }
 
 func factsOf(e *endpointv3.LbEndpoint, priority int, name Locality) *facts {

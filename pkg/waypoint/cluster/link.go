@@ -12,6 +12,7 @@ import (
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/fairlead-mesh/fairlead/pkg/h2"
 	"github.com/fairlead-mesh/fairlead/pkg/message"
 )
 
@@ -36,13 +37,24 @@ const (
 	defaultStreams = 1024
 )
 
-// HTTP2Options are those of an HTTP/2 connection to a host.
-type HTTP2Options struct {
-	// StreamWindow and ConnectionWindow are in bytes; zero is the codec's default.
-	StreamWindow, ConnectionWindow uint32
-	// KeepaliveInterval is between PINGs, KeepaliveTimeout bounds their answers; zero
-	// is none.
-	KeepaliveInterval, KeepaliveTimeout time.Duration
+// http2Options are a cluster's, where it says something.
+type http2Options struct {
+	streamWindow, connectionWindow uint32 // bytes
+	interval, timeout              time.Duration
+}
+
+// config puts them over the process's.
+func (o http2Options) config(c h2.Config) h2.Config {
+	if o.streamWindow > 0 {
+		c.StreamWindow = o.streamWindow
+	}
+	if o.connectionWindow > 0 {
+		c.ConnWindow = o.connectionWindow
+	}
+	if o.interval > 0 {
+		c.PingInterval, c.PingTimeout = o.interval, o.timeout
+	}
+	return c
 }
 
 // link is how a cluster's connections are made: what drains them when it changes.
@@ -56,7 +68,7 @@ type link struct {
 	maxRequests    uint64        // per connection; 0 is no limit
 	maxStreams     int
 	keepalive      net.KeepAliveConfig
-	http2          HTTP2Options
+	http2          http2Options
 	sockets        sockets
 }
 
@@ -92,10 +104,10 @@ func linkOf(c *clusterv3.Cluster) (*link, string, error) {
 		}
 		names = o.GetUpstreamHttpProtocolOptions()
 	} else {
-		l.common(c.GetCommonHttpProtocolOptions())        //nolint:staticcheck // still sent
-		if h2 := c.GetHttp2ProtocolOptions(); h2 != nil { //nolint:staticcheck // still sent
+		l.common(c.GetCommonHttpProtocolOptions())      //nolint:staticcheck // still sent
+		if o := c.GetHttp2ProtocolOptions(); o != nil { //nolint:staticcheck // still sent
 			l.protocol = http2
-			l.streams(h2)
+			l.streams(o)
 		}
 	}
 	field, err := l.sockets.compile(c, names)
@@ -138,11 +150,11 @@ func (l *link) streams(o *corev3.Http2ProtocolOptions) {
 	if n := o.GetMaxConcurrentStreams().GetValue(); n > 0 {
 		l.maxStreams = int(min(n, math.MaxInt32))
 	}
-	l.http2 = HTTP2Options{
-		StreamWindow:      o.GetInitialStreamWindowSize().GetValue(),
-		ConnectionWindow:  o.GetInitialConnectionWindowSize().GetValue(),
-		KeepaliveInterval: o.GetConnectionKeepalive().GetInterval().AsDuration(),
-		KeepaliveTimeout:  o.GetConnectionKeepalive().GetTimeout().AsDuration(),
+	l.http2 = http2Options{
+		streamWindow:     o.GetInitialStreamWindowSize().GetValue(),
+		connectionWindow: o.GetInitialConnectionWindowSize().GetValue(),
+		interval:         o.GetConnectionKeepalive().GetInterval().AsDuration(),
+		timeout:          o.GetConnectionKeepalive().GetTimeout().AsDuration(),
 	}
 }
 

@@ -35,10 +35,8 @@ type Options struct {
 	// other than 200 is an error with a Status() int or hbone's StatusError. nil: there
 	// are no tunnels.
 	Tunnel func(ctx context.Context, to Tunnel) (codec.Conn, *tls.ConnectionState, error)
-	// HTTP1 are the codec's options for HTTP/1.1.
-	HTTP1 codec.Options
-	// HTTP2 begins HTTP/2 on a connection; nil: there is none.
-	HTTP2 func(codec.Conn, HTTP2Options) (HTTP2, error)
+	// Codec are the options of connections; clusters override HTTP2's windows.
+	Codec codec.Options
 	// Secrets are certificates and roots by the names that SDS uses; or nil.
 	Secrets Secrets
 	// Expected are the SPIFFE ids that may answer for a destination, as the control
@@ -76,8 +74,7 @@ type Manager struct {
 	clusters map[string]*entry
 	loads    map[string]*endpointv3.ClusterLoadAssignment
 	// uses are the EDS clusters by service name.
-	uses map[string]map[string]bool
-	// tunnels has the listeners' onward clusters by name, for identities.
+	uses   map[string]map[string]bool
 	closed bool
 }
 
@@ -146,13 +143,17 @@ func (m *Manager) SetCluster(p *clusterv3.Cluster) error {
 	}
 	c := e.cluster
 	c.mu.Lock()
+	was := ""
+	if c.spec != nil {
+		was = c.spec.edsName
+	}
 	err = c.updateLocked(s)
 	c.mu.Unlock()
 	if err != nil {
 		return err
 	}
-	if old != nil && old.cluster.spec.edsName != s.edsName {
-		m.unuse(old.proto)
+	if was != s.edsName {
+		m.unuse(was, s.name)
 	}
 	m.clusters[s.name] = e
 	if s.discovery == eds {
@@ -212,21 +213,18 @@ func (m *Manager) Remove(name string) {
 		return
 	}
 	delete(m.clusters, name)
-	m.unuse(e.proto)
+	m.unuse(e.cluster.spec.edsName, name)
 	m.publish(name, nil)
 	e.cluster.mu.Lock()
 	e.cluster.closeLocked()
 	e.cluster.mu.Unlock()
 }
 
-func (m *Manager) unuse(p *clusterv3.Cluster) {
-	name := p.GetEdsClusterConfig().GetServiceName()
-	if name == "" {
-		name = p.GetName()
-	}
-	delete(m.uses[name], p.GetName())
-	if len(m.uses[name]) == 0 {
-		delete(m.uses, name)
+// unuse forgets that a cluster takes a service name's endpoints.
+func (m *Manager) unuse(service, cluster string) {
+	delete(m.uses[service], cluster)
+	if len(m.uses[service]) == 0 {
+		delete(m.uses, service)
 	}
 }
 

@@ -12,19 +12,6 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
 )
 
-// HTTP2 is a client's HTTP/2 connection.
-type HTTP2 interface {
-	// Open begins a stream; an error means that nothing was sent.
-	Open() (codec.ClientStream, error)
-	// Load is how many streams are open and how many may be at once; a limit of 0
-	// takes no more.
-	Load() (open, limit int)
-	// Done is closed when the connection is over.
-	Done() <-chan struct{}
-	// Close ends the connection and its streams.
-	Close()
-}
-
 // OpenOptions say for what a connection is.
 type OpenOptions struct {
 	// Deadline bounds the wait for a connection, zero: connect_timeout alone.
@@ -307,17 +294,19 @@ func (cn *conn) speak(p *pool) (err error) {
 			version = message.HTTP2
 		}
 	}
-	m := p.host.cluster.manager
+	c := p.host.cluster
 	if version == message.HTTP2 {
-		if m.o.HTTP2 == nil {
-			return errors.New("this process speaks no HTTP/2 upstream")
+		o := c.manager.o.Codec
+		o.HTTP2 = p.set.link.http2.config(o.HTTP2)
+		if cn.http2, err = codec.NewHTTP2Client(cn.raw, o); err != nil {
+			return err
 		}
-		cn.http2, err = m.o.HTTP2(cn.raw, p.set.link.http2)
-		p.host.cluster.stats.cxHTTP2.Add(1)
-		return err
+		c.stats.cxHTTP2.Add(1)
+	} else {
+		cn.http1 = codec.NewHTTP1Client(cn.raw, c.manager.o.Codec)
+		c.stats.cxHTTP1.Add(1)
 	}
-	cn.http1 = codec.NewHTTP1Client(cn.raw, m.o.HTTP1)
-	p.host.cluster.stats.cxHTTP1.Add(1)
+	cn.info.Version = version
 	return nil
 }
 

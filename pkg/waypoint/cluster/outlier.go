@@ -203,7 +203,7 @@ func (c *Cluster) ejectLocked(h *Host, r reason, now time.Time) {
 		return
 	}
 	total := max(1, len(c.hosts)+len(c.byDestination))
-	if 100*float64(c.ejected+1)/float64(total) > float64(d.maxPercent) && !(d.alwaysOne && c.ejected == 0) {
+	if 100*float64(c.ejected+1)/float64(total) > float64(d.maxPercent) && (!d.alwaysOne || c.ejected > 0) {
 		c.stats.ejections.overflow.Add(1)
 		return
 	}

@@ -68,7 +68,7 @@ type conn struct {
 	pool     *pool
 	raw      codec.Conn
 	http1    *codec.HTTP1Client // or nil
-	http2    HTTP2              // or nil
+	http2    *codec.HTTP2Client // or nil
 	info     Connected
 	born     time.Time
 	priority Priority
@@ -107,7 +107,7 @@ func (p *pool) takeLocked() *conn {
 			if limit == 0 || cn.expired(time.Time{}) {
 				cn.closing = true
 			}
-			if cn.closing || open >= cn.limit {
+			if cn.closing || max(open, cn.streams) >= cn.limit {
 				p.ready = p.ready[:n-1]
 				continue
 			}

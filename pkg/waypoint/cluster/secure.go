@@ -233,7 +233,7 @@ func (s *secure) identities() (out []string) {
 	return out
 }
 
-// secureConn is TLS over a connection.
+// secureConn is TLS over a connection that is no socket.
 type secureConn struct {
 	*tls.Conn
 	under codec.Conn
@@ -243,20 +243,25 @@ type secureConn struct {
 func (c *secureConn) Abort() { c.under.Abort() }
 
 // handshake begins TLS with a host.
-func (s *secure) handshake(ctx context.Context, raw codec.Conn, h *Host, requested string, p protocol) (*secureConn, error) {
+func (s *secure) handshake(ctx context.Context, raw codec.Conn, h *Host, requested string, p protocol) (codec.Conn, *tls.ConnectionState, error) {
 	config, err := s.config(h, requested, p)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
+	socket, isSocket := raw.(codec.TCPConn)
 	under := net.Conn(raw)
-	if socket, ok := raw.(codec.TCPConn); ok {
-		under = socket.TCPConn // the codec looks at sockets
+	if isSocket {
+		under = socket.TCPConn
 	}
 	conn := tls.Client(under, config)
 	if err := conn.HandshakeContext(ctx); err != nil {
-		return nil, fmt.Errorf("TLS handshake: %w", err)
+		return nil, nil, fmt.Errorf("TLS handshake: %w", err)
 	}
-	return &secureConn{conn, raw}, nil
+	state := conn.ConnectionState()
+	if isSocket {
+		return codec.TLSConn{Conn: conn}, &state, nil
+	}
+	return &secureConn{conn, raw}, &state, nil
 }
 
 func (s *secure) config(h *Host, requested string, p protocol) (*tls.Config, error) {

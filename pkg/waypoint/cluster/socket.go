@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"reflect"
 	"strings"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -69,7 +70,7 @@ func (s *sockets) of(h *Host) *socket {
 	for _, m := range s.matches {
 		all := true
 		for name, want := range m.fields {
-			all = all && has[name] == want.AsInterface()
+			all = all && reflect.DeepEqual(has[name], want.AsInterface())
 		}
 		if all {
 			return m.socket

@@ -4,13 +4,13 @@ import "sync/atomic"
 
 // clusterStats are a cluster's counters and gauges.
 type clusterStats struct {
-	rqTotal, rqActive, rqPendingTotal, rqPendingOverflow, rqPendingFailureEject atomic.Int64
-	rqRetry, rqRetrySuccess, rqRetryOverflow, rqNoHost, rqCancelled             atomic.Int64
-	cxTotal, cxActive, cxDestroy, cxConnectFail, cxConnectTimeout, cxOverflow   atomic.Int64
-	cxIdleTimeout, cxHTTP1, cxHTTP2, sslHandshake, panic, membershipChange      atomic.Int64
-	dnsAttempt, dnsSuccess, dnsFailure                                          atomic.Int64
-	ejections                                                                   ejectionStats
-	extra                                                                       extraStats
+	rqTotal, rqActive, rqPendingTotal, rqPendingOverflow, rqPendingFailureEject      atomic.Int64
+	rqRetry, rqRetrySuccess, rqRetryOverflow, rqNoHost, rqCancelled                  atomic.Int64
+	cxTotal, cxActive, cxDestroy, cxConnectFail, cxConnectTimeout, cxOverflow        atomic.Int64
+	cxIdleTimeout, cxHTTP1, cxHTTP2, sslHandshake, sslError, panic, membershipChange atomic.Int64
+	dnsAttempt, dnsSuccess, dnsFailure                                               atomic.Int64
+	ejections                                                                        ejectionStats
+	extra                                                                            extraStats
 }
 
 // hostStats are a host's.
@@ -33,17 +33,21 @@ func (c *Cluster) Stats() map[string]int64 {
 		"upstream_cx_connect_fail": s.cxConnectFail.Load(), "upstream_cx_connect_timeout": s.cxConnectTimeout.Load(),
 		"upstream_cx_overflow": s.cxOverflow.Load(), "upstream_cx_idle_timeout": s.cxIdleTimeout.Load(),
 		"upstream_cx_http1_total": s.cxHTTP1.Load(), "upstream_cx_http2_total": s.cxHTTP2.Load(),
-		"ssl.handshake": s.sslHandshake.Load(), "lb_healthy_panic": s.panic.Load(), "membership_change": s.membershipChange.Load(),
+		"ssl.handshake": s.sslHandshake.Load(), "ssl.connection_error": s.sslError.Load(), "lb_healthy_panic": s.panic.Load(), "membership_change": s.membershipChange.Load(),
 		"update_attempt": s.dnsAttempt.Load(), "update_success": s.dnsSuccess.Load(), "update_failure": s.dnsFailure.Load(),
 	}
-	healthy, total := int64(0), int64(0)
+	healthy, total, ejected := int64(0), int64(0), int64(0)
 	for _, h := range c.Hosts() {
 		total++
+		if h.ejected.Load() {
+			ejected++
+		}
 		if h.Healthy() {
 			healthy++
 		}
 	}
 	out["membership_total"], out["membership_healthy"] = total, healthy
+	out["outlier_detection.ejections_active"] = ejected
 	c.breakerStats(out)
 	s.ejections.into(out)
 	s.extra.into(out)

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"crypto/tls"
-	"fmt"
 	"net/netip"
 	"time"
 
@@ -37,8 +36,8 @@ type Stream struct {
 	priority Priority
 }
 
-// begin starts a stream in a place of a connection. codec.ErrRefused means that the
-// connection takes no more: the place is given back.
+// begin starts a stream in a place of a connection; after an error the place is given
+// back.
 func (p *pool) begin(cn *conn, o *OpenOptions, reused bool) (*Stream, error) {
 	p = cn.pool
 	c := p.host.cluster
@@ -53,13 +52,7 @@ func (p *pool) begin(cn *conn, o *OpenOptions, reused bool) (*Stream, error) {
 	}
 	out := &cn.stream
 	if cn.http2 != nil {
-		stream, err := cn.http2.Open()
-		if err != nil {
-			b.requests.Add(-1)
-			p.put(cn, true)
-			return nil, fmt.Errorf("%w: %w", codec.ErrRefused, err)
-		}
-		out = &Stream{ClientStream: stream}
+		out = &Stream{ClientStream: cn.http2.Open()}
 	} else {
 		out.ClientStream = cn.http1.Open()
 	}

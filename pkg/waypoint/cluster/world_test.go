@@ -10,8 +10,6 @@ import (
 	"net/http"
 	"net/netip"
 	"strconv"
-	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -49,7 +47,7 @@ func newManager(t testing.TB, o Options) *Manager {
 	if o.Dial == nil {
 		o.Dial = dialTCP
 	}
-	o.Logger = slog.New(slog.NewTextHandler(io.Discard, nil))
+	o.Logger = slog.New(slog.DiscardHandler)
 	m, err := NewManager(o)
 	if err != nil {
 		t.Fatal(err)
@@ -108,7 +106,6 @@ type server struct {
 	requests    atomic.Int64
 	status      atomic.Int64
 	hold        chan struct{} // or nil: each answer takes one
-	perConn     sync.Map
 }
 
 func newServer(t testing.TB) *server {
@@ -215,11 +212,3 @@ func eventually(t testing.TB, what string, ok func() bool) {
 }
 
 func port(n int) string { return "10.0.0." + strconv.Itoa(n) + ":80" }
-
-func names(hosts []*Host) string {
-	var out []string
-	for _, h := range hosts {
-		out = append(out, h.Address)
-	}
-	return strings.Join(out, " ")
-}
