@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"log/slog"
 	"net/http"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/proto"
@@ -13,34 +14,42 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/control/status"
 	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
+	"github.com/fairlead-mesh/fairlead/pkg/control/waypoint"
 )
 
 // publisher turns each state of the directory into resources and statuses.
 type publisher struct {
-	options   translate.Options
-	directory *source.Directory
-	log       *push.Log
-	statuses  *status.Writer // or nil: none are written
-	logger    *slog.Logger
-	published chan struct{} // closes with the first state
+	translator *translate.Translator
+	directory  *source.Directory
+	log        *push.Log
+	waypoints  *push.Waypoints
+	last       *waypoint.Translation // or nil: none yet
+	statuses   *status.Writer        // or nil: none are written
+	logger     *slog.Logger
+	published  chan struct{} // closes with the first state
 
 	rejected, denied, resources prometheus.Gauge
 	changes                     prometheus.Counter
+	took                        prometheus.Histogram
 }
 
-func newPublisher(c config, directory *source.Directory, log *push.Log, registry *prometheus.Registry, logger *slog.Logger) (*publisher, error) {
+func newPublisher(c config, directory *source.Directory, log *push.Log, waypoints *push.Waypoints, registry *prometheus.Registry, logger *slog.Logger) (*publisher, error) {
 	gauge := func(name, help string) prometheus.Gauge {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 	}
 	p := &publisher{
-		options:   translate.Options{ClusterID: c.clusterID, Network: c.network},
-		directory: directory, log: log, logger: logger, published: make(chan struct{}),
+		translator: translate.NewTranslator(translate.Options{ClusterID: c.clusterID, Network: c.network}),
+		directory:  directory, log: log, waypoints: waypoints, logger: logger, published: make(chan struct{}),
 		rejected:  gauge("fairlead_objects_rejected", "Objects that could not be taken as written."),
 		denied:    gauge("fairlead_security_objects_denied", "Security objects that are wrong and, without a last good form, deny what they select."),
 		resources: gauge("fairlead_resources", "Workloads, services and policies served."),
 		changes:   prometheus.NewCounter(prometheus.CounterOpts{Name: "fairlead_resource_changes_total", Help: "Resources changed, added or removed."}),
+		took: prometheus.NewHistogram(prometheus.HistogramOpts{
+			Name: "fairlead_publish_seconds", Help: "From a changed state to the resources that follow from it.",
+			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, 1, 5},
+		}),
 	}
-	for _, collector := range []prometheus.Collector{p.rejected, p.denied, p.resources, p.changes} {
+	for _, collector := range []prometheus.Collector{p.rejected, p.denied, p.resources, p.changes, p.took} {
 		if err := registry.Register(collector); err != nil {
 			return nil, err
 		}
@@ -82,11 +91,47 @@ func (p *publisher) wait(ctx context.Context) bool {
 	}
 }
 
+// publish makes everything follow from a state: first what the nodes are told,
+// then what the waypoints are, then what is said about the objects.
 func (p *publisher) publish(objects *source.Objects) error {
-	out, err := translate.Translate(objects, p.options)
+	start := time.Now()
+	out, again, err := p.translator.Translate(objects)
 	if err != nil {
 		return err
 	}
+	changed := 0
+	if !again {
+		if changed, err = p.publishMesh(out); err != nil {
+			return err
+		}
+	}
+	p.last = waypoint.New(out, p.last)
+	more, err := p.waypoints.Publish(out.Model, p.last.Resources)
+	if err != nil {
+		p.logger.Error("a waypoint's configuration stays as it was", "err", err)
+	}
+	p.took.Observe(time.Since(start).Seconds())
+	rejected := 0
+	for _, problem := range objects.Problems {
+		if problem.Severity == source.Error {
+			rejected++
+		}
+	}
+	p.rejected.Set(float64(rejected))
+	p.denied.Set(float64(out.Denied))
+	p.resources.Set(float64(len(out.Policies) + len(out.Addresses)))
+	p.changes.Add(float64(changed + more))
+	p.logger.Debug("published", "generation", objects.Generation, "changed", changed, "waypoints", more, "policies", len(out.Policies), "addresses", len(out.Addresses))
+	if p.statuses == nil {
+		return nil
+	}
+	if err := p.statuses.Write(p.last.Status()); err != nil {
+		p.logger.Warn("status not written", "err", err)
+	}
+	return nil
+}
+
+func (p *publisher) publishMesh(out translate.Output) (changed int, err error) {
 	policies := make(map[string]proto.Message, len(out.Policies))
 	for _, policy := range out.Policies {
 		policies[translate.PolicyName(policy)] = policy
@@ -96,28 +141,7 @@ func (p *publisher) publish(objects *source.Objects) error {
 		addresses[translate.AddressName(a)] = a
 	}
 	// In one step: a workload must not be known before what protects it.
-	n, err := p.log.Set(push.Resources{push.AuthorizationType: policies, push.AddressType: addresses})
-	if err != nil {
-		return err
-	}
-	rejected := 0
-	for _, problem := range objects.Problems {
-		if problem.Severity == source.Error {
-			rejected++
-		}
-	}
-	p.rejected.Set(float64(rejected))
-	p.denied.Set(float64(out.Denied))
-	p.resources.Set(float64(len(policies) + len(addresses)))
-	p.changes.Add(float64(n))
-	p.logger.Debug("published", "generation", objects.Generation, "changed", n, "policies", len(policies), "addresses", len(addresses))
-	if p.statuses == nil {
-		return nil
-	}
-	if err := p.statuses.Write(out.Status); err != nil {
-		p.logger.Warn("status not written", "err", err)
-	}
-	return nil
+	return p.log.Set(push.Resources{push.AuthorizationType: policies, push.AddressType: addresses})
 }
 
 // problems is /debug/config: what is wrong in the files.

@@ -56,11 +56,12 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		return err
 	}
 	changes := push.NewLog()
-	publisher, err := newPublisher(c, directory, changes, registry, log)
+	waypoints := push.NewWaypoints(log)
+	publisher, err := newPublisher(c, directory, changes, waypoints, registry, log)
 	if err != nil {
 		return err
 	}
-	xds, err := push.NewServer(push.Options{Log: changes, Reviewer: keys, NodeAccounts: c.nodeAccounts, StreamsPerSecond: 15 + 5*runtime.NumCPU(), Registry: registry, Logger: log})
+	xds, err := push.NewServer(push.Options{Log: changes, Reviewer: keys, NodeAccounts: c.nodeAccounts, Waypoints: waypoints, StreamsPerSecond: 15 + 5*runtime.NumCPU(), Registry: registry, Logger: log})
 	if err != nil {
 		return err
 	}

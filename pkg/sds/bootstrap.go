@@ -33,6 +33,10 @@ const (
 	adminCluster     = "admin"
 )
 
+// minBackoff and maxBackoff bound how long a control plane that comes back is not
+// noticed.
+const minBackoff, maxBackoff = 100 * time.Millisecond, 10 * time.Second
+
 // Bootstrap is what an Envoy starts with that stands in a waypoint's place.
 type Bootstrap struct {
 	// NodeID, Cluster and Metadata are how it tells the control plane who it is.
@@ -64,7 +68,11 @@ func (b Bootstrap) JSON() ([]byte, error) {
 		ConfigSourceSpecifier: &core.ConfigSource_Ads{Ads: &core.AggregatedConfigSource{}}, ResourceApiVersion: core.ApiVersion_V3,
 		InitialFetchTimeout: durationpb.New(0), // waits as long as it takes
 	}
-	overGRPC := []*core.GrpcService{{TargetSpecifier: &core.GrpcService_EnvoyGrpc_{EnvoyGrpc: &core.GrpcService_EnvoyGrpc{ClusterName: discoveryCluster}}}}
+	overGRPC := []*core.GrpcService{{TargetSpecifier: &core.GrpcService_EnvoyGrpc_{EnvoyGrpc: &core.GrpcService_EnvoyGrpc{
+		ClusterName: discoveryCluster, RetryPolicy: &core.RetryPolicy{RetryBackOff: &core.BackoffStrategy{
+			BaseInterval: durationpb.New(minBackoff), MaxInterval: durationpb.New(maxBackoff),
+		}},
+	}}}}
 	out := &bootstrapv3.Bootstrap{
 		Node:  &core.Node{Id: b.NodeID, Cluster: b.Cluster, Metadata: metadata},
 		Admin: &bootstrapv3.Admin{Address: socket(b.Admin)},

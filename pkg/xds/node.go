@@ -9,7 +9,7 @@ import (
 const IstioVersion = "1.31.0"
 
 // FairleadVersion is the key of a node's metadata by which our control plane
-// knows our own proxy, or an Envoy without Istio's extensions.
+// knows our own waypoint.
 const FairleadVersion = "FAIRLEAD_VERSION"
 
 // Waypoint is a waypoint's pod, as it tells the control plane of itself.
@@ -24,7 +24,8 @@ type Waypoint struct {
 	ClusterID, Network, MeshID string
 	// Labels are the pod's. The one that names the Gateway is added.
 	Labels map[string]string
-	// Version is Fairlead's.
+	// Version is Fairlead's, of our own waypoint. It is empty for an Envoy in its
+	// place, which then passes for one as it comes from upstream.
 	Version string
 }
 
@@ -46,9 +47,12 @@ func (w Waypoint) Metadata() map[string]any {
 	}
 	labels["gateway.networking.k8s.io/gateway-name"] = w.Gateway
 	out := map[string]any{
-		"LABELS": labels, "ISTIO_VERSION": IstioVersion, FairleadVersion: w.Version, "ENABLE_HBONE": "true",
+		"LABELS": labels, "ENABLE_HBONE": "true",
 		"OWNER":        "kubernetes://apis/apps/v1/namespaces/" + w.Namespace + "/deployments/" + w.Gateway,
 		"PROXY_CONFIG": map[string]any{"proxyMetadata": map[string]any{"ISTIO_META_ENABLE_HBONE": "true"}},
+	}
+	if w.Version != "" {
+		out["ISTIO_VERSION"], out[FairleadVersion] = IstioVersion, w.Version
 	}
 	for key, value := range map[string]string{
 		"NAME": w.Pod, "NAMESPACE": w.Namespace, "SERVICE_ACCOUNT": w.ServiceAccount, "WORKLOAD_NAME": w.Gateway, "NODE_NAME": w.Node,

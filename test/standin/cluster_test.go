@@ -107,8 +107,7 @@ func (c *cluster) start() {
 			c.t.Fatal(err)
 		}
 	}
-	c.waypoints, err = push.NewWaypoints(c.generate, log)
-	check()
+	c.waypoints = push.NewWaypoints(log)
 	c.publish()
 	c.server, err = push.NewServer(push.Options{Log: push.NewLog(), Reviewer: everybody{}, Waypoints: c.waypoints, StreamsPerSecond: 100, Registry: c.registry, Logger: log})
 	check()
@@ -168,7 +167,7 @@ func (c *cluster) publish() {
 	c.t.Helper()
 	if _, err := c.waypoints.Publish(&model.Model{Waypoints: []*model.Waypoint{
 		{Key: model.Key{Namespace: "shop", Name: "waypoint"}, ServiceAccount: "waypoint"},
-	}}); err != nil {
+	}}, c.generate); err != nil {
 		c.t.Fatal(err)
 	}
 }
@@ -232,7 +231,7 @@ func (c *cluster) envoy() *envoy {
 		c.t.Fatal(err)
 	}
 	e := &envoy{t: c.t, cluster: c, readiness: free(c.t), metrics: free(c.t), certificates: manager, log: &safeBuffer{}}
-	pod := xds.Waypoint{Pod: "waypoint-1", Namespace: "shop", ServiceAccount: "waypoint", Gateway: "waypoint", Node: "n1", Version: "test"}
+	pod := xds.Waypoint{Pod: "waypoint-1", Namespace: "shop", ServiceAccount: "waypoint", Gateway: "waypoint", Node: "n1"}
 	bootstrap, err := sds.Bootstrap{
 		NodeID: pod.NodeID(), Cluster: "waypoint.shop", Metadata: pod.Metadata(), Socket: socket, Admin: free(c.t), Readiness: e.readiness, Metrics: e.metrics,
 	}.JSON()

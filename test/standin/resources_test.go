@@ -61,7 +61,7 @@ func brokenListener() proto.Message {
 
 // generate is the waypoint's configuration: its clusters by EDS, one route for
 // both listeners.
-func (c *cluster) generate(*model.Model, *model.Waypoint, push.Consumer) (push.Resources, error) {
+func (c *cluster) generate(*model.Waypoint, push.Consumer) (push.Resources, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := push.Resources{push.ClusterType: {}, push.EndpointType: {}, push.ListenerType: {}, push.RouteType: {}}

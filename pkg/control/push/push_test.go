@@ -54,9 +54,7 @@ func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{t: t, log: NewLog(), world: &generated{}}
 	var err error
-	if r.waypoints, err = NewWaypoints(r.world.generate, slog.New(slog.DiscardHandler)); err != nil {
-		t.Fatal(err)
-	}
+	r.waypoints = NewWaypoints(slog.New(slog.DiscardHandler))
 	if r.server, err = NewServer(Options{
 		Log: r.log, Reviewer: reviewer{}, NodeAccounts: []string{"istio-system/ztunnel"}, Waypoints: r.waypoints, StreamsPerSecond: 1000,
 		Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),

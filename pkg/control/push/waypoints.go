@@ -20,8 +20,7 @@ import (
 const (
 	// waypointRole is the first part of a waypoint's node id.
 	waypointRole = "waypoint"
-	// Metadata of a node: which proxy it says it is. Istio's extensions of Envoy
-	// are sent to a client that has the first and not the second.
+	// Metadata of a node: which proxy it says it is. Our own waypoint has both.
 	istioVersion    = "ISTIO_VERSION"
 	fairleadVersion = "FAIRLEAD_VERSION"
 	// labelGatewayName is the label of a waypoint's pods that names their Gateway.
@@ -32,32 +31,31 @@ const (
 
 // Consumer is what a configuration depends on beside its Gateway: who takes it.
 type Consumer struct {
-	// Istio says that it is an Envoy with Istio's extensions.
-	Istio bool
-	// Own says that it is our own waypoint, which knows the mesh's workloads and
-	// policies from elsewhere.
-	Own bool
+	// Istio says that it is an Envoy with Istio's extensions, Own that it is our own
+	// waypoint. Neither is an Envoy as it comes from upstream.
+	Istio, Own bool
 	// Region, Zone and SubZone are those of its node.
 	Region, Zone, SubZone string
 	// Labels are what it says that its pod has.
 	Labels map[string]string
 }
 
-// Generate makes a waypoint's configuration in Envoy's types. It is a pure
-// function, and a message that it returned is never changed: where it returns the
-// same one again, that is known to be unchanged without a look at it.
-type Generate func(m *model.Model, w *model.Waypoint, c Consumer) (Resources, error)
+// Generate makes the configuration of one of a model's waypoints in Envoy's types.
+// A message that it returned is never changed: where the same one is returned
+// again, also for a later model, it is known to be unchanged without a look at it.
+// It is called by one goroutine at a time.
+type Generate func(w *model.Waypoint, c Consumer) (Resources, error)
 
 // Waypoints holds the configurations of the waypoints that are connected, each in
 // the forms that its clients understand: one [Log] for a Gateway and form.
 type Waypoints struct {
-	generate Generate
-	logger   *slog.Logger
+	logger *slog.Logger
 
 	// mu guards below.
-	mu    sync.Mutex
-	model *model.Model // or nil: none yet
-	logs  map[form]*served
+	mu       sync.Mutex
+	model    *model.Model // or nil: none yet
+	generate Generate     // of the model
+	logs     map[form]*served
 }
 
 // form tells configurations apart: a Gateway and a Consumer in words.
@@ -79,20 +77,17 @@ type served struct {
 func (s *served) name() string { return s.gateway.Namespace + "/" + s.gateway.Name }
 
 // NewWaypoints serves nothing before the first model is published.
-func NewWaypoints(generate Generate, logger *slog.Logger) (*Waypoints, error) {
-	if generate == nil || logger == nil {
-		return nil, errors.New("push: a waypoint's configuration needs a Generate and a Logger")
-	}
-	return &Waypoints{generate: generate, logger: logger, logs: map[form]*served{}}, nil
+func NewWaypoints(logger *slog.Logger) *Waypoints {
+	return &Waypoints{logger: logger, logs: map[form]*served{}}
 }
 
 // Publish makes the connected waypoints' configurations follow from m. A
 // configuration that cannot be made stays as it was; the others are published. It
 // returns how many resources changed.
-func (w *Waypoints) Publish(m *model.Model) (changed int, err error) {
+func (w *Waypoints) Publish(m *model.Model, generate Generate) (changed int, err error) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	w.model = m
+	w.model, w.generate = m, generate
 	var errs []error
 	for _, s := range w.logs {
 		n, err := w.makeLocked(s)
@@ -108,7 +103,7 @@ func (w *Waypoints) makeLocked(s *served) (changed int, err error) {
 	if i < 0 {
 		return 0, nil
 	}
-	all, err := w.generate(w.model, w.model.Waypoints[i], s.consumer)
+	all, err := w.generate(w.model.Waypoints[i], s.consumer)
 	if err != nil {
 		return 0, err
 	}
@@ -162,7 +157,8 @@ func (w *Waypoints) open(caller token.Caller, metadata map[string]*structpb.Valu
 	if len(found) == 0 {
 		return nil, status.Errorf(codes.PermissionDenied, "service account %s is not that of a waypoint Gateway%s", caller.Account(), named(gateway))
 	}
-	c := Consumer{Istio: metadata[istioVersion].GetStringValue() != "" && metadata[fairleadVersion] == nil, Own: metadata[fairleadVersion] != nil, Labels: labels}
+	c := Consumer{Own: metadata[fairleadVersion] != nil, Labels: labels}
+	c.Istio = !c.Own && metadata[istioVersion].GetStringValue() != ""
 	c.Region, c.Zone, c.SubZone = w.localityLocked(caller.Node)
 	f := form{found[0].Key, fmt.Sprintf("%t %t %q %q %q %q", c.Istio, c.Own, c.Region, c.Zone, c.SubZone, c.Labels)}
 	s := w.logs[f]

@@ -30,7 +30,7 @@ type generated struct {
 	calls []string
 }
 
-func (g *generated) generate(_ *model.Model, w *model.Waypoint, c Consumer) (Resources, error) {
+func (g *generated) generate(w *model.Waypoint, c Consumer) (Resources, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	call, suffix := w.Key.Name, ""
@@ -72,7 +72,7 @@ func (r *rig) configure(waypoint string, clusters, endpoints, listeners, routes 
 		{Key: model.Key{Namespace: "shop", Name: "other"}, ServiceAccount: "other"},
 		{Key: model.Key{Namespace: "shop", Name: "twin-a"}, ServiceAccount: "twins"},
 		{Key: model.Key{Namespace: "shop", Name: "twin-b"}, ServiceAccount: "twins"},
-	}}); err != nil {
+	}}, r.world.generate); err != nil {
 		r.t.Fatal(err)
 	}
 }
@@ -268,7 +268,7 @@ func TestRefusedListenerIsShown(t *testing.T) {
 func TestGatewayGone(t *testing.T) {
 	r := newRig(t)
 	a := r.started(t)
-	if _, err := r.waypoints.Publish(&model.Model{}); err != nil {
+	if _, err := r.waypoints.Publish(&model.Model{}, r.world.generate); err != nil {
 		t.Fatal(err)
 	}
 	if c := r.server.Clients()[0]; !c.Gone || c.Waypoint != "shop/one" {

@@ -6,6 +6,8 @@
 package waypoint
 
 import (
+	"sync"
+
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
@@ -21,15 +23,21 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
 )
 
-// Translation is one state of the mesh, translated for its waypoints. It is not
-// safe for concurrent use.
+// Translation is one state of the mesh, translated for its waypoints.
 type Translation struct {
-	m        *model.Model
+	m   *model.Model
+	out translate.Output
+
+	// mu guards below: the builders take notes while they translate.
+	mu       sync.Mutex
 	requests *routing.Builder
 	streams  *l4route.Builder
-	// targeted are the policies with targetRefs; all those of layer 4 as well.
+	// targeted are the policies with targetRefs; all those of layer 4 as well, or
+	// nil: nobody has asked for them yet.
 	targeted, all *rbac.Policies
 	logs          *logging.Logs
+	// visited are the waypoints of which all ports were translated.
+	visited map[*model.Waypoint]bool
 }
 
 // Client is who asks for a waypoint's configuration.
@@ -44,12 +52,13 @@ type Client struct {
 // that are still the same is used again.
 func New(out translate.Output, previous *Translation) *Translation {
 	t := &Translation{
-		m: out.Model, streams: l4route.New(out.Model),
-		targeted: rbac.New(out.Model, nil), all: rbac.New(out.Model, rbac.NewLayer4(out.Policies, out.Addresses)),
-		logs: logging.New(out.Model),
+		m: out.Model, out: out, streams: l4route.New(out.Model), targeted: rbac.New(out.Model, nil), logs: logging.New(out.Model),
+		visited: map[*model.Waypoint]bool{},
 	}
 	var kept *routing.Builder
 	if previous != nil {
+		previous.mu.Lock()
+		defer previous.mu.Unlock()
 		kept = previous.requests
 	}
 	t.requests = routing.New(out.Model, kept)
@@ -58,10 +67,19 @@ func New(out translate.Output, previous *Translation) *Translation {
 
 // Generate makes a waypoint's resources.
 func (t *Translation) Generate(w *model.Waypoint, c Client) (envoy.Resources, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.generateLocked(w, c)
+}
+
+func (t *Translation) generateLocked(w *model.Waypoint, c Client) (envoy.Resources, error) {
 	rules := destination.NewRules(t.m, w, envoy.Labels(w, c.Labels))
-	policies := t.all
-	if c.Own {
-		policies = t.targeted
+	policies := t.targeted
+	if !c.Own {
+		if t.all == nil {
+			t.all = rbac.New(t.m, rbac.NewLayer4(t.out.Policies, t.out.Addresses))
+		}
+		policies = t.all
 	}
 	o := c.Options
 	o.Parts = envoy.Parts{
@@ -86,11 +104,39 @@ func (t *Translation) Generate(w *model.Waypoint, c Client) (envoy.Resources, er
 			return t.logs.AccessLogs(w, s, c.IstioExtensions)
 		},
 	}
-	return envoy.Generate(t.m, w, o)
+	out, err := envoy.Generate(t.m, w, o)
+	t.visited[w] = t.visited[w] || err == nil
+	return out, err
 }
 
-// Status is what is to be said of the routes, policies and access logs, after the resources of
-// all waypoints were made.
+// Status is what is to be said of all objects, sorted: what was said before of
+// those that routes and policies come from is in it. The ports of waypoints that
+// nobody has asked for are translated for it.
 func (t *Translation) Status() []status.Status {
-	return status.Join(t.requests.Statuses(), t.streams.Statuses(), t.targeted.Status(), t.logs.Status())
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, w := range t.m.Waypoints {
+		if t.visited[w] {
+			continue
+		}
+		t.visited[w] = true
+		rules := destination.NewRules(t.m, w, envoy.Labels(w, nil))
+		for _, s := range w.Services {
+			t.visitLocked(rules, s)
+		}
+	}
+	return status.Join(t.out.Status, t.requests.Statuses(), t.streams.Statuses(), t.targeted.Status(), t.logs.Status())
+}
+
+func (t *Translation) visitLocked(rules *destination.Rules, s *model.Service) {
+	for i := range s.Ports {
+		p := &s.Ports[i]
+		for _, kind := range envoy.Kinds(p.Protocol) {
+			if kind == envoy.HTTP {
+				t.requests.HTTP(rules, s, p)
+			} else {
+				t.streams.Streams(rules, s, p)
+			}
+		}
+	}
 }
