@@ -161,7 +161,13 @@ func (p *preparer) directResponse(path string, in *networkingapi.HTTPDirectRespo
 
 // filters are what a rule says to the fault and CORS filters.
 func (p *preparer) filters(path string, r *rule, h *networkingapi.HTTPRoute) {
-	set := func(name string, m proto.Message) {
+	set := func(name string, m interface {
+		proto.Message
+		ValidateAll() error
+	}) {
+		if err := m.ValidateAll(); err != nil {
+			p.fail(path, "Envoy would refuse it: %v", err)
+		}
 		any, err := anypb.New(m)
 		if err != nil {
 			p.fail(path, "%v", err)

@@ -3,6 +3,7 @@ package routing
 import (
 	"fmt"
 	"maps"
+	"regexp/syntax"
 	"slices"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -40,8 +41,35 @@ func (p *preparer) checkPatterns(path string, h *networkingapi.HTTPRoute) {
 	if r := h.GetRewrite().GetUriRegexRewrite(); r != nil {
 		if err := p.b.pattern(r.GetMatch()); err != nil {
 			p.fail(path+".rewrite.uriRegexRewrite.match", "%v", err)
+		} else if err := substitution(r.GetMatch(), r.GetRewrite()); err != nil {
+			p.fail(path+".rewrite.uriRegexRewrite.rewrite", "%v", err)
 		}
 	}
+}
+
+// substitution checks that what takes the place of a match refers to groups that
+// are there: otherwise nothing would be replaced, without a word.
+func substitution(pattern, with string) error {
+	parsed, err := syntax.Parse(pattern, syntax.Perl)
+	if err != nil {
+		return err
+	}
+	for i := 0; i < len(with); i++ {
+		if with[i] != '\\' {
+			continue
+		}
+		i++
+		switch {
+		case i == len(with):
+			return fmt.Errorf(`%q ends in a backslash: write \\ for one`, with)
+		case with[i] == '\\':
+		case with[i] < '0' || with[i] > '9':
+			return fmt.Errorf(`%q: a backslash stands before the number of a group, or another backslash`, with)
+		case int(with[i]-'0') > parsed.MaxCap():
+			return fmt.Errorf(`%q refers to group %c, but %q has %d`, with, with[i], pattern, parsed.MaxCap())
+		}
+	}
+	return nil
 }
 
 // validate holds a rule against the constraints of Envoy's own types.

@@ -11,6 +11,7 @@ import (
 // delegates and the one of the delegate's, which must both hold.
 type condition struct {
 	name       string
+	stats      string
 	port       uint32
 	ignoreCase bool
 	// uris has at most one element.
@@ -23,7 +24,7 @@ type condition struct {
 }
 
 func conditionOf(m *networkingapi.HTTPMatchRequest) condition {
-	c := condition{name: m.GetName(), port: m.GetPort(), ignoreCase: m.GetIgnoreUriCase(), gateways: m.GetGateways()}
+	c := condition{name: m.GetName(), stats: m.GetStatPrefix(), port: m.GetPort(), ignoreCase: m.GetIgnoreUriCase(), gateways: m.GetGateways()}
 	one := func(s *networkingapi.StringMatch) []*networkingapi.StringMatch {
 		if s == nil {
 			return nil
@@ -79,6 +80,9 @@ func (c condition) and(o condition) (condition, error) {
 	}
 	if out.name = c.name; o.name != "" {
 		out.name = strings.TrimPrefix(c.name+"-"+o.name, "-")
+	}
+	if o.stats != "" {
+		out.stats = o.stats
 	}
 	out.schemes, out.methods, out.authorities = join(c.schemes, o.schemes), join(c.methods, o.methods), join(c.authorities, o.authorities)
 	out.headers, out.withoutHeaders, out.queries = join(c.headers, o.headers), join(c.withoutHeaders, o.withoutHeaders), join(c.queries, o.queries)

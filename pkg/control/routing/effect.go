@@ -93,7 +93,7 @@ func (e *effect) claim(b *Builder, v *networkingv1.VirtualService, s *model.Serv
 	}
 	switch {
 	case s.Waypoint == nil:
-		e.none("NoWaypoint", "service %s/%s has no waypoint, and HTTP rules act at waypoints alone: label the service or its namespace istio.io/use-waypoint", s.Namespace, s.Name)
+		e.none("NoWaypoint", "service %s/%s has no waypoint, and rules act at waypoints alone: label the service or its namespace istio.io/use-waypoint", s.Namespace, s.Name)
 	case !b.exported(v, s):
 		e.none("NotExported", "exportTo keeps it from the waypoint %s/%s of %s", s.Waypoint.Key.Namespace, s.Waypoint.Key.Name, s.Hostname)
 	default:

@@ -2,6 +2,7 @@ package routing
 
 import (
 	"fmt"
+	"math"
 	"net/http"
 	"slices"
 	"strings"
@@ -145,6 +146,14 @@ func (d *destination) cluster() string {
 // version's bound stays with it for as long as the bound does not pass him.
 func weighted(destinations []destination, sticky bool) *routev3.WeightedCluster {
 	out := &routev3.WeightedCluster{}
+	var total uint64
+	for _, d := range destinations {
+		total += uint64(d.weight)
+	}
+	if total > math.MaxUint32 {
+		destinations = slices.Clone(destinations)
+		scale(destinations)
+	}
 	if sticky {
 		out.RandomValueSpecifier = &routev3.WeightedCluster_UseHashPolicy{UseHashPolicy: yes}
 		destinations = slices.Clone(destinations)

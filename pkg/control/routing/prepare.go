@@ -116,7 +116,7 @@ func (p *preparer) rule(path string, index int, namespace string, h *networkinga
 			p.virtual.dropped = append(p.virtual.dropped, fmt.Sprintf("%s.match[%d]: left out: %v", path, i, err))
 			continue
 		}
-		m := match{envoy: envoyMatch(c), port: c.port}
+		m := match{envoy: envoyMatch(c), port: c.port, name: c.name, stats: c.stats}
 		m.envoy.FilterState = callers
 		r.matches = append(r.matches, m)
 	}

@@ -45,6 +45,9 @@ type match struct {
 	envoy *routev3.RouteMatch
 	// port is the service port it is meant for, zero for any.
 	port uint32
+	// name follows the rule's in the route's name; stats is the prefix of the route's
+	// own statistics.
+	name, stats string
 }
 
 // all tells whether every request matches.

@@ -76,7 +76,7 @@ func (t *table) use(r *rule) (used bool) {
 func (t *table) useMatch(r *rule, m match, action *forwarding) {
 	if action.newcomers != nil {
 		for _, known := range r.affinity.known(m.envoy) {
-			t.add(t.route(r, match{envoy: known}, action))
+			t.add(t.route(r, match{envoy: known, name: m.name, stats: m.stats}, action))
 		}
 		newcomer := *action
 		newcomer.route = action.newcomers
@@ -96,6 +96,10 @@ func (t *table) route(r *rule, m match, f *forwarding) *routev3.Route {
 		Name: r.name, Match: m.envoy, Metadata: r.owner.metadata, TypedPerFilterConfig: r.filters,
 		Decorator: &routev3.Decorator{Operation: t.operation(r, m.envoy, f)},
 	}
+	if m.name != "" && r.name != "" {
+		out.Name = r.name + "." + m.name
+	}
+	out.StatPrefix = m.stats
 	switch {
 	case r.redirect != nil:
 		out.Action = &routev3.Route_Redirect{Redirect: r.redirect.at(t.port.Number)}
