@@ -142,7 +142,16 @@ func (p *Policies) place(one *policy, kind chain, deny, allow *filterSpec) {
 	}
 	c := converter{m: p.m, namespace: one.namespace, deny: action == rbacv3.RBAC_DENY, chain: kind}
 	for i, r := range one.object.Spec.Rules {
-		if converted := c.rule(r); converted != nil {
+		converted := c.rule(r)
+		if converted != nil && converted.ValidateAll() != nil {
+			// A value that no check has thought of: one such rule would have the proxy
+			// refuse every service. It is denied, or not allowed.
+			converted = nil
+			if c.deny {
+				converted = always()
+			}
+		}
+		if converted != nil {
 			to.put(action, dryRun, name(i), converted)
 		}
 	}

@@ -364,3 +364,31 @@ spec:
 		t.Errorf("%d were taken", len(o.Telemetries))
 	}
 }
+
+func TestPathTemplates(t *testing.T) {
+	for path, want := range map[string]string{
+		"/a/{*}/b/{**}": "", "/{*}": "", "/{**}/b": "", "/plain/{x": "",
+		"/{**}/{*}": "nothing but text may follow {**}", "/{**}/{**}": "nothing but text may follow {**}",
+		"/a{*}": "cannot hold * or braces", "/{*}/a*": "cannot hold * or braces",
+		"/{*}/a b": "must be text of a URL", "/{*}//a": "must be text of a URL", "{*}/a": "begins with /",
+	} {
+		o := parseOne("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}\nspec: {rules: [{to: [{operation: {paths: ['" + path + "']}}]}]}\n")
+		got := strings.Join(lines(o), "\n")
+		if want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q", path, got, want)
+		}
+	}
+}
+
+func TestConditionKeys(t *testing.T) {
+	for key, want := range map[string]string{
+		"request.headers[x-a]": "", "experimental.envoy.filters.network.x[key]": "",
+		"request.headers[a b]": `"a b" is not the name of a header`, "experimental.envoy.filters.x": "want experimental.envoy.filters.<filter>[<key>]",
+	} {
+		o := parseOne("apiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: p}\nspec: {rules: [{when: [{key: '" + key + "', values: [a]}]}]}\n")
+		got := strings.Join(lines(o), "\n")
+		if want == "" && got != "" || !strings.Contains(got, want) {
+			t.Errorf("%s: %q, want %q", key, got, want)
+		}
+	}
+}

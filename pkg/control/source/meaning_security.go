@@ -3,10 +3,12 @@ package source
 import (
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
 
+	"golang.org/x/net/http/httpguts"
 	securityapi "istio.io/api/security/v1beta1"
 	typeapi "istio.io/api/type/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
@@ -139,15 +141,30 @@ func (m meaning) operation(at string, op *securityapi.Operation) {
 	m.pathTemplates(at+".notPaths", op.NotPaths)
 }
 
-// pathTemplates allow {*} and {**} as whole segments, and then no other *.
+// literalSegment is what a segment of a path template may hold, as Envoy has it.
+var literalSegment = regexp.MustCompile(`^[a-zA-Z0-9\-._~%!$&'()+,;:@=]*$`)
+
+// pathTemplates allow {*} and {**} as whole segments, {**} once and after any
+// {*}, and then no other *.
 func (m meaning) pathTemplates(at string, paths []string) {
 	for i, path := range paths {
 		if !strings.Contains(path, "{*}") && !strings.Contains(path, "{**}") {
 			continue
 		}
-		for segment := range strings.SplitSeq(path, "/") {
-			if segment != "{*}" && segment != "{**}" && strings.ContainsAny(segment, "*{}") {
-				m.fail(fmt.Sprintf("%s[%d]", at, i), "%q: in a path with {*} or {**} the segment %q cannot hold * or braces", path, segment)
+		field, rest := fmt.Sprintf("%s[%d]", at, i), false
+		if !strings.HasPrefix(path, "/") {
+			m.fail(field, "%q: a path with {*} or {**} begins with /", path)
+		}
+		for segment := range strings.SplitSeq(strings.Trim(path, "/"), "/") {
+			switch operator := segment == "{*}" || segment == "{**}"; {
+			case operator && rest:
+				m.fail(field, "%q: nothing but text may follow {**}", path)
+			case operator:
+				rest = segment == "{**}"
+			case strings.ContainsAny(segment, "*{}"):
+				m.fail(field, "%q: in a path with {*} or {**} the segment %q cannot hold * or braces", path, segment)
+			case segment == "" || !literalSegment.MatchString(segment):
+				m.fail(field, "%q: in a path with {*} or {**} the segment %q must be text of a URL", path, segment)
 			}
 		}
 	}
@@ -223,6 +240,8 @@ var attributes = []string{
 	"request.auth.principal", "request.auth.audiences", "request.auth.presenter", "request.headers[", "request.auth.claims[", "experimental.envoy.filters.",
 }
 
+var metadataKey = regexp.MustCompile(`^experimental\.envoy\.filters\.[^\[\]]+\[[^\[\]]+\]$`)
+
 func (m meaning) condition(at string, w *securityapi.Condition) {
 	known := slices.ContainsFunc(attributes, func(a string) bool {
 		if strings.HasSuffix(a, "[") {
@@ -232,6 +251,12 @@ func (m meaning) condition(at string, w *securityapi.Condition) {
 	})
 	if !known {
 		m.fail(at+".key", "unknown attribute %q%s", w.Key, didYouMean(w.Key, attributes))
+	}
+	if name, ok := strings.CutPrefix(w.Key, "request.headers["); ok && !httpguts.ValidHeaderFieldName(strings.TrimSuffix(name, "]")) {
+		m.fail(at+".key", "%q is not the name of a header", strings.TrimSuffix(name, "]"))
+	}
+	if strings.HasPrefix(w.Key, "experimental.") && !metadataKey.MatchString(w.Key) {
+		m.fail(at+".key", "%q: want experimental.envoy.filters.<filter>[<key>]", w.Key)
 	}
 	if len(w.Values)+len(w.NotValues) == 0 {
 		m.fail(at, "needs values or notValues")
