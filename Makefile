@@ -7,7 +7,7 @@ LDFLAGS   := -X github.com/fairlead-mesh/fairlead/pkg/telemetry.Version=$(VERSIO
 # Static binaries. grpcnotrace leaves out gRPC's debug pages: they pull in text/template, for which
 # the linker keeps every exported method, a fifth of the binary and of an idle agent's memory.
 GOBUILD   := CGO_ENABLED=0 go build -trimpath -tags grpcnotrace
-COMMANDS  := fairlead node-agent control-plane
+COMMANDS  := fairlead node-agent control-plane waypoint
 GOLANGCI  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GO_TEST   := go test -count=1 -timeout 20m
 

@@ -3,12 +3,10 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-mesh/fairlead/pkg/admin"
 	"github.com/fairlead-mesh/fairlead/pkg/identity"
@@ -129,21 +127,4 @@ func registerPods(registry *prometheus.Registry, manager *podwatch.Manager) erro
 		})))
 	}
 	return errors.Join(errs...)
-}
-
-// What the agent asks for, and what is too little: a connection takes two open
-// files, and a pod three listeners and two links.
-const openFiles, fewOpenFiles = 1 << 20, 1 << 16
-
-// raiseOpenFiles raises the limit as far as it may.
-func raiseOpenFiles() error {
-	var limit unix.Rlimit
-	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
-		return err
-	}
-	err := unix.Setrlimit(unix.RLIMIT_NOFILE, &unix.Rlimit{Cur: openFiles, Max: max(limit.Max, openFiles)})
-	if err == nil || limit.Max >= fewOpenFiles {
-		return nil // the runtime has raised it to the maximum already
-	}
-	return fmt.Errorf("at most %d open files, two are needed for a connection: %w", limit.Max, err)
 }

@@ -27,7 +27,7 @@ import (
 func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger) error {
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
-	if err := raiseOpenFiles(); err != nil {
+	if err := run.RaiseOpenFiles(); err != nil {
 		log.Warn("the limit of open files is low", "err", err)
 	}
 	registry := prometheus.NewRegistry()

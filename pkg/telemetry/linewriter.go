@@ -28,19 +28,23 @@ type LineWriter struct {
 
 // NewLineWriter starts writing to out and registers its counter of dropped lines.
 func NewLineWriter(out io.Writer, registry *prometheus.Registry) (*LineWriter, error) {
-	w := &LineWriter{
-		queue: make(chan []byte, lineQueue),
-		dropped: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "fairlead_access_log_dropped_total", Help: "Access records dropped because the output was too slow.",
-		}),
-		done: make(chan struct{}),
-	}
-	if err := registry.Register(w.dropped); err != nil {
+	dropped := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "fairlead_access_log_dropped_total", Help: "Access records dropped because the output was too slow.",
+	})
+	if err := registry.Register(dropped); err != nil {
 		return nil, err
 	}
-	go w.drain(out)
-	return w, nil
+	return newLineWriter(out, dropped), nil
 }
+
+func newLineWriter(out io.Writer, dropped prometheus.Counter) *LineWriter {
+	w := &LineWriter{queue: make(chan []byte, lineQueue), dropped: dropped, done: make(chan struct{})}
+	go w.drain(out)
+	return w
+}
+
+// Beside starts writing to a further output; its dropped lines count with w's.
+func (w *LineWriter) Beside(out io.Writer) *LineWriter { return newLineWriter(out, w.dropped) }
 
 // Write queues a line, which must end in a newline and is kept.
 func (w *LineWriter) Write(line []byte) {

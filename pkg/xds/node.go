@@ -64,3 +64,12 @@ func (w Waypoint) Metadata() map[string]any {
 	}
 	return out
 }
+
+// PlainMetadata is of an Envoy without Istio's extensions that stands in the
+// waypoint's place: our control plane knows it by having no version of Istio.
+func (w Waypoint) PlainMetadata() map[string]any {
+	out := w.Metadata()
+	delete(out, "ISTIO_VERSION")
+	delete(out, FairleadVersion)
+	return out
+}

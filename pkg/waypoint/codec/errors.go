@@ -7,6 +7,8 @@ import "errors"
 var (
 	// ErrReset: the peer reset the stream, or the connection ended.
 	ErrReset = errors.New("reset by the peer")
+	// ErrStreamReset: the peer reset the stream alone (RST_STREAM).
+	ErrStreamReset = errors.New("stream reset by the peer")
 	// ErrRefused: the peer has certainly not worked on the request: a refused
 	// stream, or a connection that was used before and ended with nothing read from it
 	// (RFC 9110 section 9.2.2, RFC 9113 section 8.7).

@@ -23,11 +23,13 @@ type Context struct {
 
 // Reply is an answer that the waypoint gives itself: Envoy's local reply.
 type Reply struct {
-	Status  int
-	Body    string
-	Fields  message.Fields
-	Flags   streaminfo.Flags
-	Details string
+	Status int
+	Body   string
+	// ContentType is of the body; "" is text/plain.
+	ContentType string
+	Fields      message.Fields
+	Flags       streaminfo.Flags
+	Details     string
 	// GRPCStatus is what a gRPC client is told, if it is set; else it follows from
 	// Status.
 	GRPCStatus *int

@@ -96,7 +96,7 @@ func newMatch(m *routev3.RouteMatch) (out match, err error) {
 		}
 	case *routev3.RouteMatch_PathMatchPolicy:
 		out.kind, out.fold = pathRegexp, false
-		if out.re, err = newTemplate(p.PathMatchPolicy); err != nil {
+		if out.re, err = NewTemplate(p.PathMatchPolicy); err != nil {
 			return out, fmt.Errorf("path_match_policy: %w", err)
 		}
 	case *routev3.RouteMatch_ConnectMatcher_:

@@ -21,9 +21,9 @@ const maxTemplateVariables = 5
 
 var templateName = regexp.MustCompile(`\A[a-zA-Z][a-zA-Z0-9_]{0,15}\z`)
 
-// newTemplate compiles a UriTemplateMatchConfig: "*" is one segment, "**" at the end
+// NewTemplate compiles a UriTemplateMatchConfig: "*" is one segment, "**" at the end
 // any number, "{name}" and "{name=pattern}" name what they match.
-func newTemplate(ext *corev3.TypedExtensionConfig) (*matcher.Regexp, error) {
+func NewTemplate(ext *corev3.TypedExtensionConfig) (*matcher.Regexp, error) {
 	cfg := new(matchv3.UriTemplateMatchConfig)
 	if err := ext.GetTypedConfig().UnmarshalTo(cfg); err != nil {
 		return nil, fmt.Errorf("%q: only UriTemplateMatchConfig is supported: %w", ext.GetName(), err)

@@ -24,6 +24,8 @@ type Connection struct {
 	Authority string
 	// TLS is the state of the tunnel or the connection, or nil: plain.
 	TLS *tls.ConnectionState
+	// Tunnelled: TLS is a tunnel's, and ends before the connection's own bytes.
+	Tunnelled bool
 	// PeerURISAN and LocalURISAN are SPIFFE ids, or "".
 	PeerURISAN, LocalURISAN string
 	// ServerName is the SNI, or "".

@@ -1,0 +1,99 @@
+// The waypoint: an L7 proxy of the mesh, configured by Envoy's xDS.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"runtime/debug"
+	"syscall"
+
+	"github.com/spf13/cobra"
+
+	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
+)
+
+// usageError is an error of the command line: exit code 2.
+type usageError struct{ error }
+
+// gcPercent trades memory for fewer collections: what a waypoint keeps is small beside
+// what passes through it.
+const gcPercent = 200
+
+func main() {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	err := command().ExecuteContext(ctx)
+	if err == nil {
+		return
+	}
+	fmt.Fprintln(os.Stderr, "waypoint:", err)
+	if usage := (usageError{}); errors.As(err, &usage) {
+		os.Exit(2)
+	}
+	os.Exit(1)
+}
+
+func command() *cobra.Command {
+	var c config
+	cmd := &cobra.Command{
+		Use:   "waypoint --xds-address HOST:PORT --root-cert FILE --token-file FILE --gateway NAME --pod-name NAME --pod-namespace NAMESPACE",
+		Short: "Route, secure and observe the requests of services at L7",
+		Long: `A waypoint takes the connections that node agents send it in tunnels, reads the
+requests in them, and sends each to an endpoint as VirtualServices, DestinationRules,
+HTTPRoutes and AuthorizationPolicies say. The control plane sends it these as Envoy's
+xDS; Istio's control plane can, too.
+
+With --bootstrap it is configured by a file in the form of Envoy's bootstrap instead,
+with static resources, an ADS server without TLS, or both: for trying it alone.`,
+		Example: `  # As a pod of the Gateway "waypoint" in namespace shop.
+  waypoint --xds-address 10.0.0.2:15012 --root-cert root.pem --token-file token \
+    --gateway waypoint --pod-name waypoint-1 --pod-namespace shop --pod-ip 10.240.0.9
+
+  # A plain Envoy in the waypoint's place: certificates and xDS on a Unix socket.
+  waypoint sds --socket /run/fairlead/sds.sock --bootstrap-out envoy.json ...
+
+  # What is it waiting for, and what does it know?
+  curl localhost:15021/healthz/ready
+  curl localhost:15000/config_dump`,
+		Version:       telemetry.Version,
+		Args:          cobra.NoArgs,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			log, level, err := c.logger(cmd)
+			if err != nil {
+				return usageError{err}
+			}
+			if c.bootstrap != "" {
+				return serveBootstrap(cmd.Context(), c, level, log)
+			}
+			if err := c.complete(); err != nil {
+				return usageError{err}
+			}
+			return serve(cmd.Context(), c, level, log)
+		},
+	}
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	c.bind(cmd.Flags())
+	c.bindServing(cmd.Flags())
+	cmd.AddCommand(sdsCommand())
+	return cmd
+}
+
+// logger makes the logger at the level of the command line.
+func (c *config) logger(cmd *cobra.Command) (*slog.Logger, *slog.LevelVar, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(c.logLevel)); err != nil {
+		return nil, nil, fmt.Errorf("--log-level: %q: want debug, info, warn or error", c.logLevel)
+	}
+	level := &slog.LevelVar{}
+	level.Set(l)
+	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level})), level, nil
+}

@@ -1,0 +1,141 @@
+package main
+
+import (
+	"context"
+	"crypto/tls"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	"github.com/prometheus/client_golang/prometheus/collectors"
+
+	"github.com/fairlead-mesh/fairlead/pkg/admin"
+	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/peers"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/record"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/router"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
+)
+
+type proxyOptions struct {
+	config config
+	level  *slog.LevelVar
+	log    *slog.Logger
+	quit   func()
+	// Of a mesh, or nil without one.
+	view      *peers.View
+	tunnels   func(context.Context, cluster.Tunnel) (codec.Conn, *tls.ConnectionState, error)
+	secrets   cluster.Secrets
+	tunnelTLS *tls.Config
+}
+
+// proxy is the engine with its window.
+type proxy struct {
+	o        proxyOptions
+	engine   *waypoint.Engine
+	clusters *cluster.Manager
+	records  *record.Factory
+	pages    *admin.Server
+	ready    *admin.Readiness
+	wanted   wanted
+	rejected func() map[string]string // or nil
+}
+
+// wanted passes on what the engine asks for, once there is who is asked.
+type wanted struct {
+	mu   sync.Mutex
+	want func(typeURL string, names []string)
+}
+
+func (w *wanted) set(want func(string, []string)) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.want = want
+}
+
+func (w *wanted) tell(typeURL string, names []string) {
+	w.mu.Lock()
+	want := w.want
+	w.mu.Unlock()
+	if want != nil {
+		want(typeURL, names)
+	}
+}
+
+func newProxy(o proxyOptions) (p *proxy, err error) {
+	p = &proxy{o: o, ready: &admin.Readiness{}}
+	registry := prometheus.NewRegistry()
+	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
+	if err := telemetry.RegisterBuild(registry, "waypoint"); err != nil {
+		return nil, err
+	}
+	if p.records, err = record.NewFactory(record.Options{Registry: registry, Stdout: os.Stdout, Logger: o.log}); err != nil {
+		return nil, err
+	}
+	co := cluster.Options{Dial: dial, Secrets: o.secrets, TrustDomain: o.config.trustDomain, Logger: o.log}
+	eo := waypoint.Options{Secrets: o.secrets, TunnelTLS: o.tunnelTLS, Recorders: p.records, Want: p.wanted.tell, Logger: o.log}
+	if o.tunnels != nil {
+		co.Tunnel = o.tunnels
+	}
+	if o.view != nil {
+		co.Expected = o.view.Expected
+		eo.Source = o.view.Workload
+		eo.Authorize = router.Authorizer(func(c *streaminfo.Connection, to netip.AddrPort) error { return o.view.Authorize(c, to) })
+	}
+	if p.clusters, err = cluster.NewManager(co); err != nil {
+		return nil, err
+	}
+	eo.Clusters = p.clusters
+	if p.engine, err = waypoint.New(eo); err != nil {
+		return nil, err
+	}
+	p.pages, err = admin.Listen(admin.Options{
+		AdminAddress: o.config.adminAddress, MetricsAddress: o.config.metricsAddress, ReadinessAddress: o.config.readinessAddress,
+		Registry: registry, Readiness: p.ready, Level: o.level, Quit: o.quit, Logger: o.log,
+		Dump:  func() (any, error) { return p.engine.Dump() },
+		Pages: map[string]http.HandlerFunc{"/stats": p.statsPage, "/listeners": p.listenersPage},
+	})
+	return p, err
+}
+
+// run waits for the end and then drains.
+func (p *proxy) run(ctx context.Context) error {
+	<-ctx.Done()
+	drain, cancel := context.WithTimeout(context.Background(), p.o.config.drain)
+	defer cancel()
+	p.engine.Drain(drain)
+	return nil
+}
+
+func (p *proxy) close() {
+	p.clusters.Close()
+	p.records.Close()
+}
+
+// keepAlive is Istio's of sockets.
+const keepAlive = 3 * time.Minute
+
+func dialTCP(ctx context.Context, to netip.AddrPort) (*net.TCPConn, error) {
+	d := net.Dialer{KeepAlive: keepAlive}
+	c, err := d.DialContext(ctx, "tcp", to.String())
+	if err != nil {
+		return nil, err
+	}
+	return c.(*net.TCPConn), nil
+}
+
+func dial(ctx context.Context, to netip.AddrPort) (codec.Conn, error) {
+	c, err := dialTCP(ctx, to)
+	if err != nil {
+		return nil, err
+	}
+	return codec.TCPConn{TCPConn: c}, nil
+}

@@ -1,0 +1,84 @@
+package chain
+
+import (
+	"sync"
+	"sync/atomic"
+
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/hcm"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
+)
+
+// Slot holds the chain of a name over changes of its configuration. Connections
+// follow: a request is served by the chain of its moment, and a TCP connection that the
+// new chain would refuse ends.
+type Slot struct {
+	current atomic.Pointer[Chain]
+
+	// mu guards below.
+	mu   sync.Mutex
+	live map[*connection]struct{}
+}
+
+type connection struct {
+	conn codec.Conn
+	info *streaminfo.Connection
+}
+
+// NewSlot holds c.
+func NewSlot(c *Chain) *Slot {
+	s := &Slot{live: map[*connection]struct{}{}}
+	s.current.Store(c)
+	return s
+}
+
+// Chain is that of the moment.
+func (s *Slot) Chain() *Chain { return s.current.Load() }
+
+// Manager implements [hcm.Source].
+func (s *Slot) Manager() *hcm.Manager { return s.current.Load().http }
+
+// Swap puts another chain in the place. Whether it reads requests may not change.
+func (s *Slot) Swap(c *Chain) {
+	s.current.Store(c)
+	s.mu.Lock()
+	var refused []codec.Conn
+	for l := range s.live {
+		if c.tcp == nil && c.refused != nil || c.Allow(l.info) != nil {
+			refused = append(refused, l.conn)
+		}
+	}
+	s.mu.Unlock()
+	for _, conn := range refused {
+		conn.Abort()
+	}
+}
+
+// Serve runs a connection that was admitted, until it ends.
+func (s *Slot) Serve(conn codec.Conn, info *streaminfo.Connection, protocol codec.Protocol) error {
+	c := s.Chain()
+	info.Chain = c.Name
+	l := &connection{conn, info}
+	s.mu.Lock()
+	s.live[l] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.live, l)
+		s.mu.Unlock()
+	}()
+	if s.Chain() != c { // it changed between being admitted and being listed
+		if err := s.Chain().Allow(info); err != nil {
+			conn.Abort()
+			return err
+		}
+	}
+	if c.tcp != nil {
+		return c.tcp.Serve(conn, info)
+	}
+	if c.refused != nil && protocol == codec.TCP {
+		conn.Abort()
+		return c.refused
+	}
+	return hcm.Serve(conn, info, protocol, s)
+}

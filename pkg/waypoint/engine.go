@@ -1,0 +1,140 @@
+// Package waypoint is the L7 engine of a waypoint: it takes Envoy's resources and
+// serves by them. cmd/waypoint makes it; the packages below it are its parts.
+package waypoint
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/hcm"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/router"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
+	"github.com/fairlead-mesh/fairlead/pkg/xds"
+)
+
+// Options of an [Engine].
+type Options struct {
+	Clusters *cluster.Manager // must be non-nil
+	// Secrets are certificates and roots by the names that TLS contexts use.
+	Secrets cluster.Secrets
+	// TunnelTLS is what tunnels that end here are taken with; nil: none end here.
+	TunnelTLS *tls.Config
+	// Source is the workload at an address, as far as it is known; or nil.
+	Source func(netip.Addr) *streaminfo.Workload
+	// Authorize decides at each endpoint by L4 policy; or nil.
+	Authorize router.Authorizer
+	// Recorders compiles access loggers and adds what counts. It must be non-nil.
+	Recorders Recorders
+	// Want is told which endpoints and routes the configuration names; or nil.
+	Want func(typeURL string, names []string)
+	// Listen opens a socket; nil is net.Listen on TCP.
+	Listen func(address string) (net.Listener, error)
+	Logger *slog.Logger // must be non-nil
+}
+
+// Recorders makes what is told of exchanges and connections when they are over.
+type Recorders interface {
+	HTTP(c HTTPLoggers) ([]hcm.Recorder, error)
+	TCP(c TCPLoggers) ([]hcm.Recorder, error)
+}
+
+// Engine serves by the resources it was given.
+type Engine struct {
+	o     Options
+	drain codec.Drain
+
+	// mu guards below; ApplyEnvoy holds it.
+	mu        sync.Mutex
+	routes    map[string]*routes
+	listeners map[string]*listening
+	// internals are the internal listeners that clusters lead to, by cluster.
+	internals map[string]string
+	held      map[string]map[string]held // by type, then by name
+	work      sync.WaitGroup
+	closed    bool
+}
+
+var _ xds.EnvoyApplier = (*Engine)(nil)
+
+// New returns an engine without resources.
+func New(o Options) (*Engine, error) {
+	if o.Clusters == nil || o.Recorders == nil || o.Logger == nil {
+		return nil, errors.New("waypoint: Clusters, Recorders and Logger must be set")
+	}
+	if o.Listen == nil {
+		o.Listen = func(address string) (net.Listener, error) { return net.Listen("tcp", address) }
+	}
+	return &Engine{o: o, routes: map[string]*routes{}, listeners: map[string]*listening{}, internals: map[string]string{}, held: map[string]map[string]held{}}, nil
+}
+
+// ApplyEnvoy implements [xds.EnvoyApplier].
+func (e *Engine) ApplyEnvoy(typeURL string, updated []*discovery.Resource, removed []string) map[string]error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	refused := map[string]error{}
+	for _, r := range updated {
+		m, err := r.GetResource().UnmarshalNew()
+		if err == nil {
+			err = e.apply(m)
+		}
+		if err != nil {
+			refused[r.GetName()] = err
+		}
+		e.hold(typeURL, r.GetName(), held{resource: r.GetResource(), version: r.GetVersion(), at: time.Now(), refused: err})
+	}
+	for _, name := range removed {
+		e.remove(typeURL, name)
+		delete(e.held[typeURL], name)
+	}
+	e.want(typeURL)
+	return refused
+}
+
+// Apply takes one resource, as ApplyEnvoy does.
+func (e *Engine) Apply(m proto.Message) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.apply(m)
+}
+
+func (e *Engine) hold(typeURL, name string, h held) {
+	if e.held[typeURL] == nil {
+		e.held[typeURL] = map[string]held{}
+	}
+	e.held[typeURL][name] = h
+}
+
+// Drain takes no new connections, ends those there are with their exchanges, and
+// aborts what is left when ctx ends.
+func (e *Engine) Drain(ctx context.Context) {
+	e.mu.Lock()
+	e.closed = true
+	var open []*listening
+	for _, l := range e.listeners {
+		open = append(open, l)
+	}
+	e.mu.Unlock()
+	for _, l := range open {
+		l.stop()
+	}
+	e.drain.Begin()
+	var drained sync.WaitGroup
+	for _, l := range open {
+		if l.drain != nil {
+			drained.Go(func() { l.drain(ctx) })
+		}
+	}
+	drained.Wait()
+	e.work.Wait()
+}

@@ -1,0 +1,265 @@
+package hcm
+
+import (
+	"math/rand/v2"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+
+	"github.com/fairlead-mesh/fairlead/pkg/message"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/filter"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/route"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/router"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
+)
+
+// exchange is one request on its way. It is the router's [router.Downstream].
+type exchange struct {
+	codec.Exchange
+	m     *Manager
+	info  streaminfo.Info
+	ctx   filter.Context
+	call  router.Call
+	table *route.Table
+
+	grpc, headMethod bool
+	began            bool // the response's head was given to the codec
+	ended            bool
+	passed           int // filters that saw the request
+}
+
+var _ router.Downstream = (*exchange)(nil)
+
+var exchanges = sync.Pool{New: func() any {
+	e := &exchange{}
+	// Bound once, so that an exchange makes no closures.
+	e.ctx.Config = e.config
+	e.ctx.Gone = e.gone
+	e.ctx.ClearRoute = e.clearRoute
+	return e
+}}
+
+func (m *Manager) exchange(conn *streaminfo.Connection, x codec.Exchange) {
+	m.total.Add(1)
+	m.active.Add(1)
+	e := exchanges.Get().(*exchange)
+	e.start(m, conn, x)
+	e.serve()
+	e.finish()
+	m.active.Add(-1)
+	e.reset()
+	exchanges.Put(e)
+}
+
+func (e *exchange) start(m *Manager, conn *streaminfo.Connection, x codec.Exchange) {
+	e.m, e.Exchange = m, x
+	e.info.Connection = conn
+	e.info.Start = time.Now()
+	e.info.Seed = rand.Uint64() //nolint:gosec // draws routes and endpoints, guards nothing
+	e.info.Request = x.Request()
+	e.ctx.Info, e.ctx.Request = &e.info, e.info.Request
+	e.grpc = isGRPC(e.info.Request.Fields)
+	e.headMethod = e.info.Request.Method == "HEAD"
+}
+
+// reset makes e ready for the pool; what it pointed to is not kept alive.
+func (e *exchange) reset() {
+	config, gone, clearRoute := e.ctx.Config, e.ctx.Gone, e.ctx.ClearRoute
+	*e = exchange{ctx: filter.Context{Config: config, Gone: gone, ClearRoute: clearRoute}}
+}
+
+func (e *exchange) gone() bool { return e.Exchange.Gone() }
+
+// serve answers the request.
+func (e *exchange) serve() {
+	m, r := e.m, e.info.Request
+	if m.refusal != "" {
+		e.Reply(&filter.Reply{Status: 503, Body: "the configuration cannot be enforced: " + m.refusal, Details: "configuration_refused"})
+		return
+	}
+	if reply := m.admit(r); reply != nil {
+		e.Reply(reply)
+		return
+	}
+	m.client(&e.info, r)
+	if e.table = m.routes.Table(); e.table == nil {
+		e.Reply(&filter.Reply{Status: 404, Flags: streaminfo.NoRouteFound, Details: "route_configuration_not_found"})
+		return
+	}
+	e.find()
+	for i := range m.filters {
+		e.passed = i + 1
+		if e.disabled(m.filters[i].name) {
+			continue
+		}
+		if reply := m.filters[i].filter.Request(&e.ctx); reply != nil {
+			e.Reply(reply)
+			return
+		}
+	}
+	if e.call.Route == nil && !e.call.Found {
+		e.find()
+	}
+	m.router.Forward(e, &e.ctx, &e.call)
+}
+
+// admit refuses what may not go further, and brings the head into order.
+func (m *Manager) admit(r *message.Request) *filter.Reply {
+	if r.Upgrade != "" && r.Method != "CONNECT" && !m.upgradeAllowed(r.Upgrade) {
+		return &filter.Reply{Status: 403, Details: "upgrade_failed"}
+	}
+	if r.Path != "" || r.Method != "CONNECT" {
+		path, how := m.order(r.Path)
+		switch how {
+		case pathRefused:
+			return &filter.Reply{Status: 400, Details: "path_normalization_failed"}
+		case pathRedirect:
+			return &filter.Reply{Status: 307, Fields: message.Fields{{Name: "location", Value: path}}, Details: "path_normalization_failed"}
+		case pathChanged:
+			r.Path = path
+		}
+	}
+	if m.stripPort != keepPort {
+		r.Authority = strings.TrimSuffix(r.Authority, ":")
+		if i := strings.LastIndexByte(r.Authority, ':'); i > 0 && strings.IndexByte(r.Authority[i:], ']') < 0 {
+			if _, err := strconv.ParseUint(r.Authority[i+1:], 10, 16); err == nil {
+				r.Authority = r.Authority[:i]
+			}
+		}
+	}
+	return nil
+}
+
+func (m *Manager) upgradeAllowed(name string) bool { return m.upgrades[name] }
+
+// find chooses the route.
+func (e *exchange) find() {
+	e.call.Found = true
+	e.call.Route = e.table.Find(&route.Input{Request: e.info.Request, Info: &e.info, Random: e.info.Seed, Scheme: e.info.Request.Fields.Get("x-forwarded-proto")})
+	e.call.Choice = route.Choice{}
+	if e.call.Route == nil {
+		return
+	}
+	e.info.RouteName, e.info.VirtualHost = e.call.Route.Name, e.call.Route.VirtualHost()
+	e.call.StreamIdle = e.m.streamIdle
+	e.call.Choose(&e.info)
+}
+
+// disabled tells whether the route takes a filter away.
+func (e *exchange) disabled(name string) bool {
+	if e.call.Route == nil {
+		return false
+	}
+	_, off := e.call.Route.Filter(name, e.call.Choice)
+	return off
+}
+
+func (e *exchange) clearRoute() {
+	e.call.Route, e.call.Choice, e.call.Found = nil, route.Choice{}, false
+}
+
+// config is a filter's configuration by the route, most specific first.
+func (e *exchange) config(name string) any {
+	if e.call.Route == nil && !e.call.Found && e.table != nil {
+		e.find()
+	}
+	if e.call.Route == nil {
+		return nil
+	}
+	config, _ := e.call.Route.Filter(name, e.call.Choice)
+	return config
+}
+
+// Head implements [router.Downstream]: the response's head passes the filters and
+// goes out.
+func (e *exchange) Head(r *message.Response, end bool) error {
+	e.complete(r)
+	e.began, e.ended = true, end
+	return e.Exchange.Respond(r, end)
+}
+
+// complete puts into a response's head what is ours.
+func (e *exchange) complete(r *message.Response) {
+	m := e.m
+	for _, f := range m.responders {
+		if e.disabled(f.name) {
+			continue
+		}
+		f.filter.(filter.ResponseFilter).Response(&e.ctx, r)
+	}
+	switch m.serverHeader {
+	case hcmv3.HttpConnectionManager_OVERWRITE:
+		r.Fields.Set("server", m.serverName)
+	case hcmv3.HttpConnectionManager_APPEND_IF_ABSENT:
+		if _, has := r.Fields.Lookup("server"); !has {
+			r.Fields.Add("server", m.serverName)
+		}
+	}
+	if _, has := r.Fields.Lookup("date"); !has {
+		r.Fields.Add("date", date(time.Now()))
+	}
+	if m.via != "" {
+		r.Fields.Add("via", m.via)
+	}
+	if m.returnRequestID {
+		if id := e.info.Request.Fields.Get("x-request-id"); id != "" {
+			r.Fields.Set("x-request-id", id)
+		}
+	}
+	e.info.Response, e.info.ResponseCode = r, r.Status
+}
+
+// Write counts the body.
+func (e *exchange) Write(p []byte) (int, error) {
+	n, err := e.Exchange.Write(p)
+	e.info.BytesSent += uint64(n)
+	return n, err
+}
+
+// Finish implements [codec.Writer].
+func (e *exchange) Finish(trailers message.Fields) error {
+	e.ended = true
+	e.info.Trailers = trailers
+	return e.Exchange.Finish(trailers)
+}
+
+// Reply implements [router.Downstream].
+func (e *exchange) Reply(reply *filter.Reply) {
+	e.info.Flags |= reply.Flags
+	if reply.Details != "" {
+		e.info.Details = reply.Details
+	}
+	if reply.Abort || e.began {
+		e.Reset()
+		return
+	}
+	r, body := local(reply, e.grpc, e.headMethod)
+	if e.call.Route != nil && e.passed == len(e.m.filters) {
+		e.call.Route.ResponseHeaders(r, &e.info, e.call.Choice)
+	}
+	if err := e.Head(r, body == ""); err != nil {
+		return
+	}
+	if body == "" {
+		_ = e.Exchange.Flush() // a client that is gone is noticed at the end
+		return
+	}
+	if _, err := e.Write([]byte(body)); err == nil {
+		_ = e.Finish(nil)
+	}
+}
+
+// finish makes the record.
+func (e *exchange) finish() {
+	info := &e.info
+	info.Duration = time.Since(info.Start)
+	if !e.ended && info.Flags == 0 && info.Details == "" {
+		info.Flags |= streaminfo.DownstreamConnectionTermination
+		info.Details = "downstream_remote_disconnect"
+	}
+	e.m.record(info)
+}

@@ -1,0 +1,137 @@
+package hcm
+
+import (
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+
+	"github.com/fairlead-mesh/fairlead/pkg/message"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/filter"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/route"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/router"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
+)
+
+// Routes gives the route table of the moment.
+type Routes interface {
+	// Table is nil while the configuration has not come.
+	Table() *route.Table
+}
+
+// Recorder is told of each exchange when it is over: the access log, the metrics.
+// It may not keep the info, nor strings of it.
+type Recorder interface {
+	Record(info *streaminfo.Info)
+}
+
+// named is a filter with the name by which routes configure it.
+type named struct {
+	name   string
+	filter filter.Filter
+}
+
+// Manager serves the exchanges of one filter chain. It is made by [Compile] and not
+// changed.
+type Manager struct {
+	StatPrefix string
+	routes     Routes
+	filters    []named
+	responders []named // those of filters that see responses, in the reverse order
+	router     *router.Router
+	refusal    string // why nothing is served, or ""
+	recorders  []Recorder
+	codec      hcmv3.HttpConnectionManager_CodecType
+	options    codec.Options
+	upgrades   map[string]bool
+
+	serverName        string
+	serverHeader      hcmv3.HttpConnectionManager_ServerHeaderTransformation
+	via               string
+	normalizePath     bool
+	mergeSlashes      bool
+	slashes           hcmv3.HttpConnectionManager_PathWithEscapedSlashesAction
+	stripPort         stripPort
+	useRemoteAddress  bool
+	skipXFFAppend     bool
+	trustedHops       uint32
+	internal          []netip.Prefix
+	generateRequestID bool
+	preserveRequestID bool
+	returnRequestID   bool
+	forwardCert       hcmv3.HttpConnectionManager_ForwardClientCertDetails
+	certDetails       *hcmv3.HttpConnectionManager_SetCurrentClientCertDetails
+	streamIdle        time.Duration
+	requestTimeout    time.Duration
+	maxStreamDuration time.Duration
+
+	active atomic.Int64 // exchanges
+	total  atomic.Uint64
+	codes  [6]atomic.Uint64 // by their hundreds
+}
+
+type stripPort uint8
+
+const (
+	keepPort stripPort = iota
+	stripMatching
+	stripAny
+)
+
+// Source gives the manager of the moment, so that a connection follows a change of its
+// configuration. It never returns nil.
+type Source interface{ Manager() *Manager }
+
+// Serve runs a connection until it ends. It works in the caller's goroutine.
+func Serve(conn codec.Conn, info *streaminfo.Connection, protocol codec.Protocol, source Source) error {
+	m := source.Manager()
+	handler := func(x codec.Exchange) { source.Manager().exchange(info, x) }
+	options := m.options
+	options.Refused = func(err error, answer *message.Response) { source.Manager().rejected(info, answer, err) }
+	switch m.codec {
+	case hcmv3.HttpConnectionManager_HTTP1:
+		protocol = codec.HTTP1
+	case hcmv3.HttpConnectionManager_HTTP2:
+		protocol = codec.HTTP2
+	}
+	if protocol == codec.HTTP2 {
+		return codec.ServeHTTP2(conn, options, handler)
+	}
+	return codec.ServeHTTP1(conn, options, handler)
+}
+
+// Refusing answers every request with 503, since what the configuration says cannot be
+// enforced. Whoever recorders name is told of each.
+func Refusing(reason string, recorders []Recorder, o codec.Options) *Manager {
+	return &Manager{refusal: reason, recorders: recorders, serverName: defaultServerName, options: o}
+}
+
+// rejected records a request that the codec answered itself, since it was none.
+func (m *Manager) rejected(c *streaminfo.Connection, answer *message.Response, err error) {
+	info := streaminfo.Info{Connection: c, Start: time.Now(), Response: answer, ResponseCode: answer.Status, Flags: streaminfo.DownstreamProtocolError, Details: err.Error()}
+	m.total.Add(1)
+	m.record(&info)
+}
+
+func (m *Manager) record(info *streaminfo.Info) {
+	if i := info.ResponseCode / 100; i < len(m.codes) {
+		m.codes[i].Add(1)
+	}
+	for _, r := range m.recorders {
+		r.Record(info)
+	}
+}
+
+// Stats are Envoy's counters of a connection manager.
+func (m *Manager) Stats() map[string]uint64 {
+	prefix := "http." + m.StatPrefix + "."
+	out := map[string]uint64{prefix + "downstream_rq_total": m.total.Load(), prefix + "downstream_rq_active": uint64(max(m.active.Load(), 0))}
+	for i, name := range []string{"", "1xx", "2xx", "3xx", "4xx", "5xx"} {
+		if i > 0 {
+			out[prefix+"downstream_rq_"+name] = m.codes[i].Load()
+		}
+	}
+	return out
+}

@@ -1,0 +1,122 @@
+// Package listener takes connections and finds the filter chain that serves each:
+// sockets, tunnels that end here (HBONE), and Envoy's internal listeners, which are
+// calls within the process. Package waypoint makes and updates it.
+package listener
+
+import (
+	"errors"
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/chain"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/matcher"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
+)
+
+// ErrNoChain: no filter chain serves such a connection.
+var ErrNoChain = errors.New("no filter chain matches")
+
+// Table is which chain serves what, of one moment. It is not changed.
+type Table struct {
+	// Match finds a chain's name; "" with false: none.
+	Match func(in matcher.ConnInput) (string, bool)
+	// Chains are by name.
+	Chains map[string]*chain.Slot
+	// SniffHTTP and SniffTLS tell whether a destination port's first bytes are looked
+	// at (Envoy's http_inspector and tls_inspector with filter_disabled).
+	SniffHTTP, SniffTLS func(port uint16) bool
+	// SniffTimeout bounds the wait for a client that may be waiting for us.
+	SniffTimeout time.Duration
+}
+
+// Internal serves connections that are handed over within the process.
+type Internal struct {
+	Name  string
+	table atomic.Pointer[Table]
+}
+
+// NewInternal makes a listener.
+func NewInternal(name string, t *Table) *Internal {
+	l := &Internal{Name: name}
+	l.table.Store(t)
+	return l
+}
+
+// Update swaps the table.
+func (l *Internal) Update(t *Table) { l.table.Store(t) }
+
+// Table is that of the moment.
+func (l *Internal) Table() *Table { return l.table.Load() }
+
+// Known tells whether some chain serves dst, whatever its first bytes.
+func (t *Table) Known(dst netip.AddrPort, authority string) bool {
+	for _, protocol := range []string{"", "http/1.1", "h2c", "h2"} {
+		in := matcher.ConnInput{Destination: dst, FilterState: map[string]string{stateAuthority: authority}}
+		if protocol != "" {
+			in.ApplicationProtocols = []string{protocol}
+		}
+		if name, ok := t.Match(in); ok && t.Chains[name] != nil {
+			return true
+		}
+	}
+	return false
+}
+
+// Serve runs a connection until it ends. What nothing serves is aborted.
+func (t *Table) Serve(conn codec.Conn, info *streaminfo.Connection) error {
+	in := matcher.ConnInput{
+		Destination: info.Local, Source: info.Remote, FilterState: info.FilterState, ServerName: info.ServerName, TransportProtocol: "raw_buffer",
+	}
+	protocol, known := codec.TCP, false
+	sniffHTTP, sniffTLS := t.SniffHTTP != nil && t.SniffHTTP(info.Local.Port()), t.SniffTLS != nil && t.SniffTLS(info.Local.Port())
+	if sniffHTTP || sniffTLS {
+		seen, peeked, err := codec.Sniff(conn, t.SniffTimeout)
+		if err != nil {
+			conn.Abort()
+			return err
+		}
+		conn, known = peeked, true
+		switch {
+		case seen.Protocol == codec.TLS && sniffTLS:
+			in.TransportProtocol, in.ServerName, in.ApplicationProtocols = "tls", seen.ServerName, seen.ALPN
+			info.ServerName = seen.ServerName
+		case seen.Protocol == codec.HTTP1 && sniffHTTP:
+			in.ApplicationProtocols = []string{"http/1.1"}
+			protocol = codec.HTTP1
+		case seen.Protocol == codec.HTTP2 && sniffHTTP:
+			in.ApplicationProtocols = []string{"h2c"}
+			protocol = codec.HTTP2
+		}
+	}
+	name, ok := t.Match(in)
+	slot := t.Chains[name]
+	if !ok || slot == nil {
+		conn.Abort()
+		return ErrNoChain
+	}
+	return serve(slot, conn, info, protocol, known)
+}
+
+// firstByteTimeout is how long a client of a port that speaks HTTP may say nothing.
+const firstByteTimeout = time.Hour
+
+// serve admits a connection and runs it.
+func serve(slot *chain.Slot, conn codec.Conn, info *streaminfo.Connection, protocol codec.Protocol, known bool) error {
+	c := slot.Chain()
+	info.Chain = c.Name
+	if err := c.Admit(info); err != nil {
+		conn.Abort()
+		return err
+	}
+	if c.HTTP() && !known {
+		seen, peeked, err := codec.Sniff(conn, firstByteTimeout)
+		if err != nil {
+			conn.Abort()
+			return err
+		}
+		conn, protocol = peeked, seen.Protocol
+	}
+	return slot.Serve(conn, info, protocol)
+}

@@ -1,0 +1,153 @@
+package listener
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
+)
+
+// handshakeTimeout bounds a TLS handshake.
+const handshakeTimeout = 10 * time.Second
+
+// defaultMaxConnections bounds the connections of a socket.
+const defaultMaxConnections = 20_000
+
+// SocketOptions are those of a listener for connections that are no tunnels.
+type SocketOptions struct {
+	// TLS is what a connection's chain begins with, or nil: plain.
+	TLS *tls.Config
+	// Table serves the connections. It must be non-nil.
+	Table          func() *Table
+	MaxConnections int          // zero: 20,000
+	Logger         *slog.Logger // must be non-nil
+}
+
+// Socket takes connections from a port.
+type Socket struct {
+	o       SocketOptions
+	active  atomic.Int64
+	refused atomic.Uint64
+
+	// mu guards below.
+	mu    sync.Mutex
+	conns map[codec.Conn]struct{}
+	work  sync.WaitGroup
+}
+
+// NewSocket makes a listener; Serve it.
+func NewSocket(o SocketOptions) *Socket {
+	if o.MaxConnections == 0 {
+		o.MaxConnections = defaultMaxConnections
+	}
+	return &Socket{o: o, conns: map[codec.Conn]struct{}{}}
+}
+
+// Active is how many connections are open.
+func (s *Socket) Active() int64 { return s.active.Load() }
+
+// Serve accepts until l is closed.
+func (s *Socket) Serve(l net.Listener) error {
+	for {
+		conn, err := l.Accept()
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return nil
+			}
+			var ne net.Error
+			if errors.As(err, &ne) && ne.Timeout() {
+				continue
+			}
+			return fmt.Errorf("accept on %s: %w", l.Addr(), err)
+		}
+		t := conn.(*net.TCPConn)
+		if s.active.Load() >= int64(s.o.MaxConnections) {
+			s.refused.Add(1)
+			codec.TCPConn{TCPConn: t}.Abort()
+			continue
+		}
+		s.active.Add(1)
+		s.work.Go(func() {
+			defer s.active.Add(-1)
+			s.serve(t)
+		})
+	}
+}
+
+func (s *Socket) serve(t *net.TCPConn) {
+	info := &streaminfo.Connection{Remote: addrPort(t.RemoteAddr()), Local: addrPort(t.LocalAddr())}
+	info.DirectRemote = info.Remote
+	var conn codec.Conn = codec.TCPConn{TCPConn: t}
+	if s.o.TLS != nil {
+		secured := tls.Server(t, s.o.TLS)
+		ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
+		err := secured.HandshakeContext(ctx)
+		cancel()
+		if err != nil {
+			s.o.Logger.Debug("TLS handshake failed", "peer", info.Remote.String(), "err", err)
+			t.Close()
+			return
+		}
+		state := secured.ConnectionState()
+		info.TLS, info.ServerName = &state, state.ServerName
+		if len(state.PeerCertificates) > 0 && len(state.PeerCertificates[0].URIs) > 0 {
+			info.PeerURISAN = state.PeerCertificates[0].URIs[0].String()
+		}
+		conn = codec.TLSConn{Conn: secured}
+	}
+	s.mu.Lock()
+	s.conns[conn] = struct{}{}
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.conns, conn)
+		s.mu.Unlock()
+		t.Close()
+	}()
+	table := s.o.Table()
+	if table == nil {
+		conn.Abort()
+		return
+	}
+	if err := table.Serve(conn, info); err != nil {
+		s.o.Logger.Debug("connection ended", "peer", info.Remote.String(), "chain", info.Chain, "err", err)
+	}
+}
+
+// Drain waits for the connections to end, and aborts them when ctx ends.
+func (s *Socket) Drain(ctx context.Context) {
+	ended := make(chan struct{})
+	go func() {
+		s.work.Wait()
+		close(ended)
+	}()
+	select {
+	case <-ended:
+		return
+	case <-ctx.Done():
+	}
+	s.mu.Lock()
+	for c := range s.conns {
+		c.Abort()
+	}
+	s.mu.Unlock()
+	<-ended
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+}

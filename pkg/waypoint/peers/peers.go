@@ -1,0 +1,110 @@
+// Package peers is what the waypoint knows from workload discovery: who calls, who
+// may answer, and which L4 policies hold for a destination. It reads pkg/store.
+package peers
+
+import (
+	"net/netip"
+	"sync"
+
+	"github.com/fairlead-mesh/fairlead/pkg/authz"
+	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/store"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
+)
+
+// View is the mesh as a waypoint in a network sees it.
+type View struct {
+	store   *store.Store
+	network string
+
+	// mu guards below: labels made of workloads, which are replaced, never changed.
+	mu     sync.Mutex
+	labels map[*mesh.Workload]*streaminfo.Workload
+}
+
+// maxLabels bounds the labels that are kept; past it they are made anew.
+const maxLabels = 10_000
+
+// NewView returns a view of s.
+func NewView(s *store.Store, network string) *View {
+	return &View{store: s, network: network, labels: map[*mesh.Workload]*streaminfo.Workload{}}
+}
+
+func (v *View) find(s *store.Snapshot, a netip.Addr) *mesh.Workload {
+	return s.WorkloadByAddr(mesh.NewNetworkAddr(v.network, a))
+}
+
+// Workload labels who has an address, or is nil.
+func (v *View) Workload(a netip.Addr) *streaminfo.Workload {
+	w := v.find(v.store.Snapshot(), a)
+	if w == nil {
+		return nil
+	}
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if l := v.labels[w]; l != nil {
+		return l
+	}
+	if len(v.labels) >= maxLabels {
+		clear(v.labels)
+	}
+	l := &streaminfo.Workload{
+		Name: w.WorkloadName, Namespace: w.Namespace, Principal: w.Identity().String(), CanonicalService: w.CanonicalName,
+		CanonicalRevision: w.CanonicalRevision, App: w.CanonicalName, Version: w.CanonicalRevision, Cluster: w.Cluster,
+	}
+	v.labels[w] = l
+	return l
+}
+
+// Expected are the SPIFFE ids that may answer at an address; none: it is not known.
+func (v *View) Expected(a netip.AddrPort) []string {
+	s := v.store.Snapshot()
+	w := v.find(s, a.Addr())
+	if w == nil {
+		return nil
+	}
+	ids := []string{w.Identity().String()}
+	for _, svc := range s.ServicesOf(w) {
+		ids = append(ids, svc.SubjectAltNames...)
+	}
+	return ids
+}
+
+// Denied is a connection that an L4 policy refuses.
+type Denied struct{ Policy, Reason string }
+
+func (d *Denied) Error() string {
+	if d.Policy == "" {
+		return d.Reason
+	}
+	return d.Policy
+}
+
+// Authorize decides whether who calls may reach destination, by the policies that hold
+// for the workload there. The tunnel has proven the caller; the destination's own agent
+// sees the waypoint alone, and leaves this to it.
+func (v *View) Authorize(c *streaminfo.Connection, destination netip.AddrPort) error {
+	s := v.store.Snapshot()
+	w := v.find(s, destination.Addr())
+	if w == nil {
+		return nil
+	}
+	// Policies that are named and not here are passed over: istiod names some that it
+	// never sends.
+	policies, _ := s.Policies(w)
+	if len(policies) == 0 {
+		return nil
+	}
+	conn := authz.Conn{SourceIP: c.Remote.Addr(), Destination: destination}
+	if c.PeerURISAN != "" {
+		id, err := mesh.ParseIdentity(c.PeerURISAN)
+		if err != nil {
+			return &Denied{Reason: "the caller's identity has another form than the mesh's"}
+		}
+		conn.Source = id
+	}
+	if d := authz.Evaluate(policies, conn); !d.Allow {
+		return &Denied{Policy: d.Policy, Reason: d.Reason}
+	}
+	return nil
+}

@@ -1,0 +1,54 @@
+package router
+
+import (
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/message"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/filter"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/route"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
+)
+
+// Downstream is the client's side of an exchange.
+type Downstream interface {
+	codec.Reader
+	codec.Writer
+	HasBody() bool
+	Inform(*message.Response) error
+	// Head gives the response's head to the filters and the client. It is called
+	// once; Reply does it as well.
+	Head(r *message.Response, end bool) error
+	// Reply answers in the upstream's place; after Head it resets the exchange.
+	Reply(*filter.Reply)
+	Gone() bool
+	Reset()
+	CloseAfter()
+}
+
+// Call is what was decided of an exchange before it is forwarded.
+type Call struct {
+	// Found: the route was looked for; Route is nil where there is none.
+	Found bool
+	Route *route.Route
+	// Choice is the cluster that the route's weights gave.
+	Choice route.Choice
+	// Cookie is what the client gets to be recognised by (Set-Cookie), or "".
+	Cookie string
+	// StreamIdle is the connection manager's stream_idle_timeout; 0 is none.
+	StreamIdle time.Duration
+	hash       uint64
+	hashed     bool
+}
+
+// Choose draws the cluster and computes the hash by which an endpoint is chosen.
+func (c *Call) Choose(info *streaminfo.Info) {
+	if c.Route.Forward == nil {
+		return
+	}
+	in := route.Input{Request: info.Request, Info: info, Random: info.Seed}
+	if c.Route.Forward.Hashes() {
+		c.hash, c.hashed, c.Cookie = c.Route.Forward.Hash(&in)
+	}
+	c.Choice = c.Route.Forward.Pick(&in)
+}

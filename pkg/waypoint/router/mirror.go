@@ -1,0 +1,128 @@
+package router
+
+import (
+	"errors"
+	"io"
+	"strings"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/message"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/route"
+)
+
+// mirrorTimeout bounds a mirrored request whose route has no timeout.
+const mirrorTimeout = 15 * time.Second
+
+// mirrorEarly sends a request without a body to the mirrors; one with a body goes
+// when it has come whole, in mirrorLate.
+func (f *forwarding) mirrorEarly() {
+	if f.upload == nil {
+		f.mirror(nil, nil)
+	}
+}
+
+func (f *forwarding) mirrorLate() {
+	if f.upload == nil || len(f.forward.Mirrors) == 0 {
+		return
+	}
+	f.upload.mu.Lock()
+	body, trailers, whole := f.upload.kept, f.upload.trailers, f.upload.ended && !f.upload.lost
+	f.upload.mu.Unlock()
+	if whole {
+		f.mirror(body, trailers)
+	} else {
+		f.r.dropped.Add(uint64(len(f.forward.Mirrors)))
+	}
+}
+
+func (f *forwarding) mirror(body []byte, trailers message.Fields) {
+	for i := range f.forward.Mirrors {
+		m := f.forward.Mirrors[i]
+		in := route.Input{Request: f.x.Request, Info: f.info, Random: f.info.Seed>>11 + uint64(i)*0x9e3779b97f4a7c15}
+		name := m.Cluster(&in)
+		cl := f.r.o.Clusters.Get(name)
+		if name == "" || cl == nil {
+			continue
+		}
+		select {
+		case f.r.mirrors <- struct{}{}:
+		default:
+			f.r.dropped.Add(1)
+			continue
+		}
+		request := clone(f.x.Request)
+		switch {
+		case m.HostLiteral != "":
+			request.Authority = m.HostLiteral
+		case !m.KeepHost:
+			request.Authority = shadowHost(request.Authority)
+		}
+		in.Request = request
+		m.Rewrite(&in)
+		timeout := f.global
+		if timeout <= 0 {
+			timeout = mirrorTimeout
+		}
+		choice := cluster.Choice{Random: f.info.Seed ^ uint64(i+1)*0x9e3779b97f4a7c15, Hash: f.call.hash, Hashed: f.call.hashed, Destination: f.info.Local}
+		go func() {
+			defer func() { <-f.r.mirrors }()
+			copyTo(cl, choice, request, body, trailers, timeout)
+		}()
+	}
+}
+
+// copyTo sends a copy of a request and forgets the answer.
+func copyTo(cl *cluster.Cluster, choice cluster.Choice, r *message.Request, body []byte, trailers message.Fields, timeout time.Duration) {
+	host, err := cl.Choose(choice)
+	if err != nil {
+		return
+	}
+	deadline := time.Now().Add(timeout)
+	s, err := cl.Open(host, cluster.OpenOptions{Deadline: deadline, Downstream: r.Version})
+	if err != nil {
+		return
+	}
+	defer s.Close()
+	_ = s.SetReadDeadline(deadline)
+	_ = s.SetWriteDeadline(deadline)
+	if len(body) == 0 && len(trailers) == 0 {
+		err = s.Send(r, true)
+	} else if err = s.Send(r, false); err == nil {
+		if _, err = s.Write(body); err == nil {
+			err = s.Finish(trailers)
+		}
+	}
+	for err == nil {
+		var response *message.Response
+		if response, err = s.Response(); err == nil && response.Status >= 200 {
+			host.Report(cluster.Responded, response.Status)
+			break
+		}
+	}
+	for err == nil && s.HasBody() {
+		if _, err = s.Next(); errors.Is(err, io.EOF) {
+			return
+		}
+	}
+}
+
+// shadowHost is the authority by which a mirrored request is told apart.
+func shadowHost(authority string) string {
+	host, port, ok := strings.Cut(authority, ":")
+	if !ok || strings.Contains(port, ":") {
+		return authority + "-shadow"
+	}
+	return host + "-shadow:" + port
+}
+
+// clone copies a head out of the connection's buffer.
+func clone(r *message.Request) *message.Request {
+	c := *r
+	c.Method, c.Scheme, c.Authority, c.Path, c.Upgrade = strings.Clone(r.Method), strings.Clone(r.Scheme), strings.Clone(r.Authority), strings.Clone(r.Path), strings.Clone(r.Upgrade)
+	c.Fields = make(message.Fields, len(r.Fields))
+	for i, f := range r.Fields {
+		c.Fields[i] = message.Field{Name: strings.Clone(f.Name), Value: strings.Clone(f.Value)}
+	}
+	return &c
+}

@@ -1,0 +1,164 @@
+package router
+
+import (
+	"errors"
+	"io"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/message"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
+)
+
+// answered brings a response to the client, unless the policy repeats it.
+func (f *forwarding) answered(s *cluster.Stream, response *message.Response, start time.Time) (again bool) {
+	now := time.Now()
+	f.info.UpstreamFirstByte = now.Sub(f.info.Start)
+	status := response.Status
+	if f.grpc {
+		status = grpcOutcome(response)
+	}
+	f.host.Report(cluster.Responded, status)
+	if f.policy != nil && byResponse(f.policy, response, f.grpc) && f.another() {
+		f.detach(s)
+		return true
+	}
+	f.answeredWell = response.Status < 500
+	upgraded := response.Status == 101 || f.x.Request.Method == "CONNECT" && response.Status/100 == 2
+	f.headers(response, now)
+	end := !s.HasBody() && !upgraded
+	f.info.Details = "via_upstream"
+	if err := f.d.Head(response, end); err != nil {
+		f.detach(s)
+		f.gone()
+		return false
+	}
+	f.mirrorLate()
+	if end {
+		if err := f.d.Flush(); err != nil {
+			f.gone()
+		}
+	} else {
+		f.relay(s, upgraded)
+	}
+	f.info.UpstreamLastByte = time.Since(f.info.Start)
+	f.detach(s)
+	if f.upload != nil && !upgraded {
+		if ended, _, _ := f.upload.state(); !ended {
+			f.d.CloseAfter() // the rest of the request is not waited for
+		}
+	}
+	return false
+}
+
+// headers are what the router says in a response.
+func (f *forwarding) headers(r *message.Response, now time.Time) {
+	since := f.complete
+	if since.IsZero() {
+		since = f.info.Start
+	}
+	f.info.UpstreamServiceTime = max(now.Sub(since), 0)
+	if !f.r.o.SuppressEnvoyHeaders {
+		r.Fields.Set("x-envoy-upstream-service-time", strconv.FormatInt(f.info.UpstreamServiceTime.Milliseconds(), 10))
+	}
+	if f.route.AttemptCountInResponse() {
+		r.Fields.Set("x-envoy-attempt-count", strconv.Itoa(f.attempts))
+	}
+	if f.route.Decorator != "" && !f.r.o.SuppressEnvoyHeaders {
+		r.Fields.Set("x-envoy-decorator-operation", f.route.Decorator)
+	}
+	if f.call.Cookie != "" {
+		r.Fields.Add("set-cookie", f.call.Cookie)
+	}
+	f.route.ResponseHeaders(r, f.info, f.call.Choice)
+}
+
+// relay carries a response's body, and after an upgrade all that comes.
+func (f *forwarding) relay(s *cluster.Stream, upgraded bool) {
+	var last time.Time // when something came; only known while there is an idle timeout
+	idle := f.idleTimeout()
+	if idle > 0 {
+		last = time.Now()
+	}
+	for {
+		if !s.Ready() {
+			if err := f.d.Flush(); err != nil {
+				f.gone()
+				return
+			}
+			_ = s.SetReadDeadline(time.Now().Add(look))
+		}
+		b, err := s.Next()
+		if len(b) > 0 {
+			if _, werr := f.d.Write(b); werr != nil {
+				f.gone()
+				return
+			}
+			if idle > 0 {
+				last = time.Now()
+			}
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			if ferr := f.d.Finish(s.Trailers()); ferr != nil {
+				f.gone()
+			} else if upgraded {
+				f.upload.wait()
+			}
+			return
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if !f.goesOn(upgraded, idle, last) {
+				return
+			}
+		default:
+			f.broken(err)
+			return
+		}
+	}
+}
+
+// goesOn tells whether a body that pauses is waited for; if not, it ends the exchange.
+func (f *forwarding) goesOn(upgraded bool, idle time.Duration, last time.Time) bool {
+	var err error
+	if !upgraded || f.upload == nil {
+		err = f.interrupted(time.Time{})
+	} else if f.d.Gone() {
+		err = errGone
+	}
+	switch {
+	case errors.Is(err, errGlobal):
+		f.info.Flags |= streaminfo.UpstreamRequestTimeout
+		f.info.Details = "response_timeout"
+		f.d.Reset()
+		return false
+	case err != nil:
+		f.gone()
+		return false
+	case idle > 0 && time.Since(last) > idle:
+		f.info.Flags |= streaminfo.StreamIdleTimeout
+		f.info.Details = "stream_idle_timeout"
+		f.d.Reset()
+		return false
+	}
+	return true
+}
+
+// broken ends an exchange whose upstream ended in the middle of the body.
+func (f *forwarding) broken(err error) {
+	failure := classify(err)
+	f.host.Report(cluster.ConnectFailed, 0)
+	f.info.Flags |= failure.flag()
+	f.info.Details = "upstream_reset_after_response_started{" + failure.reason.details() + "}"
+	f.d.Reset()
+}
+
+// idleTimeout is the route's, or else the connection manager's; 0 is none.
+func (f *forwarding) idleTimeout() time.Duration {
+	if t := f.forward.IdleTimeout; t != nil {
+		return *t
+	}
+	return f.call.StreamIdle
+}

@@ -1,0 +1,132 @@
+package tcpproxy
+
+import (
+	"errors"
+	"io"
+	"os"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
+)
+
+// chunk is what is read at once.
+const chunk = 64 << 10
+
+var chunks = sync.Pool{New: func() any { return new([chunk]byte) }}
+
+// nexter is a connection that shows what it received instead of copying it.
+type nexter interface{ Next() ([]byte, error) }
+
+// bare is the connection below those that only count it.
+func bare(c codec.Conn) codec.Conn {
+	for {
+		u, ok := c.(interface{ Unwrap() codec.Conn })
+		if !ok {
+			return c
+		}
+		c = u.Unwrap()
+	}
+}
+
+// relay carries bytes both ways until both have ended.
+func (p *Proxy) relay(down, up codec.Conn, info *streaminfo.Info) error {
+	var busy atomic.Int64 // when bytes were last carried
+	busy.Store(time.Now().UnixNano())
+	var end time.Time
+	if p.longest > 0 {
+		end = info.Start.Add(p.longest)
+	}
+	var sent, received uint64
+	failed := make(chan error, 1)
+	go func() {
+		err := p.oneWay(up, down, &received, &busy, end)
+		if err != nil {
+			down.Abort() // the other direction must not wait for a peer that is gone
+		}
+		failed <- err
+	}()
+	err := p.oneWay(down, up, &sent, &busy, end)
+	if err != nil {
+		up.Abort()
+	}
+	if other := <-failed; err == nil {
+		err = other
+	}
+	info.BytesSent, info.BytesReceived = sent, received
+	switch {
+	case errors.Is(err, errIdle):
+		info.Flags |= streaminfo.StreamIdleTimeout
+	case errors.Is(err, errLongest):
+		info.Flags |= streaminfo.DurationTimeout
+	}
+	if err != nil {
+		return err
+	}
+	up.Close()
+	return down.Close()
+}
+
+var (
+	errIdle    = errors.New("nothing was sent for the idle timeout")
+	errLongest = errors.New("the connection lasted as long as it may")
+)
+
+// oneWay carries from src to dst until src's end, which it passes on.
+func (p *Proxy) oneWay(dst, src codec.Conn, count *uint64, busy *atomic.Int64, end time.Time) error {
+	next, ok := bare(src).(nexter)
+	var buffer *[chunk]byte
+	if !ok {
+		buffer = chunks.Get().(*[chunk]byte)
+		defer chunks.Put(buffer)
+	}
+	for {
+		if p.idle > 0 || !end.IsZero() {
+			_ = src.SetReadDeadline(p.deadline(busy, end))
+		}
+		var b []byte
+		var err error
+		if ok {
+			b, err = next.Next()
+		} else {
+			var n int
+			n, err = src.Read(buffer[:])
+			b = buffer[:n]
+		}
+		if len(b) > 0 {
+			n, werr := dst.Write(b)
+			*count += uint64(n)
+			if werr != nil {
+				return werr
+			}
+			busy.Store(time.Now().UnixNano())
+		}
+		switch {
+		case err == nil:
+		case errors.Is(err, io.EOF):
+			return dst.CloseWrite()
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			if !end.IsZero() && !time.Now().Before(end) {
+				return errLongest
+			}
+			if p.idle > 0 && time.Since(time.Unix(0, busy.Load())) >= p.idle {
+				return errIdle
+			}
+		default:
+			return err
+		}
+	}
+}
+
+func (p *Proxy) deadline(busy *atomic.Int64, end time.Time) time.Time {
+	if p.idle <= 0 {
+		return end
+	}
+	d := time.Unix(0, busy.Load()).Add(p.idle)
+	if !end.IsZero() && end.Before(d) {
+		return end
+	}
+	return d
+}
