@@ -25,6 +25,12 @@ func (r *Rule) Policy(port uint32, subset string) *networkingapi.TrafficPolicy {
 	return out
 }
 
+// Governs tells whether the rule says anything of the service, or of a subset,
+// beyond which endpoints are in it.
+func (r *Rule) Governs(subset string) bool {
+	return r != nil && (r.policy != nil || r.Subset(subset).GetTrafficPolicy() != nil)
+}
+
 func overlay(out, p *networkingapi.TrafficPolicy, port uint32) {
 	if p == nil {
 		return

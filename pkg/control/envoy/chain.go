@@ -136,10 +136,16 @@ const blackHole = "BlackHoleCluster"
 // proxy are the network filters of a route for connections.
 func (g *generator) proxy(s *model.Service, p *model.Port, name string, r Stream) []*listenerv3.Filter {
 	var filters []*listenerv3.Filter
+	if g.o.IstioExtensions {
+		filters = append(filters, g.networkFilter("istio.metadata_exchange", g.exchange()))
+	}
 	if g.o.Parts.NetworkFilters != nil {
 		more, err := g.o.Parts.NetworkFilters(s, p)
 		g.fail(err)
-		filters = more
+		filters = append(filters, more...)
+	}
+	if g.o.IstioExtensions {
+		filters = append(filters, g.networkFilter("istio.stats", g.stats()))
 	}
 	proxy := &tcpproxyv3.TcpProxy{StatPrefix: name, IdleTimeout: r.IdleTimeout, AccessLog: g.accessLogs(s, p, TCP)}
 	switch len(r.Clusters) {
@@ -161,7 +167,6 @@ func (g *generator) proxy(s *model.Service, p *model.Port, name string, r Stream
 			proxy.HashPolicy = []*typev3.HashPolicy{{PolicySpecifier: &typev3.HashPolicy_SourceIp_{SourceIp: &typev3.HashPolicy_SourceIp{}}}}
 		}
 	}
-	filters = append(filters, g.istioNetworkFilters()...)
 	return append(filters, g.networkFilter(filterTCPProxy, proxy))
 }
 
@@ -174,6 +179,6 @@ func (g *generator) directChain(kind Kind, name, cluster string) *listenerv3.Fil
 		return &listenerv3.FilterChain{Name: name, Filters: append([]*listenerv3.Filter{again},
 			g.proxy(nil, nil, cluster, Stream{})...)}
 	}
-	g.route(defaultRoutes(cluster, cluster, "*", 0, ""))
+	g.route(defaultRoutes(cluster, cluster, 0, ""))
 	return &listenerv3.FilterChain{Name: name, Filters: []*listenerv3.Filter{again, g.manager(nil, nil, cluster)}}
 }

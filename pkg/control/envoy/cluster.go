@@ -67,7 +67,7 @@ func (g *generator) subset(key portKey, port *model.Port, subset string, labels 
 		how += "/" + subset
 	}
 	var object *networkingv1.DestinationRule
-	if rule != nil {
+	if rule.Governs(subset) {
 		object = rule.Objects[0]
 	}
 	c := &clusterv3.Cluster{Name: name, AltStatName: g.statName(name), Metadata: g.clusterMetadata(s, how, object)}

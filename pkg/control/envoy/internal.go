@@ -80,11 +80,11 @@ func (g *generator) inspectors(u portUse) []*listenerv3.ListenerFilter {
 	inspector := func(name string, config proto.Message, not []uint32) *listenerv3.ListenerFilter {
 		return &listenerv3.ListenerFilter{Name: name, FilterDisabled: onPorts(not), ConfigType: &listenerv3.ListenerFilter_TypedConfig{TypedConfig: g.pack(config)}}
 	}
-	return []*listenerv3.ListenerFilter{
-		g.originalDst(),
-		inspector("envoy.filters.listener.http_inspector", &httpinspectorv3.HttpInspector{}, noHTTP),
-		inspector("envoy.filters.listener.tls_inspector", &tlsinspectorv3.TlsInspector{InitialReadBufferSize: u32(512)}, noTLS),
+	out := []*listenerv3.ListenerFilter{g.originalDst(), inspector("envoy.filters.listener.http_inspector", &httpinspectorv3.HttpInspector{}, noHTTP)}
+	if len(noTLS) < len(u.ports) {
+		out = append(out, inspector("envoy.filters.listener.tls_inspector", &tlsinspectorv3.TlsInspector{InitialReadBufferSize: u32(512)}, noTLS))
 	}
+	return out
 }
 
 func onPorts(ports []uint32) *listenerv3.ListenerFilterChainMatchPredicate {

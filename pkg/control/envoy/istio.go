@@ -5,7 +5,6 @@ import (
 	"slices"
 
 	udpav1 "github.com/cncf/xds/go/udpa/type/v1"
-	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	metadatav3 "github.com/envoyproxy/go-control-plane/envoy/type/metadata/v3"
 	tracingv3 "github.com/envoyproxy/go-control-plane/envoy/type/tracing/v3"
@@ -46,17 +45,7 @@ func (g *generator) istioHTTPFilters() []*hcmv3.HttpFilter {
 	}
 }
 
-func (g *generator) istioNetworkFilters() []*listenerv3.Filter {
-	if !g.o.IstioExtensions {
-		return nil
-	}
-	return []*listenerv3.Filter{g.metadataExchange(), g.networkFilter("istio.stats", g.stats())}
-}
-
-func (g *generator) metadataExchange() *listenerv3.Filter {
-	return g.networkFilter("istio.metadata_exchange", g.exchange())
-}
-
+// exchange is what Istio's proxies tell each other of themselves, found by discovery.
 func (g *generator) exchange() *udpav1.TypedStruct {
 	return g.typedStruct("envoy.tcp.metadataexchange.config.MetadataExchange", map[string]any{"enable_discovery": true, "protocol": "istio-peer-exchange"})
 }

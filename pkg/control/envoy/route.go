@@ -2,13 +2,14 @@ package envoy
 
 import (
 	"fmt"
-	"strings"
+	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	previoushostsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/retry/host/previous_hosts/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+	networkingapi "istio.io/api/networking/v1alpha3"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/destination"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
@@ -26,16 +27,13 @@ func (g *generator) routes(s *model.Service, p *model.Port) string {
 	name := ClusterName(HTTP, s, p.Number, "")
 	g.service(Backend{Service: s, Port: p.Number, Kind: HTTP})
 	if g.o.Parts.Routes == nil {
-		domain := "*"
-		if strings.HasPrefix(s.Hostname, "*") {
-			domain = s.Hostname
-		}
-		config := defaultRoutes(name, name, domain, p.Number, s.Hostname)
+		config := defaultRoutes(name, name, p.Number, s.Hostname)
 		for _, v := range config.VirtualHosts {
 			for _, r := range v.Routes {
 				r.GetRoute().HashPolicy = destination.HashPolicies(g.rules.For(s).Policy(p.Number, ""))
 			}
 		}
+		onlyHost(config, s, p)
 		g.route(config)
 		return name
 	}
@@ -45,11 +43,25 @@ func (g *generator) routes(s *model.Service, p *model.Port) string {
 		routes.Config = &routev3.RouteConfiguration{}
 	}
 	routes.Config.Name = name
+	onlyHost(routes.Config, s, p)
 	g.route(routes.Config)
 	for _, b := range routes.Backends {
 		g.service(b)
 	}
 	return name
+}
+
+// onlyHost keeps a service whose requests are sent to the host that they name to
+// its own hosts.
+func onlyHost(c *routev3.RouteConfiguration, s *model.Service, p *model.Port) {
+	if s.Resolution != networkingapi.ServiceEntry_DYNAMIC_DNS {
+		return
+	}
+	for _, v := range c.VirtualHosts {
+		if slices.Equal(v.Domains, []string{"*"}) {
+			v.Domains = []string{s.Hostname, fmt.Sprintf("%s:%d", s.Hostname, p.Number)}
+		}
+	}
 }
 
 // route finishes a route configuration.
@@ -77,9 +89,9 @@ func (g *generator) route(c *routev3.RouteConfiguration) {
 }
 
 // defaultRoutes lead all requests to a cluster.
-func defaultRoutes(name, cluster, domain string, port uint32, host string) *routev3.RouteConfiguration {
+func defaultRoutes(name, cluster string, port uint32, host string) *routev3.RouteConfiguration {
 	return &routev3.RouteConfiguration{Name: name, VirtualHosts: []*routev3.VirtualHost{{
-		Name: fmt.Sprintf("inbound|http|%d", port), Domains: []string{domain},
+		Name: fmt.Sprintf("inbound|http|%d", port), Domains: []string{"*"},
 		Routes: []*routev3.Route{{
 			Name: "default", Match: &routev3.RouteMatch{PathSpecifier: &routev3.RouteMatch_Prefix{Prefix: "/"}},
 			Decorator: &routev3.Decorator{Operation: fmt.Sprintf("%s:%d/*", host, port)},

@@ -28,6 +28,8 @@ func (c *checker) meaning(node *yaml.Node, value metav1.Object) {
 		m.telemetry(v)
 	case *networkingv1.ServiceEntry:
 		m.serviceEntry(v)
+	case *networkingv1.DestinationRule:
+		m.destinationRule(v)
 	case *networkingv1.VirtualService:
 		m.virtualService(v)
 	case *gatewayv1.HTTPRoute:

@@ -17,6 +17,9 @@ import (
 	"k8s.io/apimachinery/pkg/util/validation"
 )
 
+// jwtClaim begins names of headers that stand for claims of JWTs.
+const jwtClaim = "@request.auth.claims"
+
 // gatewayMesh stands for callers in the mesh among a VirtualService's gateways.
 const gatewayMesh = "mesh"
 
@@ -56,7 +59,7 @@ func (m meaning) virtualService(v *networkingv1.VirtualService) {
 	all := -1
 	for i, h := range s.Http {
 		at := fmt.Sprintf("spec.http[%d]", i)
-		m.httpRule(at, h, len(s.Hosts) == 0)
+		m.httpRule(at, h, len(s.Hosts) == 0, inMesh)
 		if all >= 0 {
 			m.warn(at, fmt.Sprintf("is never reached: spec.http[%d] has no match, so it takes every request", all))
 		} else if len(h.GetMatch()) == 0 {
@@ -66,7 +69,7 @@ func (m meaning) virtualService(v *networkingv1.VirtualService) {
 	m.streamRules(s)
 }
 
-func (m meaning) httpRule(at string, h *networkingapi.HTTPRoute, isDelegate bool) {
+func (m meaning) httpRule(at string, h *networkingapi.HTTPRoute, isDelegate, inMesh bool) {
 	var actions []string
 	for _, a := range []struct {
 		set  bool
@@ -91,7 +94,7 @@ func (m meaning) httpRule(at string, h *networkingapi.HTTPRoute, isDelegate bool
 		m.fail(at+".delegate.name", "the delegate needs a name")
 	}
 	for i, c := range h.GetMatch() {
-		m.httpMatch(fmt.Sprintf("%s.match[%d]", at, i), c)
+		m.httpMatch(fmt.Sprintf("%s.match[%d]", at, i), c, inMesh)
 	}
 	m.destinations(at, h)
 	m.redirect(at+".redirect", h.GetRedirect())
@@ -104,7 +107,7 @@ func (m meaning) httpRule(at string, h *networkingapi.HTTPRoute, isDelegate bool
 	m.headerOperations(at+".headers", h.GetHeaders())
 }
 
-func (m meaning) httpMatch(at string, c *networkingapi.HTTPMatchRequest) {
+func (m meaning) httpMatch(at string, c *networkingapi.HTTPMatchRequest, inMesh bool) {
 	m.stringMatch(at+".uri", c.GetUri())
 	m.stringMatch(at+".scheme", c.GetScheme())
 	m.stringMatch(at+".method", c.GetMethod())
@@ -116,7 +119,11 @@ func (m meaning) httpMatch(at string, c *networkingapi.HTTPMatchRequest) {
 	}{{"headers", c.GetHeaders(), true}, {"withoutHeaders", c.GetWithoutHeaders(), true}, {"queryParams", c.GetQueryParams(), false}} {
 		for _, name := range slices.Sorted(maps.Keys(set.matches)) {
 			path := fmt.Sprintf("%s.%s[%s]", at, set.name, name)
-			if set.headers && !httpguts.ValidHeaderFieldName(strings.TrimPrefix(name, ":")) {
+			switch claim := strings.HasPrefix(name, jwtClaim); {
+			case set.headers && claim && inMesh:
+				m.fail(path, "claims of JWTs are matched at ingress gateways alone: list these under gateways, without mesh")
+			case set.headers && claim:
+			case set.headers && !httpguts.ValidHeaderFieldName(strings.TrimPrefix(name, ":")):
 				m.fail(path, "%q is not a header name", name)
 			}
 			m.stringMatch(path, set.matches[name])

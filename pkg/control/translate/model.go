@@ -98,8 +98,22 @@ func (w *world) modelEndpoints(workloads []*workload, services map[string]*model
 	for _, s := range w.services {
 		unready[s.key] = s.wire.LoadBalancing.GetHealthPolicy() == workloadapi.LoadBalancing_ALLOW_ALL
 	}
+	tunnels := map[string]*workloadapi.Workload{} // by address
+	for _, wl := range workloads {
+		if wl.wire.TunnelProtocol == workloadapi.TunnelProtocol_HBONE {
+			for _, a := range wl.wire.Addresses {
+				tunnels[string(a)] = wl.wire
+			}
+		}
+	}
 	for _, wl := range workloads {
 		e := w.modelEndpoint(wl)
+		if len(wl.wire.Addresses) > 0 && !e.Tunnel {
+			// The address of an endpoint may be a pod's, which is reached as such.
+			if pod := tunnels[string(wl.wire.Addresses[0])]; pod != nil {
+				e.Tunnel, e.Namespace, e.ServiceAccount = true, pod.Namespace, pod.ServiceAccount
+			}
+		}
 		if wp := waypoints[wl.waypoint]; wp != nil {
 			wp.Workloads = append(wp.Workloads, e)
 		}
