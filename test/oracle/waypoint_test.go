@@ -123,7 +123,7 @@ func generated(t *testing.T, dir string, key model.Key, locality envoy.Locality)
 	if i < 0 {
 		t.Fatalf("%s: no waypoint %v", dir, key)
 	}
-	r, err := waypoint.New(out, nil).Generate(out.Model.Waypoints[i], waypoint.Client{Options: envoy.Options{IstioExtensions: true, Locality: locality}})
+	r, err := waypoint.New(out, nil).Generate(out.Model.Waypoints[i], waypoint.Client{Own: true, Options: envoy.Options{IstioExtensions: true, Locality: locality}})
 	if err != nil {
 		t.Fatalf("%s: %v", dir, err)
 	}

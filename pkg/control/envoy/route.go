@@ -52,13 +52,13 @@ func (g *generator) routes(s *model.Service, p *model.Port) string {
 }
 
 // onlyHost keeps a service whose requests are sent to the host that they name to
-// its own hosts.
+// its own hosts, with and without the port.
 func onlyHost(c *routev3.RouteConfiguration, s *model.Service, p *model.Port) {
 	if s.Resolution != networkingapi.ServiceEntry_DYNAMIC_DNS {
 		return
 	}
 	for _, v := range c.VirtualHosts {
-		if slices.Equal(v.Domains, []string{"*"}) {
+		if slices.Equal(v.Domains, []string{"*"}) || slices.Equal(v.Domains, []string{s.Hostname}) {
 			v.Domains = []string{s.Hostname, fmt.Sprintf("%s:%d", s.Hostname, p.Number)}
 		}
 	}
