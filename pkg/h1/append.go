@@ -96,7 +96,8 @@ func appendLength(b []byte, n int64) []byte {
 	return append(b, "\r\n"...)
 }
 
-// appendFields leaves out what the codec writes itself.
+// appendFields leaves out what the codec writes itself, and writes names in lower
+// case.
 func appendFields(b []byte, f message.Fields) ([]byte, error) {
 	for i := range f {
 		name, value := f[i].Name, f[i].Value
@@ -106,8 +107,8 @@ func appendFields(b []byte, f message.Fields) ([]byte, error) {
 		}
 		at := len(b)
 		b = append(b, name...)
-		for _, c := range b[at:] {
-			if lower[c] == 0 {
+		for i, c := range b[at:] {
+			if b[at+i] = lower[c]; lower[c] == 0 {
 				return b, errUnsendable
 			}
 		}

@@ -86,7 +86,7 @@ type ClientStream interface {
 	Reader
 
 	// Close ends the use. A complete exchange leaves the connection usable; any
-	// other is reset.
+	// other is reset. The stream and what it returned are not to be used afterwards.
 	Close()
 }
 

@@ -228,6 +228,7 @@ func (s *http1Server) end() (again bool, err error) {
 		return false, nil
 	}
 	s.in.release()
+	_ = s.out.want(time.Time{}) // it was the exchange's
 	return true, nil
 }
 

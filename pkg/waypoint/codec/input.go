@@ -30,7 +30,7 @@ func (in *input) init(c Conn) {
 		}
 	}
 	in.reader.init(c)
-	in.deadline.set = c.SetReadDeadline
+	in.set = c.SetReadDeadline
 }
 
 // release gives back what the last exchange held, and keeps what is unread.

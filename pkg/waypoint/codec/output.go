@@ -37,7 +37,7 @@ func (o *output) init(c Conn) {
 		c = p.Conn
 	}
 	o.conn, o.tcp = c, socketOf(c)
-	o.deadline.set = c.SetWriteDeadline
+	o.set = c.SetWriteDeadline
 	_, o.exact = c.(TLSConn)
 	o.finished = true
 }

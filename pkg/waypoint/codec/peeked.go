@@ -1,9 +1,20 @@
 package codec
 
+import "github.com/fairlead-mesh/fairlead/pkg/h2"
+
 // peeked is a connection with bytes that were read ahead.
 type peeked struct {
 	Conn
 	ahead []byte
+}
+
+// Ahead takes what [Sniff] read ahead from a connection, and returns the connection
+// without it: what relays bytes may then do so from the socket itself.
+func Ahead(c Conn) ([]byte, Conn) {
+	if p, ok := c.(*peeked); ok {
+		return p.take()
+	}
+	return nil, c
 }
 
 // take is what was read ahead, and the connection below.
@@ -21,4 +32,15 @@ func (p *peeked) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	return p.Conn.Read(b)
+}
+
+// peekedStream is one over a tunnel's stream, which can be waited for.
+type peekedStream struct{ *peeked }
+
+// Wait implements [h2.Waiter].
+func (p peekedStream) Wait() error {
+	if len(p.ahead) > 0 {
+		return nil
+	}
+	return p.Conn.(h2.Waiter).Wait()
 }

@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/h2"
 	"github.com/fairlead-mesh/fairlead/test/loopback"
 )
 
@@ -94,4 +95,40 @@ func TestSniffedConnections(t *testing.T) {
 	if err := <-done; err != nil {
 		t.Error(err)
 	}
+}
+
+// HTTP/2 that was sniffed within a tunnel is served.
+func TestSniffedTunnels(t *testing.T) {
+	near, far := loopback.Pair(t)
+	go func() {
+		_ = h2.Server(far, h2.Config{}, func(s *h2.Stream) {
+			if s.Respond([]h2.Field{{Name: ":status", Value: "200"}}, 0) != nil {
+				return
+			}
+			sniffed, conn, err := Sniff(s, 10*time.Second)
+			if err != nil || sniffed.Protocol != HTTP2 {
+				t.Errorf("%+v, %v", sniffed, err)
+				return
+			}
+			_ = ServeHTTP2(conn, Options{}, origin(t))
+		}, nil)
+	}()
+	tunnel, err := h2.Client(near, h2.Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(tunnel.Close)
+	stream, err := tunnel.Open([]h2.Field{{Name: ":method", Value: "CONNECT"}, {Name: ":authority", Value: "a:80"}}, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := stream.Response(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	c, err := NewHTTP2Client(stream, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	bodies(t, c.Open)
+	trailers(t, c.Open)
 }
