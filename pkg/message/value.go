@@ -15,6 +15,20 @@ func (r *Request) Value(name string) (string, bool) {
 	return r.Fields.Lookup(name)
 }
 
+// combined are the request fields of which Envoy keeps one line, joined by commas,
+// as it was seen to (1.40); all of its own, x-envoy-*, are as well.
+var combined = map[string]bool{
+	"accept": true, "accept-encoding": true, "access-control-request-headers": true, "access-control-request-method": true,
+	"authorization": true, "cache-control": true, "content-type": true, "expect": true, "grpc-accept-encoding": true,
+	"grpc-timeout": true, "if-match": true, "if-modified-since": true, "if-none-match": true, "if-range": true,
+	"if-unmodified-since": true, "origin": true, "pragma": true, "referer": true, "te": true, "user-agent": true, "via": true,
+	"x-client-trace-id": true, "x-forwarded-client-cert": true, "x-forwarded-for": true, "x-forwarded-host": true,
+	"x-forwarded-port": true, "x-forwarded-proto": true, "x-request-id": true,
+}
+
+// Combined reports whether several lines of a request's field count as one.
+func Combined(name string) bool { return combined[name] || strings.HasPrefix(name, "x-envoy-") }
+
 // Joined is as Value, with all lines of a field joined by commas.
 func (r *Request) Joined(name string) (string, bool) {
 	if v, ok, special := r.special(name); special {

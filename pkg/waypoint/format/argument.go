@@ -54,6 +54,9 @@ func requestField(i *streaminfo.Info, name string) (string, bool) {
 	if name == "x-envoy-original-path" && i.OriginalPath != "" {
 		return i.OriginalPath, true
 	}
+	if message.Combined(name) {
+		return i.Request.Joined(name)
+	}
 	return i.Request.Value(name)
 }
 

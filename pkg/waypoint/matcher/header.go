@@ -21,10 +21,11 @@ const (
 	anything
 )
 
-// Header is a HeaderMatcher. Several lines of a field are one value, joined by
-// commas.
+// Header is a HeaderMatcher. Of several lines of a field one must match, or none if
+// the matcher is inverted; fields that Envoy keeps in one line count as joined.
 type Header struct {
 	name           string
+	combined       bool
 	kind           headerKind
 	invert         bool
 	present        bool
@@ -36,6 +37,7 @@ type Header struct {
 // NewHeader compiles a HeaderMatcher.
 func NewHeader(m *routev3.HeaderMatcher) (*Header, error) {
 	h := &Header{name: lower(m.GetName()), invert: m.GetInvertMatch(), missingIsEmpty: m.GetTreatMissingHeaderAsEmpty()}
+	h.combined = message.Combined(h.name)
 	if h.name == "" {
 		return nil, errors.New("name is empty")
 	}
@@ -94,15 +96,38 @@ func NewHeaders(list []*routev3.HeaderMatcher) ([]*Header, error) {
 }
 
 // Request reports whether a request's head is as the matcher says.
-func (h *Header) Request(r *message.Request) bool { return h.Match(r.Joined(h.name)) }
+func (h *Header) Request(r *message.Request) bool {
+	if h.combined || r.Fields.Count(h.name) < 2 {
+		return h.Match(r.Joined(h.name))
+	}
+	return h.lines(r.Fields)
+}
 
 // Response reports whether a response's head is as the matcher says.
-func (h *Header) Response(r *message.Response) bool { return h.Match(r.Joined(h.name)) }
+func (h *Header) Response(r *message.Response) bool {
+	if h.combined || r.Fields.Count(h.name) < 2 {
+		return h.Match(r.Joined(h.name))
+	}
+	return h.lines(r.Fields)
+}
+
+// lines decides on several lines.
+func (h *Header) lines(f message.Fields) bool {
+	if h.kind == presence {
+		return h.Match("", true)
+	}
+	for i := range f {
+		if f[i].Name == h.name && h.Match(f[i].Value, true) != h.invert {
+			return !h.invert
+		}
+	}
+	return h.invert
+}
 
 // Match decides on a value and whether there is one.
 func (h *Header) Match(value string, found bool) bool {
 	if h.kind == presence {
-		return (found == h.present) != h.invert
+		return ((found || h.missingIsEmpty) == h.present) != h.invert
 	}
 	if !found {
 		// A field that is not there matches nothing, not even inverted, unless it

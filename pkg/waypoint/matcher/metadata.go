@@ -22,7 +22,8 @@ func NewValue(m *matcherv3.ValueMatcher) (Value, error) {
 	case *matcherv3.ValueMatcher_BoolMatch:
 		return func(v any, _ bool) bool { b, ok := v.(bool); return ok && b == p.BoolMatch }, nil
 	case *matcherv3.ValueMatcher_PresentMatch:
-		return func(_ any, found bool) bool { return found == p.PresentMatch }, nil
+		// Envoy's false never holds, whether there is a value or not.
+		return func(_ any, found bool) bool { return found && p.PresentMatch }, nil
 	case *matcherv3.ValueMatcher_DoubleMatch:
 		return newNumber(p.DoubleMatch)
 	case *matcherv3.ValueMatcher_StringMatch:

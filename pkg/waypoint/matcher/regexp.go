@@ -14,7 +14,9 @@ import (
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 )
 
-// Regexp matches whole strings, as RE2::FullMatch does.
+// Regexp matches whole strings, as RE2::FullMatch does. As with Envoy's RE2 a
+// character is a byte: patterns and strings are taken for Latin-1, so that a dot
+// matches half of an "é".
 type Regexp struct {
 	whole *regexp.Regexp
 	// Prefix is what every match begins with, or "".
@@ -26,21 +28,61 @@ func NewRegexp(m *matcherv3.RegexMatcher) (*Regexp, error) {
 	if m.GetRegex() == "" {
 		return nil, errors.New("regex is empty")
 	}
-	free, err := regexp.Compile(m.GetRegex())
+	free, err := regexp.Compile(widen(m.GetRegex()))
 	if err != nil {
 		return nil, fmt.Errorf("regex %q: %w", m.GetRegex(), err)
 	}
-	whole, err := regexp.Compile(`\A(?:` + m.GetRegex() + `)\z`)
+	whole, err := regexp.Compile(`\A(?:` + widen(m.GetRegex()) + `)\z`)
 	if err != nil {
 		return nil, fmt.Errorf("regex %q: %w", m.GetRegex(), err)
 	}
 	prefix, _ := free.LiteralPrefix()
-	return &Regexp{whole: whole, Prefix: prefix}, nil
+	return &Regexp{whole: whole, Prefix: narrow(prefix)}, nil
 }
 
-// Match reports whether the pattern describes all of s. No pattern describes bytes
-// that are not UTF-8: Go reads them as U+FFFD, RE2 does not.
-func (r *Regexp) Match(s string) bool { return utf8.ValidString(s) && r.whole.MatchString(s) }
+// Match reports whether the pattern describes all of s.
+func (r *Regexp) Match(s string) bool { return r.whole.MatchString(widen(s)) }
+
+// Submatches are what the pattern's groups match, or nil if it does not describe all
+// of s.
+func (r *Regexp) Submatches(s string) []string {
+	m := r.whole.FindStringSubmatch(widen(s))
+	for i := range m {
+		m[i] = narrow(m[i])
+	}
+	return m
+}
+
+// Group is the number of a named group, or -1.
+func (r *Regexp) Group(name string) int { return r.whole.SubexpIndex(name) }
+
+// widen makes a rune of each byte, for package regexp.
+func widen(s string) string {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			out := make([]byte, 0, 2*len(s))
+			for j := range len(s) {
+				out = utf8.AppendRune(out, rune(s[j]))
+			}
+			return string(out)
+		}
+	}
+	return s
+}
+
+// narrow undoes widen.
+func narrow(s string) string {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			out := make([]byte, 0, len(s))
+			for _, r := range s {
+				out = append(out, byte(r)) //nolint:gosec // widen made it of a byte
+			}
+			return string(out)
+		}
+	}
+	return s
+}
 
 // Rewrite is a RegexMatchAndSubstitute.
 type Rewrite struct {
@@ -61,7 +103,7 @@ func NewRewrite(m *matcherv3.RegexMatchAndSubstitute) (*Rewrite, error) {
 	if pattern == "" {
 		return nil, errors.New("pattern.regex is empty")
 	}
-	re, err := regexp.Compile(pattern)
+	re, err := regexp.Compile(widen(pattern))
 	if err != nil {
 		return nil, fmt.Errorf("pattern.regex %q: %w", pattern, err)
 	}
@@ -100,27 +142,26 @@ func NewRewrite(m *matcherv3.RegexMatchAndSubstitute) (*Rewrite, error) {
 
 // Replace is s with all matches replaced, as RE2::GlobalReplace does it.
 func (w *Rewrite) Replace(s string) string {
+	whole := s
+	s = widen(s)
 	all := w.re.FindAllStringSubmatchIndex(s, -1)
 	if all == nil {
-		return s
+		return whole
 	}
 	var out strings.Builder
 	last := 0
 	for _, m := range all {
-		out.WriteString(s[last:m[0]])
+		out.WriteString(narrow(s[last:m[0]]))
 		for _, p := range w.pieces {
 			switch {
 			case p.group < 0:
 				out.WriteString(p.text)
 			case m[2*p.group] >= 0:
-				out.WriteString(s[m[2*p.group]:m[2*p.group+1]])
+				out.WriteString(narrow(s[m[2*p.group]:m[2*p.group+1]]))
 			}
 		}
 		last = m[1]
 	}
-	out.WriteString(s[last:])
+	out.WriteString(narrow(s[last:]))
 	return out.String()
 }
-
-// Whole is the expression of whole strings itself.
-func (r *Regexp) Whole() *regexp.Regexp { return r.whole }

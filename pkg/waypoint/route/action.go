@@ -53,6 +53,9 @@ func (c *compiler) route(m *routev3.Route, h *hostShell) (*Route, error) {
 	default:
 		return nil, fmt.Errorf("actions of kind %T are not supported", a)
 	}
+	if err := m.Validate(); err != nil {
+		return nil, fmt.Errorf("the API's own rules: %w", err)
+	}
 	return r, nil
 }
 

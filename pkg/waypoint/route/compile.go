@@ -86,6 +86,9 @@ func (c *compiler) common(rc *routev3.RouteConfiguration, old *Table) (*common, 
 	if old != nil && old.common.digest == d {
 		return old.common, nil
 	}
+	if err := shell.Validate(); err != nil {
+		return nil, fmt.Errorf("the API's own rules: %w", err)
+	}
 	c.unknown("route configuration", shell)
 	switch {
 	case rc.GetVhds() != nil:
@@ -207,6 +210,9 @@ func (c *compiler) host(vh *routev3.VirtualHost, all *common, old *host) (*host,
 
 func (c *compiler) shell(vh, shell *routev3.VirtualHost, all *common, d digest) (*hostShell, error) {
 	where := fmt.Sprintf("virtual host %q", vh.GetName())
+	if err := shell.Validate(); err != nil {
+		return nil, fmt.Errorf("the API's own rules: %w", err)
+	}
 	c.unknown(where, shell)
 	switch {
 	case vh.GetMatcher() != nil:

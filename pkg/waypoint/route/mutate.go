@@ -22,7 +22,9 @@ type mutation struct {
 	name      string
 	action    corev3.HeaderValueOption_HeaderAppendAction
 	keepEmpty bool
-	value     *format.Format
+	// combined values are appended to the line there is.
+	combined bool
+	value    *format.Format
 }
 
 func newMutations(add []*corev3.HeaderValueOption, remove []string, field string) (*mutations, error) {
@@ -57,6 +59,7 @@ func newMutations(add []*corev3.HeaderValueOption, remove []string, field string
 				one.action = corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD
 			}
 		}
+		one.combined = field != "response_headers" && message.Combined(name)
 		m.add = append(m.add, one)
 	}
 	return m, nil
@@ -110,7 +113,11 @@ func (m *mutations) apply(fields *message.Fields, info *streaminfo.Info) {
 		}
 		switch one.action {
 		case corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD:
-			fields.Add(one.name, values[i])
+			if old, ok := fields.Joined(one.name); ok && one.combined {
+				fields.Set(one.name, old+","+values[i])
+			} else {
+				fields.Add(one.name, values[i])
+			}
 		case corev3.HeaderValueOption_ADD_IF_ABSENT:
 			if !exists[i] {
 				fields.Add(one.name, values[i])

@@ -41,38 +41,23 @@ func templatePattern(t string) (string, error) {
 	}
 	var out strings.Builder
 	names := map[string]bool{}
+	// After a "**" only text of the same segment may follow.
 	ended := false
 	for t != "" {
-		if ended {
-			return "", errors.New("nothing may follow **, but the path's last part")
-		}
 		switch {
+		case ended && strings.ContainsAny(t, "/*{"):
+			return "", errors.New("after ** there may only be the text that its segment ends with")
+		case strings.HasPrefix(t, "//"):
+			return "", errors.New("it has an empty segment")
 		case t[0] == '/':
-			if strings.HasPrefix(t, "//") {
-				return "", errors.New("it has an empty segment")
-			}
 			out.WriteByte('/')
 			t = t[1:]
 		case t[0] == '{':
-			inner, rest, ok := strings.Cut(t[1:], "}")
-			if !ok {
-				return "", errors.New("a { is not closed")
-			}
-			name, sub, has := strings.Cut(inner, "=")
-			if !has {
-				sub = "*"
-			}
-			if !templateName.MatchString(name) || names[name] {
-				return "", fmt.Errorf("variable %q: a name is 1 to 16 letters, digits and underscores, and stands once", name)
-			}
-			if names[name] = true; len(names) > maxTemplateVariables {
-				return "", fmt.Errorf("it has more than %d variables", maxTemplateVariables)
-			}
-			p, last, err := templateGlobs(sub)
+			p, rest, last, err := templateVariable(t, names)
 			if err != nil {
 				return "", err
 			}
-			out.WriteString("(?P<" + name + ">" + p + ")")
+			out.WriteString(p)
 			t, ended = rest, last
 		default:
 			end := strings.IndexAny(t, "/{")
@@ -84,14 +69,32 @@ func templatePattern(t string) (string, error) {
 				return "", err
 			}
 			out.WriteString(p)
-			t, ended = t[end:], last && end == len(t)
-			if last && !ended && t != "" {
-				// A suffix such as **.m3u8 is told by templateGlobs; a segment is not.
-				return "", errors.New("** stands in the last segment alone")
-			}
+			t, ended = t[end:], ended || last
 		}
 	}
 	return out.String(), nil
+}
+
+// templateVariable is the pattern of the variable that t begins with.
+func templateVariable(t string, names map[string]bool) (p, rest string, last bool, err error) {
+	inner, rest, ok := strings.Cut(t[1:], "}")
+	if !ok {
+		return "", "", false, errors.New("a { is not closed")
+	}
+	name, sub, has := strings.Cut(inner, "=")
+	if !has {
+		sub = "*"
+	}
+	if !templateName.MatchString(name) || names[name] {
+		return "", "", false, fmt.Errorf("variable %q: a name is 1 to 16 letters, digits and underscores, and stands once", name)
+	}
+	if names[name] = true; len(names) > maxTemplateVariables {
+		return "", "", false, fmt.Errorf("it has more than %d variables", maxTemplateVariables)
+	}
+	if p, last, err = templateGlobs(sub); err != nil {
+		return "", "", false, err
+	}
+	return "(?P<" + name + ">" + p + ")", rest, last, nil
 }
 
 // templateGlobs is the pattern of segments without variables; last says that it
@@ -117,7 +120,7 @@ func templateGlobs(s string) (p string, last bool, err error) {
 
 // templateRewrite is a UriTemplateRewriteConfig.
 type templateRewrite struct {
-	from *regexp.Regexp
+	from *matcher.Regexp
 	// parts are literal text and, where group is not 0, what a variable matched.
 	parts []templatePart
 }
@@ -135,7 +138,7 @@ func newTemplateRewrite(ext *corev3.TypedExtensionConfig, from *matcher.Regexp) 
 	if from == nil {
 		return nil, errors.New("it needs a path_match_policy with a path_template")
 	}
-	t := &templateRewrite{from: from.Whole()}
+	t := &templateRewrite{from: from}
 	rest := cfg.GetPathTemplateRewrite()
 	if !strings.HasPrefix(rest, "/") {
 		return nil, fmt.Errorf("path_template_rewrite %q does not begin with a slash", rest)
@@ -149,7 +152,7 @@ func newTemplateRewrite(ext *corev3.TypedExtensionConfig, from *matcher.Regexp) 
 			break
 		}
 		name, tail, ok := strings.Cut(after, "}")
-		group := t.from.SubexpIndex(name)
+		group := from.Group(name)
 		if !ok || group < 0 {
 			return nil, fmt.Errorf("path_template_rewrite: path_template has no variable %q", name)
 		}
@@ -160,7 +163,7 @@ func newTemplateRewrite(ext *corev3.TypedExtensionConfig, from *matcher.Regexp) 
 }
 
 func (t *templateRewrite) rewrite(path string) (string, bool) {
-	m := t.from.FindStringSubmatch(path)
+	m := t.from.Submatches(path)
 	if m == nil {
 		return "", false
 	}
