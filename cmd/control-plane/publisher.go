@@ -62,8 +62,19 @@ func newPublisher(c config, directory *source.Directory, log *push.Log, waypoint
 	return p, err
 }
 
+const (
+	// quiet is how long nothing may change before statuses are written, and late how
+	// long they wait at most: they take longer than what is published, and what is
+	// published is waited for.
+	quiet = 100 * time.Millisecond
+	late  = 10 * time.Second
+)
+
 // run publishes every state, until ctx ends; ready is called after the first.
 func (p *publisher) run(ctx context.Context, ready func()) error {
+	var written time.Time
+	timer := time.NewTimer(quiet)
+	defer timer.Stop()
 	for first := true; ; first = false {
 		changed := p.directory.Changed()
 		if err := p.publish(p.directory.Objects()); err != nil {
@@ -73,11 +84,31 @@ func (p *publisher) run(ctx context.Context, ready func()) error {
 			close(p.published)
 			ready()
 		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil
+		if first || time.Since(written) > late {
+			p.writeStatuses()
+			written = time.Now()
 		}
+		timer.Reset(quiet)
+		for again := false; !again; {
+			select {
+			case <-changed:
+				again = true
+			case <-timer.C:
+				p.writeStatuses()
+				written = time.Now()
+			case <-ctx.Done():
+				return nil
+			}
+		}
+	}
+}
+
+func (p *publisher) writeStatuses() {
+	if p.statuses == nil {
+		return
+	}
+	if err := p.statuses.Write(p.last.Status()); err != nil {
+		p.logger.Warn("status not written", "err", err)
 	}
 }
 
@@ -92,7 +123,7 @@ func (p *publisher) wait(ctx context.Context) bool {
 }
 
 // publish makes everything follow from a state: first what the nodes are told,
-// then what the waypoints are, then what is said about the objects.
+// then what the waypoints are.
 func (p *publisher) publish(objects *source.Objects) error {
 	start := time.Now()
 	out, again, err := p.translator.Translate(objects)
@@ -122,12 +153,6 @@ func (p *publisher) publish(objects *source.Objects) error {
 	p.resources.Set(float64(len(out.Policies) + len(out.Addresses)))
 	p.changes.Add(float64(changed + more))
 	p.logger.Debug("published", "generation", objects.Generation, "changed", changed, "waypoints", more, "policies", len(out.Policies), "addresses", len(out.Addresses))
-	if p.statuses == nil {
-		return nil
-	}
-	if err := p.statuses.Write(p.last.Status()); err != nil {
-		p.logger.Warn("status not written", "err", err)
-	}
 	return nil
 }
 

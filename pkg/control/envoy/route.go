@@ -39,12 +39,7 @@ func (g *generator) routes(s *model.Service, p *model.Port) string {
 	}
 	routes, err := g.o.Parts.Routes(s, p)
 	g.fail(err)
-	if routes.Config == nil {
-		routes.Config = &routev3.RouteConfiguration{}
-	}
-	routes.Config.Name = name
-	onlyHost(routes.Config, s, p)
-	g.route(routes.Config)
+	g.out.Routes[name] = RouteConfiguration(g.w, g.o, s, p, routes)
 	for _, b := range routes.Backends {
 		g.service(b)
 	}
@@ -64,17 +59,35 @@ func onlyHost(c *routev3.RouteConfiguration, s *model.Service, p *model.Port) {
 	}
 }
 
-// route finishes a route configuration.
 func (g *generator) route(c *routev3.RouteConfiguration) {
+	finish(g.w, g.o, c)
+	g.out.Routes[c.Name] = c
+}
+
+// RouteConfiguration is what [Generate] makes of the routes of one port. It takes
+// their configuration over.
+func RouteConfiguration(w *model.Waypoint, o Options, s *model.Service, p *model.Port, r Routes) *routev3.RouteConfiguration {
+	c := r.Config
+	if c == nil {
+		c = &routev3.RouteConfiguration{}
+	}
+	c.Name = ClusterName(HTTP, s, p.Number, "")
+	onlyHost(c, s, p)
+	finish(w, o, c)
+	return c
+}
+
+// finish adds to a route configuration what all have.
+func finish(w *model.Waypoint, o Options, c *routev3.RouteConfiguration) {
 	c.ValidateClusters = wrapperspb.Bool(false)
 	c.MaxDirectResponseBodySizeBytes = u32(maxDirectResponse)
-	if g.w.Gateway.GetAnnotations()[annotationXFCC] == "true" {
+	if w.Gateway.GetAnnotations()[annotationXFCC] == "true" {
 		c.RequestHeadersToAdd = append(c.RequestHeadersToAdd, &corev3.HeaderValueOption{
 			Header:       &corev3.HeaderValue{Key: "x-forwarded-client-cert", Value: "URI=%FILTER_STATE(" + statePeerPrincipal + ":PLAIN)%"},
 			AppendAction: corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD,
 		})
 	}
-	if !g.o.IstioExtensions {
+	if !o.IstioExtensions {
 		for _, v := range c.VirtualHosts {
 			for _, r := range v.Routes {
 				r.Decorator = nil // without tracing it is of use to none, and Envoy tells it to clients
@@ -85,7 +98,6 @@ func (g *generator) route(c *routev3.RouteConfiguration) {
 			}
 		}
 	}
-	g.out.Routes[c.Name] = c
 }
 
 // defaultRoutes lead all requests to a cluster.

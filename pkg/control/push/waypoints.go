@@ -40,6 +40,11 @@ type Consumer struct {
 	Labels map[string]string
 }
 
+// String tells consumers apart.
+func (c Consumer) String() string {
+	return fmt.Sprintf("%t %t %q %q %q %q", c.Istio, c.Own, c.Region, c.Zone, c.SubZone, c.Labels)
+}
+
 // Generate makes the configuration of one of a model's waypoints in Envoy's types.
 // A message that it returned is never changed: where the same one is returned
 // again, also for a later model, it is known to be unchanged without a look at it.
@@ -160,7 +165,7 @@ func (w *Waypoints) open(caller token.Caller, metadata map[string]*structpb.Valu
 	c := Consumer{Own: metadata[fairleadVersion] != nil, Labels: labels}
 	c.Istio = !c.Own && metadata[istioVersion].GetStringValue() != ""
 	c.Region, c.Zone, c.SubZone = w.localityLocked(caller.Node)
-	f := form{found[0].Key, fmt.Sprintf("%t %t %q %q %q %q", c.Istio, c.Own, c.Region, c.Zone, c.SubZone, c.Labels)}
+	f := form{found[0].Key, c.String()}
 	s := w.logs[f]
 	if s == nil {
 		s = &served{form: f, consumer: c, log: newLog(envoyTypes)}

@@ -1,31 +1,111 @@
 package waypoint
 
 import (
+	"maps"
+	"slices"
+
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/envoy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/push"
+	"github.com/fairlead-mesh/fairlead/pkg/control/routing"
 )
 
+// consumer is who resources are made for.
+type consumer struct {
+	gateway model.Key
+	client  string
+}
+
+// port is a port that takes requests.
+type port struct {
+	service *model.Service
+	number  uint32
+}
+
+// made are the resources of one consumer. It is never changed.
+type made struct {
+	resources push.Resources
+	// requests made the routes, which lead to backends.
+	requests *routing.Builder
+	backends map[port][]envoy.Backend
+}
+
 // Resources makes a waypoint's resources for the client that takes them: it is a
-// [push.Generate].
+// [push.Generate]. Where only routes of requests have changed since they were last
+// made, those of the services concerned are made again, and the rest are the
+// messages that they were.
 func (t *Translation) Resources(w *model.Waypoint, c push.Consumer) (push.Resources, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	made, err := t.generateLocked(w, Client{Own: c.Own, Options: envoy.Options{
+	o := t.optionsLocked(w, Client{Own: c.Own, Options: envoy.Options{
 		IstioExtensions: c.Istio, Locality: envoy.Locality{Region: c.Region, Zone: c.Zone, SubZone: c.SubZone}, Labels: c.Labels,
 	}})
+	key := consumer{w.Key, c.String()}
+	if before := t.kept[key]; before != nil {
+		now, err := t.againLocked(before, w, o)
+		if err != nil {
+			return nil, err
+		}
+		if now != nil {
+			t.kept[key] = now
+			return now.resources, nil
+		}
+	}
+	delete(t.kept, key)
+	now := &made{requests: t.requests, backends: map[port][]envoy.Backend{}}
+	routes := o.Parts.Routes
+	o.Parts.Routes = func(s *model.Service, p *model.Port) (envoy.Routes, error) {
+		r, err := routes(s, p)
+		now.backends[port{s, p.Number}] = r.Backends
+		return r, err
+	}
+	all, err := t.generateLocked(w, o)
 	if err != nil {
 		return nil, err
 	}
-	return push.Resources{
-		push.ClusterType: messages(made.Clusters), push.EndpointType: messages(made.Endpoints),
-		push.ListenerType: messages(made.Listeners), push.RouteType: messages(made.Routes),
-	}, nil
+	now.resources = push.Resources{
+		push.ClusterType: messages(all.Clusters), push.EndpointType: messages(all.Endpoints),
+		push.ListenerType: messages(all.Listeners), push.RouteType: messages(all.Routes),
+	}
+	t.kept[key] = now
+	return now.resources, nil
 }
 
 var _ push.Generate = (*Translation)(nil).Resources
+
+// againLocked makes the routes whose objects are others than before. It returns
+// nil where routes lead elsewhere than before, so that clusters may have changed.
+func (t *Translation) againLocked(before *made, w *model.Waypoint, o envoy.Options) (*made, error) {
+	var changed map[string]proto.Message // route configurations
+	for at := range before.backends {
+		old, oldAlone := before.requests.Sources(at.service)
+		objects, alone := t.requests.Sources(at.service)
+		if oldAlone && alone && slices.Equal(old, objects) {
+			continue
+		}
+		p := at.service.Port(at.number)
+		r, err := o.Parts.Routes(at.service, p)
+		if err != nil {
+			return nil, err
+		}
+		if !slices.Equal(r.Backends, before.backends[at]) {
+			return nil, nil
+		}
+		if changed == nil {
+			changed = maps.Clone(before.resources[push.RouteType])
+		}
+		config := envoy.RouteConfiguration(w, o, at.service, p, r)
+		changed[config.Name] = config
+	}
+	now := &made{resources: before.resources, requests: t.requests, backends: before.backends}
+	if changed != nil {
+		now.resources = maps.Clone(before.resources)
+		now.resources[push.RouteType] = changed
+	}
+	return now, nil
+}
 
 func messages[M proto.Message](made map[string]M) map[string]proto.Message {
 	out := make(map[string]proto.Message, len(made))

@@ -6,6 +6,7 @@
 package waypoint
 
 import (
+	"maps"
 	"sync"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -38,6 +39,9 @@ type Translation struct {
 	logs          *logging.Logs
 	// visited are the waypoints of which all ports were translated.
 	visited map[*model.Waypoint]bool
+	// kept are the resources that were made, in this state or in one that differs
+	// from it in routes alone.
+	kept map[consumer]*made
 }
 
 // Client is who asks for a waypoint's configuration.
@@ -51,17 +55,19 @@ type Client struct {
 // New reads a state. What previous, which may be nil, has translated of objects
 // that are still the same is used again.
 func New(out translate.Output, previous *Translation) *Translation {
-	t := &Translation{
-		m: out.Model, out: out, streams: l4route.New(out.Model), targeted: rbac.New(out.Model, nil), logs: logging.New(out.Model),
-		visited: map[*model.Waypoint]bool{},
-	}
-	var kept *routing.Builder
+	t := &Translation{m: out.Model, out: out, visited: map[*model.Waypoint]bool{}, kept: map[consumer]*made{}}
+	var requests *routing.Builder
 	if previous != nil {
 		previous.mu.Lock()
 		defer previous.mu.Unlock()
-		kept = previous.requests
+		requests = previous.requests
 	}
-	t.requests = routing.New(out.Model, kept)
+	t.requests = routing.New(out.Model, requests)
+	if previous != nil && sameButRequests(previous.m, out.Model) {
+		t.streams, t.targeted, t.all, t.logs, t.kept = previous.streams, previous.targeted, previous.all, previous.logs, maps.Clone(previous.kept)
+		return t
+	}
+	t.streams, t.targeted, t.logs = l4route.New(out.Model), rbac.New(out.Model, nil), logging.New(out.Model)
 	return t
 }
 
@@ -69,10 +75,17 @@ func New(out translate.Output, previous *Translation) *Translation {
 func (t *Translation) Generate(w *model.Waypoint, c Client) (envoy.Resources, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.generateLocked(w, c)
+	return t.generateLocked(w, t.optionsLocked(w, c))
 }
 
-func (t *Translation) generateLocked(w *model.Waypoint, c Client) (envoy.Resources, error) {
+func (t *Translation) generateLocked(w *model.Waypoint, o envoy.Options) (envoy.Resources, error) {
+	out, err := envoy.Generate(t.m, w, o)
+	t.visited[w] = t.visited[w] || err == nil
+	return out, err
+}
+
+// optionsLocked are a client's with the parts that are translated here.
+func (t *Translation) optionsLocked(w *model.Waypoint, c Client) envoy.Options {
 	rules := destination.NewRules(t.m, w, envoy.Labels(w, c.Labels))
 	policies := t.targeted
 	if !c.Own {
@@ -104,9 +117,7 @@ func (t *Translation) generateLocked(w *model.Waypoint, c Client) (envoy.Resourc
 			return t.logs.AccessLogs(w, s, c.IstioExtensions)
 		},
 	}
-	out, err := envoy.Generate(t.m, w, o)
-	t.visited[w] = t.visited[w] || err == nil
-	return out, err
+	return o
 }
 
 // Status is what is to be said of all objects, sorted: what was said before of
