@@ -71,17 +71,17 @@ type destination struct {
 type layer4Policy struct {
 	*securityapi.Authorization
 	at   []destination
-	self self
+	self own
 }
 
-// self is a waypoint's own identity.
-type self struct {
+// own is a waypoint's own identity.
+type own struct {
 	principal string // without spiffe://
 	account   *securityapi.ServiceAccountMatch
 }
 
-func selfOf(w *model.Waypoint, trustDomain string) self {
-	return self{
+func ownOf(w *model.Waypoint, trustDomain string) own {
+	return own{
 		principal: trustDomain + "/ns/" + w.Key.Namespace + "/sa/" + w.ServiceAccount,
 		account:   &securityapi.ServiceAccountMatch{Namespace: w.Key.Namespace, ServiceAccount: w.ServiceAccount},
 	}
@@ -89,7 +89,7 @@ func selfOf(w *model.Waypoint, trustDomain string) self {
 
 // place adds the DENY policies to deny, and gives the filters that allow.
 func (l *Layer4) place(trustDomain string, w *model.Waypoint, s *model.Service, port *model.Port, deny *filterSpec) []*filterSpec {
-	self := selfOf(w, trustDomain)
+	self := ownOf(w, trustDomain)
 	if s == nil {
 		return l.placeWorkloads(self, w, deny)
 	}
@@ -144,7 +144,7 @@ func (l *Layer4) place(trustDomain string, w *model.Waypoint, s *model.Service, 
 
 // placeWorkloads is place for workloads' own addresses: each policy is bound to
 // the addresses where it holds, and those without ALLOW policies are allowed.
-func (l *Layer4) placeWorkloads(self self, w *model.Waypoint, deny *filterSpec) []*filterSpec {
+func (l *Layer4) placeWorkloads(self own, w *model.Waypoint, deny *filterSpec) []*filterSpec {
 	policies := map[*securityapi.Authorization]*layer4Policy{}
 	var open []destination
 	allow := &filterSpec{}
@@ -188,7 +188,7 @@ func destinations(e *model.Endpoint) []destination {
 	return out
 }
 
-func hold(all map[*securityapi.Authorization]*layer4Policy, self self, p *securityapi.Authorization, at []destination) {
+func hold(all map[*securityapi.Authorization]*layer4Policy, self own, p *securityapi.Authorization, at []destination) {
 	if all[p] == nil {
 		all[p] = &layer4Policy{Authorization: p, self: self}
 	}

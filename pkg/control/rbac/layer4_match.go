@@ -64,13 +64,13 @@ func (d destination) matches(m *securityapi.Match) bool {
 }
 
 // sourceID is a match on the source.
-func (self self) sourceID(m *securityapi.Match) *rbacv3.Principal {
+func (o own) sourceID(m *securityapi.Match) *rbacv3.Principal {
 	var t terms[*rbacv3.Principal]
 	t.any, t.not = anyID, notID
-	both(&t, m.Principals, m.NotPrincipals, self.principalOf)
+	both(&t, m.Principals, m.NotPrincipals, o.principalOf)
 	both(&t, m.Namespaces, m.NotNamespaces, namespaceOf)
 	both(&t, m.ServiceAccounts, m.NotServiceAccounts, func(a *securityapi.ServiceAccountMatch) *rbacv3.Principal {
-		if proto.Equal(a, self.account) {
+		if proto.Equal(a, o.account) {
 			return anyone()
 		}
 		return accountOf(a.Namespace, a.ServiceAccount)
@@ -101,10 +101,10 @@ func both[V, T any](t *terms[T], values, not []V, match func(V) T) {
 	}
 }
 
-func (self self) principalOf(m *securityapi.StringMatch) *rbacv3.Principal {
+func (o own) principalOf(m *securityapi.StringMatch) *rbacv3.Principal {
 	switch v := m.GetMatchType().(type) {
 	case *securityapi.StringMatch_Exact:
-		if v.Exact == self.principal {
+		if v.Exact == o.principal {
 			return anyone()
 		}
 		return principalID(v.Exact)

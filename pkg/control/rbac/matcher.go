@@ -156,7 +156,7 @@ func metadataRule(filter, path, v string) *rbacv3.Permission {
 			MatchPattern: &matcherv3.ListMatcher_OneOf{OneOf: value(strings.Trim(v, "[]"))},
 		}}}
 	}
-	return &rbacv3.Permission{Rule: &rbacv3.Permission_Metadata{Metadata: &matcherv3.MetadataMatcher{
+	return &rbacv3.Permission{Rule: &rbacv3.Permission_Metadata{Metadata: &matcherv3.MetadataMatcher{ //nolint:staticcheck // as istiod sends it
 		Filter: filter, Value: m,
 		Path: []*matcherv3.MetadataMatcher_PathSegment{{Segment: &matcherv3.MetadataMatcher_PathSegment_Key{Key: path}}},
 	}}}

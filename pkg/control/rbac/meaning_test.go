@@ -211,7 +211,7 @@ var (
 	principals = []string{"*", "td/ns/a/sa/x", "td/ns/a/*", "*/sa/y", "other/ns/b/sa/y"}
 	namespaces = []string{"*", "a", "b", "b*", "*c"}
 	accounts   = []string{"x", "b/y", "a/x"}
-	domains    = []string{"*", "td", "t*", "*ther"}
+	domains    = []string{"*", "td", "t*", "*r"}
 	blocks     = []string{"10.0.0.1", "10.0.0.0/30", "10.0.1.0/24", "fd00::/64"}
 	numbers    = []string{"80", "9080"}
 	attributes = []struct {

@@ -53,7 +53,7 @@ func (t *terms[T]) add(what need, values, notValues []string, match func(string)
 	}
 	switch {
 	case what == token && !t.c.deny,
-		what == request && t.c.chain.tcp && !(t.c.deny && t.c.chain.undeclared):
+		what == request && t.c.chain.tcp && (!t.c.deny || !t.c.chain.undeclared):
 		t.never = true
 		return
 	case what == token, what == request && t.c.chain.tcp:
