@@ -3,6 +3,8 @@ package envoy
 import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	commondnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/common/dns/v3"
+	dnsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dns/v3"
 	dfpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dynamic_forward_proxy/v3"
 	caresv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/network/dns_resolver/cares/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
@@ -122,22 +124,27 @@ func (g *generator) original(c *clusterv3.Cluster) {
 // byName looks the endpoints' names up. What cannot be found does not keep the
 // waypoint from starting.
 func (g *generator) byName(c *clusterv3.Cluster, s *model.Service, port *model.Port, labels map[string]string, policy *networkingapi.TrafficPolicy) {
-	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
-	if s.Resolution == networkingapi.ServiceEntry_DNS_ROUND_ROBIN {
-		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_LOGICAL_DNS}
-	}
 	c.LoadAssignment = g.assignment(c.Name, s, port, labels, policy)
-	c.DnsLookupFamily = g.lookupFamily()
-	c.DnsRefreshRate = seconds(60)
+	single := s.Resolution == networkingapi.ServiceEntry_DNS_ROUND_ROBIN
+	refresh, jitter := seconds(60), &durationpb.Duration{Nanos: 100e6}
 	if r := g.m.Objects.Mesh.GetDnsRefreshRate(); r != nil {
-		c.DnsRefreshRate = r
+		refresh = r
 	}
-	c.DnsJitter = &durationpb.Duration{Nanos: 100e6}
-	c.RespectDnsTtl = true
-	c.TypedDnsResolverConfig = &corev3.TypedExtensionConfig{Name: "envoy.network.dns_resolver.cares", TypedConfig: g.pack(&caresv3.CaresDnsResolverConfig{UdpMaxQueries: u32(100)})}
+	resolver := &corev3.TypedExtensionConfig{Name: "envoy.network.dns_resolver.cares", TypedConfig: g.pack(&caresv3.CaresDnsResolverConfig{UdpMaxQueries: u32(100)})}
 	if !g.o.IstioExtensions {
 		c.WaitForWarmOnInit = wrapperspb.Bool(false)
+		c.ClusterDiscoveryType = &clusterv3.Cluster_ClusterType{ClusterType: &clusterv3.Cluster_CustomClusterType{Name: "envoy.clusters.dns", TypedConfig: g.pack(&dnsv3.DnsCluster{
+			DnsRefreshRate: refresh, DnsJitter: jitter, RespectDnsTtl: true, AllAddressesInSingleEndpoint: single, TypedDnsResolverConfig: resolver,
+			DnsLookupFamily: commondnsv3.DnsLookupFamily(g.lookupFamily() + 1), // the same words, after UNSPECIFIED
+		})}}
+		return
 	}
+	// istiod's form
+	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
+	if single {
+		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_LOGICAL_DNS}
+	}
+	c.DnsRefreshRate, c.DnsJitter, c.RespectDnsTtl, c.DnsLookupFamily, c.TypedDnsResolverConfig = refresh, jitter, true, g.lookupFamily(), resolver
 }
 
 func (g *generator) lookupFamily() clusterv3.Cluster_DnsLookupFamily {

@@ -1,0 +1,131 @@
+package envoy
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/json"
+	"encoding/pem"
+	"math/big"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/protojson"
+	"google.golang.org/protobuf/proto"
+)
+
+// TestEnvoyAccepts has a real Envoy load what is made of every golden input, as
+// a bootstrap: EDS, RDS and SDS are named and not asked for. Skipped without one
+// at $ENVOY or .cache/envoy/envoy.
+func TestEnvoyAccepts(t *testing.T) {
+	binary := os.Getenv("ENVOY")
+	if binary == "" {
+		binary, _ = filepath.Abs("../../../.cache/envoy/envoy")
+	}
+	if _, err := os.Stat(binary); err != nil {
+		t.Skip("no Envoy at " + binary + ": test/envoy/install.sh fetches it")
+	}
+	inputs, err := filepath.Glob("testdata/*.in.yaml")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, in := range inputs {
+		name := strings.TrimSuffix(filepath.Base(in), ".in.yaml")
+		if strings.HasPrefix(name, "istio") {
+			continue // an Envoy as it comes lacks the extensions
+		}
+		t.Run(name, func(t *testing.T) {
+			text, err := os.ReadFile(in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := generate(t, text, Options{Locality: Locality{Region: "r1", Zone: "z1"}})
+			dir := t.TempDir()
+			file := filepath.Join(dir, "bootstrap.json")
+			keys := certificate(t, dir)
+			if err := os.WriteFile(file, []byte(keys.Replace(string(bootstrap(t, r)))), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			out, err := exec.Command(binary, "--mode", "validate", "-l", "warning", "-c", file).CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			for line := range strings.SplitSeq(string(out), "\n") {
+				if strings.Contains(line, "deprecated") {
+					t.Error(line)
+				}
+			}
+		})
+	}
+}
+
+// certificate makes the files that the inputs name, and puts their names in.
+func certificate(t *testing.T, dir string) *strings.Replacer {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	private, err := x509.MarshalPKCS8PrivateKey(key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var names []string
+	for name, block := range map[string]*pem.Block{"c.pem": {Type: "CERTIFICATE", Bytes: der}, "ca.pem": {Type: "CERTIFICATE", Bytes: der}, "k.pem": {Type: "PRIVATE KEY", Bytes: private}} {
+		file := filepath.Join(dir, name)
+		if err := os.WriteFile(file, pem.EncodeToMemory(block), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		names = append(names, "/etc/"+name, file)
+	}
+	return strings.NewReplacer(names...)
+}
+
+func bootstrap(t *testing.T, r Resources) []byte {
+	t.Helper()
+	internal := map[string]any{"name": "envoy.bootstrap.internal_listener",
+		"typed_config": map[string]any{"@type": "type.googleapis.com/envoy.extensions.bootstrap.internal_listener.v3.InternalListener"}}
+	static := func(name string) map[string]any {
+		return map[string]any{"name": name, "type": "STATIC", "connect_timeout": "1s", "load_assignment": map[string]any{"cluster_name": name},
+			"typed_extension_protocol_options": map[string]any{httpProtocolOptions: map[string]any{
+				"@type": "type.googleapis.com/" + httpProtocolOptions, "explicit_http_config": map[string]any{"http2_protocol_options": map[string]any{}}}}}
+	}
+	clusters := []any{static(sdsCluster), static("xds")}
+	for _, c := range r.Clusters {
+		clusters = append(clusters, raw(t, c))
+	}
+	var listeners []any
+	for _, l := range r.Listeners {
+		listeners = append(listeners, raw(t, l))
+	}
+	out, err := json.Marshal(map[string]any{
+		"node":                 map[string]any{"id": "a", "cluster": "a"},
+		"bootstrap_extensions": []any{internal},
+		"dynamic_resources": map[string]any{"ads_config": map[string]any{"api_type": "DELTA_GRPC", "transport_api_version": "V3",
+			"grpc_services": []any{map[string]any{"envoy_grpc": map[string]any{"cluster_name": "xds"}}}}},
+		"static_resources": map[string]any{"clusters": clusters, "listeners": listeners},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func raw(t *testing.T, m proto.Message) json.RawMessage {
+	t.Helper()
+	text, err := protojson.Marshal(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
