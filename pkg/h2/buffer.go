@@ -54,16 +54,6 @@ func (c *chunks) append(b []byte) {
 	}
 }
 
-// copyTo moves bytes to b and returns how many.
-func (c *chunks) copyTo(b []byte) (n int) {
-	for len(b) > n && c.len > 0 {
-		m := copy(b[n:], c.first())
-		c.took(m)
-		n += m
-	}
-	return n
-}
-
 // first are bytes in one piece; none when there is nothing.
 func (c *chunks) first() []byte {
 	if c.len == 0 {

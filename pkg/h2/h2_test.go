@@ -319,6 +319,13 @@ func TestHostilePeersAreCutOff(t *testing.T) {
 			}
 			return f.WriteRSTStream(id, http2.ErrCodeCancel)
 		}), CodeEnhanceYourCalm},
+		"resets that it provokes": {many(func(f *http2.Framer, i int) error { // CVE-2025-8671
+			id := uint32(2*i + 1)
+			if err := open(f, id); err != nil {
+				return err
+			}
+			return f.WriteRawFrame(http2.FrameWindowUpdate, 0, id, []byte{0, 0, 0, 0})
+		}), CodeEnhanceYourCalm},
 		"PING flood":          {many(func(f *http2.Framer, _ int) error { return f.WritePing(false, [8]byte{}) }), CodeEnhanceYourCalm},
 		"SETTINGS flood":      {many(func(f *http2.Framer, _ int) error { return f.WriteSettings() }), CodeEnhanceYourCalm},
 		"streams without end": {many(func(f *http2.Framer, i int) error { return open(f, uint32(2*i+1)) }), CodeEnhanceYourCalm},
@@ -407,33 +414,4 @@ func TestSilentPeerIsLeft(t *testing.T) {
 	case <-time.After(20 * time.Second):
 		t.Error("a connection without answers stays")
 	}
-}
-
-func FuzzServerFrames(f *testing.F) {
-	var b bytes.Buffer
-	w := http2.NewFramer(&b, nil)
-	_ = w.WriteSettings()
-	_ = open(w, 1)
-	_ = w.WriteData(1, true, []byte("x"))
-	f.Add(b.Bytes())
-	f.Add([]byte{0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 9, 4, 0, 0, 0, 1, 0})
-	f.Fuzz(func(t *testing.T, frames []byte) {
-		client, server := net.Pipe()
-		go func() { _, _ = io.Copy(io.Discard, client) }()
-		go func() {
-			_, _ = io.WriteString(client, preface)
-			_, _ = client.Write(frames)
-			client.Close()
-		}()
-		done := make(chan struct{})
-		go func() {
-			defer close(done)
-			_ = Server(server, Config{}, func(s *Stream) { _, _ = io.Copy(io.Discard, s) }, nil)
-		}()
-		select {
-		case <-done:
-		case <-time.After(30 * time.Second):
-			t.Fatal("the server hangs")
-		}
-	})
 }

@@ -30,6 +30,7 @@ type input struct {
 
 	buf  *[readBuffer]byte // or nil
 	r, w int               // what was read is buf[r:w]
+	kept []byte            // what was read, while the rest of it is waited for
 	n    int               // of the last try, and how it failed
 	err  error
 	one  [1]byte // what a connection that can only be read is waited with
@@ -89,13 +90,14 @@ func (in *input) discard(n int) error {
 
 // fill reads what the connection has, at least one byte.
 func (in *input) fill() error {
-	if in.r > 0 {
+	if in.r > 0 { // the buffer is there
 		in.w = copy(in.buf[:], in.buf[in.r:in.w])
 		in.r = 0
 	}
 	switch {
 	case in.raw != nil:
 		if err := in.raw.Read(in.try); err != nil {
+			in.kept = nil
 			return err
 		}
 		if in.n <= 0 {
@@ -128,9 +130,16 @@ func (in *input) fill() error {
 	return err
 }
 
+// maxKept is what is worth copying to give a buffer back, in bytes.
+const maxKept = 4 << 10
+
 // tryRead reports false when there is nothing to read yet.
 func (in *input) tryRead(fd uintptr) bool {
 	in.borrow()
+	if len(in.kept) > 0 {
+		in.w = copy(in.buf[:], in.kept)
+		in.kept = in.kept[:0]
+	}
 	for {
 		in.n, in.err = syscall.Read(int(fd), in.buf[in.w:])
 		if !errors.Is(in.err, syscall.EINTR) {
@@ -140,10 +149,12 @@ func (in *input) tryRead(fd uintptr) bool {
 	if in.n > 0 {
 		return true
 	}
-	if in.w == 0 {
-		in.release()
-	}
 	if errors.Is(in.err, syscall.EAGAIN) {
+		if in.w <= maxKept { // a peer that stops within a frame holds no more than it sent
+			in.kept = append(in.kept, in.buf[:in.w]...)
+			in.w = 0
+			in.release()
+		}
 		return false
 	}
 	if in.err == nil {
