@@ -117,7 +117,7 @@ func (lb *balancing) choose(from *source, r *uint64) *Host {
 
 func leastOf(hosts []*Host, choices uint32, r *uint64) (best *Host) {
 	for range choices {
-		if h := hosts[draw(r)%uint64(len(hosts))]; best == nil || h.active.Load() < best.active.Load() {
+		if h := hosts[draw(r)%uint64(len(hosts))]; best == nil || h.load() < best.load() {
 			best = h
 		}
 	}
@@ -127,7 +127,7 @@ func leastOf(hosts []*Host, choices uint32, r *uint64) (best *Host) {
 func leastOfAll(hosts []*Host, r *uint64) (best *Host) {
 	least, tied := int64(math.MaxInt64), uint64(0)
 	for _, h := range hosts {
-		switch active := h.active.Load(); {
+		switch active := h.load(); {
 		case active < least:
 			best, least, tied = h, active, 1
 		case active == least:
@@ -144,7 +144,7 @@ func leastOfAll(hosts []*Host, r *uint64) (best *Host) {
 func (lb *balancing) weight(h *Host, now time.Time) float64 {
 	w := float64(h.Weight())
 	if lb.policy == leastRequest && lb.bias != 0 {
-		active := float64(h.active.Load() + 1)
+		active := float64(h.load() + 1)
 		if lb.bias != 1 {
 			active = math.Pow(active, lb.bias)
 		}

@@ -147,8 +147,7 @@ func (c *Cluster) OpenTCP(h *Host, o OpenOptions) (codec.Conn, Connected, error)
 	if !c.connection(o.Priority, false) {
 		return nil, Connected{}, ErrOverflow
 	}
-	c.stats.cxTotal.Add(1)
-	h.stats.cxTotal.Add(1)
+	h.connecting()
 	start := time.Now()
 	bound := start.Add(set.link.connectTimeout)
 	own := o.Deadline.IsZero() || bound.Before(o.Deadline)
@@ -159,6 +158,7 @@ func (c *Cluster) OpenTCP(h *Host, o OpenOptions) (codec.Conn, Connected, error)
 	defer cancel()
 	raw, info, err := c.dial(ctx, h, set, &o)
 	if err != nil {
+		h.disconnected()
 		c.breakers[o.Priority].connections.Add(-1)
 		if ctx.Err() != nil && !own {
 			return nil, info, ErrTimeout
@@ -171,8 +171,6 @@ func (c *Cluster) OpenTCP(h *Host, o OpenOptions) (codec.Conn, Connected, error)
 		return nil, info, &ConnectError{Host: h.Address, Status: statusOf(err), Timeout: ctx.Err() != nil, Err: err}
 	}
 	info.Duration = time.Since(start)
-	c.stats.cxActive.Add(1)
-	h.stats.cxActive.Add(1)
 	h.active.Add(1)
 	return &tcpConn{Conn: raw, host: h, priority: o.Priority}, info, nil
 }

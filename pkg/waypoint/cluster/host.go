@@ -27,10 +27,11 @@ type Host struct {
 	ejected   atomic.Bool // outlier detection says so
 	removed   atomic.Bool
 
-	active atomic.Int64 // requests
-	stats  hostStats
-	health monitor
-	pools  atomic.Pointer[pools]
+	active  atomic.Int64 // requests
+	pending atomic.Int64 // requests that wait for a connection
+	stats   hostStats
+	health  monitor
+	pools   atomic.Pointer[pools]
 	// passed is when the host became healthy first, in nanoseconds of the cluster's
 	// clock; it begins the slow start.
 	passed atomic.Int64
@@ -71,6 +72,9 @@ func (h *Host) Active() int64 { return h.active.Load() }
 // Healthy reports whether balancers take the host outside a panic.
 func (h *Host) Healthy() bool { return !h.unhealthy.Load() && !h.ejected.Load() }
 
+// load is what LEAST_REQUEST compares: as in Envoy, with those that wait.
+func (h *Host) load() int64 { return h.active.Load() + h.pending.Load() }
+
 func newHost(c *Cluster, address string) *Host {
 	h := &Host{Address: address, cluster: c}
 	h.facts.Store(&facts{weight: 1})
@@ -82,4 +86,19 @@ func (h *Host) markPassed(now time.Time) {
 	if h.Healthy() {
 		h.passed.CompareAndSwap(0, now.UnixNano())
 	}
+}
+
+// connecting counts a connection from its beginning, as Envoy does.
+func (h *Host) connecting() {
+	h.cluster.stats.cxTotal.Add(1)
+	h.cluster.stats.cxActive.Add(1)
+	h.stats.cxTotal.Add(1)
+	h.stats.cxActive.Add(1)
+}
+
+// disconnected counts its end.
+func (h *Host) disconnected() {
+	h.cluster.stats.cxActive.Add(-1)
+	h.cluster.stats.cxDestroy.Add(1)
+	h.stats.cxActive.Add(-1)
 }

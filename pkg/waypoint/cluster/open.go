@@ -75,7 +75,11 @@ func (p *pool) waitLocked(o *OpenOptions) (*Stream, bool, error) {
 		return nil, false, ErrOverflow
 	}
 	c.stats.rqPendingTotal.Add(1)
-	defer b.pending.Add(-1)
+	p.host.pending.Add(1)
+	defer func() {
+		b.pending.Add(-1)
+		p.host.pending.Add(-1)
+	}()
 	if !p.covered() && c.connection(o.Priority, p.count == 0) {
 		p.count++
 		p.dialing++
@@ -156,15 +160,16 @@ func (p *pool) leave(w *waiter, otherwise handoff) handoff {
 // already.
 func (p *pool) connect(o *OpenOptions) (*Stream, bool, error) {
 	c := p.host.cluster
-	c.stats.cxTotal.Add(1)
-	p.host.stats.cxTotal.Add(1)
+	p.host.connecting()
+	if p.set.link.protocol != byALPN {
+		p.countVersion(p.version)
+	}
 	cn, err := p.dial(o)
 	if err != nil {
+		p.host.disconnected()
 		return nil, false, p.failed(o, err)
 	}
 	cn.priority = o.Priority
-	c.stats.cxActive.Add(1)
-	p.host.stats.cxActive.Add(1)
 	to := p
 	if v := cn.version(); v != p.version {
 		// The handshake agreed on the other version: the connection moves.
@@ -301,13 +306,22 @@ func (cn *conn) speak(p *pool) (err error) {
 		if cn.http2, err = codec.NewHTTP2Client(cn.raw, o); err != nil {
 			return err
 		}
-		c.stats.cxHTTP2.Add(1)
 	} else {
 		cn.http1 = codec.NewHTTP1Client(cn.raw, c.manager.o.Codec)
-		c.stats.cxHTTP1.Add(1)
+	}
+	if p.set.link.protocol == byALPN {
+		p.countVersion(version)
 	}
 	cn.info.Version = version
 	return nil
+}
+
+func (p *pool) countVersion(v message.Version) {
+	if v == message.HTTP2 {
+		p.host.cluster.stats.cxHTTP2.Add(1)
+	} else {
+		p.host.cluster.stats.cxHTTP1.Add(1)
+	}
 }
 
 func (cn *conn) version() message.Version {

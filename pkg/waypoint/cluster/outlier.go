@@ -95,8 +95,9 @@ type monitor struct {
 	ejectedAt  time.Time
 	jitter     time.Duration
 	returnedAt time.Time
-	// The last interval's success rates in percent, or -1.
+	// The last interval's success rates in percent, or -1, and when it ended.
 	externalRate, localRate float64
+	judged                  time.Time
 }
 
 // rate counts an interval's requests.
@@ -317,6 +318,7 @@ func (c *Cluster) judgeLocked(hosts []*Host, local bool, now time.Time) {
 			counted, shown = &h.health.local, &h.health.localRate
 		}
 		percent, volume := counted.take()
+		h.health.judged = now
 		if *shown = -1; h.ejected.Load() || volume == 0 {
 			continue
 		}
@@ -368,5 +370,8 @@ func (e *ejectionStats) into(out map[string]int64) {
 		total += e.enforced[r].Load()
 	}
 	out["outlier_detection.ejections_enforced_total"] = total
+	// The deprecated ones, which Envoy still counts.
+	out["outlier_detection.ejections_consecutive_5xx"] = e.detected[consecutive5xx].Load()
+	out["outlier_detection.ejections_success_rate"] = e.detected[successRate].Load() + e.detected[localSuccessRate].Load()
 	out["outlier_detection.ejections_overflow"] = e.overflow.Load()
 }

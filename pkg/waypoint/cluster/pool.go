@@ -129,10 +129,20 @@ func (p *pool) takeLocked() *conn {
 // expired: the connection has served its requests, or is too old (now is not zero).
 func (cn *conn) expired(now time.Time) bool {
 	l := cn.pool.set.link
-	if l.maxRequests > 0 && cn.served >= l.maxRequests {
+	stats := &cn.pool.host.cluster.stats
+	switch {
+	case l.maxRequests > 0 && cn.served >= l.maxRequests:
+		if !cn.closing {
+			stats.cxMaxRequests.Add(1)
+		}
+		return true
+	case !now.IsZero() && l.maxDuration > 0 && now.Sub(cn.born) >= l.maxDuration:
+		if !cn.closing {
+			stats.cxMaxDuration.Add(1)
+		}
 		return true
 	}
-	return !now.IsZero() && l.maxDuration > 0 && now.Sub(cn.born) >= l.maxDuration
+	return false
 }
 
 // put gives a stream's place back; broken is a connection that cannot be used again.
@@ -189,10 +199,8 @@ func (p *pool) forgetLocked(cn *conn) {
 		return
 	}
 	delete(p.all, cn)
-	c := p.host.cluster
 	p.ready = remove(p.ready, cn)
-	c.stats.cxActive.Add(-1)
-	p.host.stats.cxActive.Add(-1)
+	p.host.disconnected()
 	p.freeLocked(cn.priority)
 }
 
@@ -282,7 +290,6 @@ func (cn *conn) end() {
 	} else {
 		cn.http1.Close()
 	}
-	cn.pool.host.cluster.stats.cxDestroy.Add(1)
 }
 
 func remove(list []*conn, cn *conn) []*conn {

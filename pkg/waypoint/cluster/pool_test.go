@@ -82,7 +82,8 @@ func TestConnectErrors(t *testing.T) {
 	if !errors.As(err, &ce) || ce.Host != h.Address || ce.Timeout {
 		t.Errorf("%v", err)
 	}
-	if got := c.Stats(); got["upstream_cx_connect_fail"] != 1 || got["upstream_cx_active"] != 0 || c.breakers[0].connections.Load() != 0 {
+	if got := c.Stats(); got["upstream_cx_connect_fail"] != 1 || got["upstream_cx_active"] != 0 || got["upstream_cx_total"] != 1 || got["upstream_cx_http1_total"] != 1 ||
+		got["upstream_cx_destroy"] != 1 || got["upstream_rq_pending_failure_eject"] != 1 || got["upstream_rq_total"] != 0 || c.breakers[0].connections.Load() != 0 {
 		t.Error(got)
 	}
 }
@@ -120,5 +121,46 @@ func TestRequestsPerConnection(t *testing.T) {
 	}
 	if n := s.connections.Load(); n != 4 {
 		t.Errorf("%d connections for 20 requests", n)
+	}
+}
+
+// More than max_requests at once overflow apart from the pending ones.
+func TestRequestsBreaker(t *testing.T) {
+	s := newServer(t)
+	s.hold = make(chan struct{})
+	m := newManager(t, Options{})
+	c := m.eds(t, `"circuit_breakers":{"thresholds":[{"max_requests":1}]}`, s.addr)
+	done := make(chan error, 1)
+	go func() {
+		_, _, err := do(c, Choice{}, OpenOptions{})
+		done <- err
+	}()
+	eventually(t, "in flight", func() bool { return s.inFlight.Load() == 1 })
+	if _, _, err := do(c, Choice{}, OpenOptions{}); !errors.Is(err, ErrOverflow) {
+		t.Error(err)
+	}
+	if _, _, err := do(c, Choice{}, OpenOptions{Priority: HighPriority, Deadline: time.Now().Add(time.Nanosecond)}); errors.Is(err, ErrOverflow) {
+		t.Error("priorities count together")
+	}
+	if got := c.Stats(); got["upstream_rq_active_overflow"] != 1 || got["upstream_rq_pending_overflow"] != 0 || got["circuit_breakers.default.rq_open"] != 1 {
+		t.Error(got)
+	}
+	close(s.hold)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestStatusesAreCounted(t *testing.T) {
+	m := newManager(t, Options{})
+	c := m.eds(t, "", port(1))
+	for _, status := range []int{200, 200, 204, 503} {
+		c.CountStatus(status)
+	}
+	got := c.Stats()
+	for name, want := range map[string]int64{"upstream_rq_200": 2, "upstream_rq_2xx": 3, "external.upstream_rq_2xx": 3, "upstream_rq_503": 1, "upstream_rq_5xx": 1, "upstream_rq_completed": 4} {
+		if got[name] != want {
+			t.Errorf("%s is %d, want %d", name, got[name], want)
+		}
 	}
 }

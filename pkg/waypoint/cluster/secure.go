@@ -20,6 +20,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/strict"
 )
 
 // Names by which istiod asks its agent for files and for the system's roots.
@@ -46,15 +47,11 @@ type secure struct {
 	hashes            [][]byte // SHA-256 of certificates
 }
 
-// only refuses set fields of a message that are not in names, and those that this
-// version of the API does not know: what is not enforced must not seem to be.
+// only refuses set fields of a message that are not in names: what is not enforced
+// must not seem to be.
 func only(m proto.Message, names ...protoreflect.Name) error {
-	r := m.ProtoReflect()
-	if len(r.GetUnknown()) > 0 {
-		return fmt.Errorf("%s has fields of a later version", r.Descriptor().Name())
-	}
 	var err error
-	r.Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+	m.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
 		if !slices.Contains(names, f.Name()) {
 			err = fmt.Errorf("%s is not supported", f.Name())
 		}
@@ -64,6 +61,9 @@ func only(m proto.Message, names ...protoreflect.Name) error {
 }
 
 func secureOf(c *tlsv3.UpstreamTlsContext, names *corev3.UpstreamHttpProtocolOptions) (*secure, error) {
+	if err := strict.Check(c); err != nil {
+		return nil, err
+	}
 	if err := only(c, "common_tls_context", "sni", "auto_host_sni", "auto_sni_san_validation", "max_session_keys", "enforce_rsa_key_usage"); err != nil {
 		return nil, err
 	}

@@ -37,6 +37,7 @@ const defaultConnectTimeout = 5 * time.Second
 // spec is a compiled cluster. It does not change.
 type spec struct {
 	name, edsName string
+	observed      string // alt_stat_name, or the name
 	discovery     discovery
 	load          *endpointv3.ClusterLoadAssignment // inline, or nil
 	lb            balancing
@@ -61,6 +62,9 @@ func compile(c *clusterv3.Cluster) (*spec, error) {
 		return fail("name", errors.New("missing"))
 	}
 	s := &spec{name: c.GetName(), load: c.GetLoadAssignment(), metadata: metadataOf(c.GetMetadata()), cleanup: duration(c.GetCleanupInterval(), 5*time.Second)}
+	if s.observed = c.GetAltStatName(); s.observed == "" {
+		s.observed = s.name
+	}
 	if field, err := s.discover(c); err != nil {
 		return fail(field, err)
 	}

@@ -1,16 +1,20 @@
 package cluster
 
-import "sync/atomic"
+import (
+	"fmt"
+	"sync/atomic"
+)
 
 // clusterStats are a cluster's counters and gauges.
 type clusterStats struct {
-	rqTotal, rqActive, rqPendingTotal, rqPendingOverflow, rqPendingFailureEject      atomic.Int64
-	rqRetry, rqRetrySuccess, rqRetryOverflow, rqNoHost, rqCancelled                  atomic.Int64
-	cxTotal, cxActive, cxDestroy, cxConnectFail, cxConnectTimeout, cxOverflow        atomic.Int64
-	cxIdleTimeout, cxHTTP1, cxHTTP2, sslHandshake, sslError, panic, membershipChange atomic.Int64
-	dnsAttempt, dnsSuccess, dnsFailure                                               atomic.Int64
-	ejections                                                                        ejectionStats
-	extra                                                                            extraStats
+	rqTotal, rqActive, rqPendingTotal, rqPendingOverflow, rqPendingFailureEject                                    atomic.Int64
+	rqRetry, rqRetrySuccess, rqRetryOverflow, rqNoHost, rqCancelled, rqActiveOverflow                              atomic.Int64
+	cxTotal, cxActive, cxDestroy, cxConnectFail, cxConnectTimeout, cxOverflow                                      atomic.Int64
+	cxIdleTimeout, cxMaxRequests, cxMaxDuration, cxHTTP1, cxHTTP2, sslHandshake, sslError, panic, membershipChange atomic.Int64
+	dnsAttempt, dnsSuccess, dnsFailure                                                                             atomic.Int64
+	ejections                                                                                                      ejectionStats
+	extra                                                                                                          extraStats
+	codes                                                                                                          codeStats
 }
 
 // hostStats are a host's.
@@ -25,6 +29,7 @@ func (c *Cluster) Stats() map[string]int64 {
 	out := map[string]int64{
 		"upstream_rq_total": s.rqTotal.Load(), "upstream_rq_active": s.rqActive.Load(),
 		"upstream_rq_pending_total": s.rqPendingTotal.Load(), "upstream_rq_pending_overflow": s.rqPendingOverflow.Load(),
+		"upstream_rq_active_overflow": s.rqActiveOverflow.Load(), "upstream_cx_max_requests": s.cxMaxRequests.Load(), "upstream_cx_max_duration_reached": s.cxMaxDuration.Load(),
 		"upstream_rq_pending_failure_eject": s.rqPendingFailureEject.Load(),
 		"upstream_rq_pending_active":        c.breakers[0].pending.Load() + c.breakers[1].pending.Load(),
 		"upstream_rq_retry":                 s.rqRetry.Load(), "upstream_rq_retry_success": s.rqRetrySuccess.Load(), "upstream_rq_retry_overflow": s.rqRetryOverflow.Load(),
@@ -36,6 +41,7 @@ func (c *Cluster) Stats() map[string]int64 {
 		"ssl.handshake": s.sslHandshake.Load(), "ssl.connection_error": s.sslError.Load(), "lb_healthy_panic": s.panic.Load(), "membership_change": s.membershipChange.Load(),
 		"update_attempt": s.dnsAttempt.Load(), "update_success": s.dnsSuccess.Load(), "update_failure": s.dnsFailure.Load(),
 	}
+	s.codes.into(out)
 	healthy, total, ejected := int64(0), int64(0), int64(0)
 	for _, h := range c.Hosts() {
 		total++
@@ -113,10 +119,45 @@ func (e *extraStats) into(out map[string]int64) {
 // Count adds one to a counter.
 func (c *Cluster) Count(n Counter) { c.stats.extra[n].Add(1) }
 
-// CountStatus counts a response that the cluster gave.
+// CountStatus counts the status that a request to the cluster ended with: its own
+// response's, or that of the error that stands for it.
 func (c *Cluster) CountStatus(status int) {
 	c.Count(RequestsCompleted)
 	if class := status/100 - 1; class >= 0 && class <= int(Requests5xx) {
 		c.Count(Counter(class))
+		c.stats.codes.count(class, status%100)
 	}
 }
+
+// codeStats count by status; a class takes room from its first response on.
+type codeStats [5]atomic.Pointer[[100]atomic.Int64]
+
+func (s *codeStats) count(class, rest int) {
+	of := s[class].Load()
+	if of == nil {
+		s[class].CompareAndSwap(nil, new([100]atomic.Int64))
+		of = s[class].Load()
+	}
+	of[rest].Add(1)
+}
+
+func (s *codeStats) into(out map[string]int64) {
+	for class := range s {
+		of := s[class].Load()
+		if of == nil {
+			continue
+		}
+		sum := int64(0)
+		for rest := range of {
+			if n := of[rest].Load(); n > 0 {
+				sum += n
+				name := fmt.Sprintf("upstream_rq_%d%02d", class+1, rest)
+				out[name], out["external."+name] = n, n
+			}
+		}
+		out[fmt.Sprintf("external.upstream_rq_%dxx", class+1)] = sum
+	}
+}
+
+// StatName is the name under which the cluster's statistics are shown.
+func (c *Cluster) StatName() string { return c.snap.Load().spec.observed }

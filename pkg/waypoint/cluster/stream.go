@@ -45,7 +45,7 @@ func (p *pool) begin(cn *conn, o *OpenOptions, reused bool) (*Stream, error) {
 	s := c.snap.Load()
 	if l := &s.spec.limits[o.Priority]; !take(&b.requests, l.requests) {
 		p.put(cn, false)
-		c.stats.rqPendingOverflow.Add(1)
+		c.stats.rqActiveOverflow.Add(1)
 		return nil, ErrOverflow
 	} else if l.budget != nil && l.budget.interval > 0 {
 		b.arrivals.add(time.Now(), l.budget.interval)

@@ -35,8 +35,6 @@ func (t *tcpConn) release() {
 	}
 	c := t.host.cluster
 	c.breakers[t.priority].connections.Add(-1)
-	c.stats.cxActive.Add(-1)
-	c.stats.cxDestroy.Add(1)
-	t.host.stats.cxActive.Add(-1)
+	t.host.disconnected()
 	t.host.active.Add(-1)
 }
