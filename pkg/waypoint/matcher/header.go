@@ -41,14 +41,6 @@ func NewHeader(m *routev3.HeaderMatcher) (*Header, error) {
 	if h.name == "" {
 		return nil, errors.New("name is empty")
 	}
-	legacy := func(s *matcherv3.StringMatcher, value string) (err error) {
-		if value == "" { // Envoy's exact_match "" asks for presence alone.
-			h.kind = anything
-			return nil
-		}
-		h.value, err = NewString(s)
-		return err
-	}
 	var err error
 	switch s := m.GetHeaderMatchSpecifier().(type) {
 	case nil:
@@ -59,24 +51,43 @@ func NewHeader(m *routev3.HeaderMatcher) (*Header, error) {
 		h.kind, h.start, h.end = numeric, s.RangeMatch.GetStart(), s.RangeMatch.GetEnd()
 	case *routev3.HeaderMatcher_StringMatch:
 		h.value, err = NewString(s.StringMatch)
-	case *routev3.HeaderMatcher_ExactMatch:
-		err = legacy(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Exact{Exact: s.ExactMatch}}, s.ExactMatch)
-	case *routev3.HeaderMatcher_PrefixMatch:
-		err = legacy(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: s.PrefixMatch}}, s.PrefixMatch)
-	case *routev3.HeaderMatcher_SuffixMatch:
-		err = legacy(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Suffix{Suffix: s.SuffixMatch}}, s.SuffixMatch)
-	case *routev3.HeaderMatcher_ContainsMatch:
-		err = legacy(&matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_Contains{Contains: s.ContainsMatch}}, s.ContainsMatch)
-	case *routev3.HeaderMatcher_SafeRegexMatch:
-		h.value = &String{kind: pattern}
-		h.value.re, err = NewRegexp(s.SafeRegexMatch)
 	default:
-		err = fmt.Errorf("header matchers of kind %T are not supported", s)
+		err = h.legacy(m)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("header %q: %w", h.name, err)
 	}
 	return h, nil
+}
+
+// legacy compiles the specifiers of before string_match.
+//
+//nolint:staticcheck // istiod sends some of them still
+func (h *Header) legacy(m *routev3.HeaderMatcher) (err error) {
+	s := new(matcherv3.StringMatcher)
+	value := ""
+	switch k := m.GetHeaderMatchSpecifier().(type) {
+	case *routev3.HeaderMatcher_ExactMatch:
+		value, s.MatchPattern = k.ExactMatch, &matcherv3.StringMatcher_Exact{Exact: k.ExactMatch}
+	case *routev3.HeaderMatcher_PrefixMatch:
+		value, s.MatchPattern = k.PrefixMatch, &matcherv3.StringMatcher_Prefix{Prefix: k.PrefixMatch}
+	case *routev3.HeaderMatcher_SuffixMatch:
+		value, s.MatchPattern = k.SuffixMatch, &matcherv3.StringMatcher_Suffix{Suffix: k.SuffixMatch}
+	case *routev3.HeaderMatcher_ContainsMatch:
+		value, s.MatchPattern = k.ContainsMatch, &matcherv3.StringMatcher_Contains{Contains: k.ContainsMatch}
+	case *routev3.HeaderMatcher_SafeRegexMatch:
+		s.MatchPattern = &matcherv3.StringMatcher_SafeRegex{SafeRegex: k.SafeRegexMatch}
+		h.value, err = NewString(s)
+		return err
+	default:
+		return fmt.Errorf("header matchers of kind %T are not supported", k)
+	}
+	if value == "" { // Envoy's exact_match "" asks for presence alone.
+		h.kind = anything
+		return nil
+	}
+	h.value, err = NewString(s)
+	return err
 }
 
 // NewHeaders compiles several; all must match.

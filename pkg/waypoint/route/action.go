@@ -107,7 +107,7 @@ func (c *compiler) forward(a *routev3.RouteAction, r *Route, where string) (*For
 // refuse names what a route asks for that cannot be done and must not be left out.
 func refuse(a *routev3.RouteAction) error {
 	switch {
-	case a.GetInternalRedirectPolicy() != nil || a.GetInternalRedirectAction() != routev3.RouteAction_PASS_THROUGH_INTERNAL_REDIRECT:
+	case a.GetInternalRedirectPolicy() != nil || a.GetInternalRedirectAction() != routev3.RouteAction_PASS_THROUGH_INTERNAL_REDIRECT: //nolint:staticcheck // old configurations have it
 		return errors.New("internal_redirect_policy is not supported: redirects go to the client")
 	case a.GetRetryPolicyTypedConfig() != nil:
 		return errors.New("retry_policy_typed_config is not supported: use retry_policy")
@@ -126,7 +126,7 @@ func (c *compiler) ignored(a *routev3.RouteAction, where string) {
 	if a.GetHedgePolicy() != nil {
 		c.warn("%s: hedge_policy has no effect", where)
 	}
-	if a.GetCors() != nil {
+	if a.GetCors() != nil { //nolint:staticcheck // old configurations have it
 		c.warn("%s: cors has no effect: use typed_per_filter_config", where)
 	}
 	if a.GetEarlyDataPolicy() != nil {
@@ -147,8 +147,8 @@ func (f *Forward) timeouts(a *routev3.RouteAction) error {
 		{new(*time.Duration), a.GetTimeout(), "timeout"},
 		{&f.IdleTimeout, a.GetIdleTimeout(), "idle_timeout"},
 		{&f.FlushTimeout, a.GetFlushTimeout(), "flush_timeout"},
-		{&f.MaxGRPCTimeout, a.GetMaxGrpcTimeout(), "max_grpc_timeout"},
-		{&f.GRPCOffset, a.GetGrpcTimeoutOffset(), "grpc_timeout_offset"},
+		{&f.MaxGRPCTimeout, a.GetMaxGrpcTimeout(), "max_grpc_timeout"},   //nolint:staticcheck // istiod sends it
+		{&f.GRPCOffset, a.GetGrpcTimeoutOffset(), "grpc_timeout_offset"}, //nolint:staticcheck // old configurations have it
 		{&f.MaxDuration, s.GetMaxStreamDuration(), "max_stream_duration.max_stream_duration"},
 		{&f.GRPCHeaderMax, s.GetGrpcTimeoutHeaderMax(), "max_stream_duration.grpc_timeout_header_max"},
 		{&f.GRPCHeaderShift, s.GetGrpcTimeoutHeaderOffset(), "max_stream_duration.grpc_timeout_header_offset"},
@@ -322,8 +322,8 @@ func (d *Direct) setFormat(f *corev3.SubstitutionFormatString) (err error) {
 			d.ContentType = "application/json"
 		}
 		d.json, err = format.CompileJSON(p.JsonFormat, f.GetOmitEmptyValues())
-	case *corev3.SubstitutionFormatString_TextFormat:
-		d.format, err = format.Compile(p.TextFormat)
+	case *corev3.SubstitutionFormatString_TextFormat: //nolint:staticcheck // old configurations have it
+		d.format, err = format.Compile(p.TextFormat) //nolint:staticcheck // old configurations have it
 	case *corev3.SubstitutionFormatString_TextFormatSource:
 		d.format, err = format.Compile(p.TextFormatSource.GetInlineString())
 	}

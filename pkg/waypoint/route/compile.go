@@ -236,7 +236,7 @@ func (c *compiler) shell(vh, shell *routev3.VirtualHost, all *common, d digest) 
 	if h.scope, err = c.scope(vh, where); err != nil {
 		return nil, err
 	}
-	if vh.GetCors() != nil {
+	if vh.GetCors() != nil { //nolint:staticcheck // old configurations have it
 		c.warn("%s: cors has no effect: use typed_per_filter_config", where)
 	}
 	if h.mirrors, err = newMirrors(vh.GetRequestMirrorPolicies()); err != nil {

@@ -53,7 +53,7 @@ func newMutations(add []*corev3.HeaderValueOption, remove []string, field string
 			return nil, fmt.Errorf("%s_to_add[%d] %q: %w", field, i, name, err)
 		}
 		one := mutation{name: name, action: h.GetAppendAction(), keepEmpty: h.GetKeepEmptyValue(), value: v}
-		if a := h.GetAppend(); a != nil {
+		if a := h.GetAppend(); a != nil { //nolint:staticcheck // old configurations have it
 			one.action = corev3.HeaderValueOption_APPEND_IF_EXISTS_OR_ADD
 			if !a.GetValue() {
 				one.action = corev3.HeaderValueOption_OVERWRITE_IF_EXISTS_OR_ADD

@@ -372,7 +372,7 @@ func FuzzFind(f *testing.F) {
 	f.Add(uint64(1), "/a/b?c")
 	f.Add(uint64(7), "/A\xff")
 	f.Fuzz(func(t *testing.T, seed uint64, path string) {
-		if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "#\xff\ufffd\n") || strings.ToValidUTF8(path, "") != path || !isASCII(path) {
+		if !strings.HasPrefix(path, "/") || strings.ContainsAny(path, "#\n") || !isASCII(path) {
 			return
 		}
 		rc := parse(t, randomTable(rand.New(rand.NewPCG(seed, 2)), 30)) //nolint:gosec // a test's draw
