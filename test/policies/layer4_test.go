@@ -1,4 +1,4 @@
-package rbac
+package policies
 
 import (
 	"fmt"
@@ -8,7 +8,6 @@ import (
 	"strings"
 	"testing"
 
-	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	securityapi "istio.io/api/security/v1beta1"
 	typeapi "istio.io/api/type/v1beta1"
@@ -16,6 +15,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/authz"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
+	"github.com/fairlead-mesh/fairlead/pkg/control/rbac"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
@@ -98,8 +98,8 @@ func TestLayer4HoldsBehindAWaypoint(t *testing.T) {
 			t.Fatal(err)
 		}
 		w := out.Model.Waypoints[0]
-		p := New(out.Model, NewLayer4(out.Policies, out.Addresses))
-		through, direct := rulesOf(t, p, w, w.Services[0], &w.Services[0].Ports[0]), rulesOf(t, p, w, nil, nil)
+		p := rbac.New(out.Model, rbac.NewLayer4(out.Policies, out.Addresses))
+		through, direct := networkFilters(t, p, w, w.Services[0], &w.Services[0].Ports[0]), networkFilters(t, p, w, nil, nil)
 		for range 8 {
 			c := d.call(false)
 			everywhere := true
@@ -108,13 +108,13 @@ func TestLayer4HoldsBehindAWaypoint(t *testing.T) {
 				everywhere = everywhere && byNode
 				one := *c
 				one.to = netip.AddrPortFrom(e.Address, 9080)
-				if got := (evaluator{t}).allowed(direct, &one); got != byNode {
+				if got := direct.allowed(&one); got != byNode {
 					show(t, objects.AuthorizationPolicies)
 					t.Fatalf("workload %d, %+v: the filters allow %v, its node %v", i, one, got, byNode)
 				}
 			}
 			c.to = netip.MustParseAddrPort("10.96.0.1:80")
-			got := (evaluator{t}).allowed(through, c)
+			got := through.allowed(c)
 			verdicts[got]++
 			if got && !everywhere {
 				show(t, objects.AuthorizationPolicies)
@@ -128,14 +128,6 @@ func TestLayer4HoldsBehindAWaypoint(t *testing.T) {
 	if verdicts[true] < 1000 || verdicts[false] < 1000 || stricter > 1200 {
 		t.Errorf("the calls are one-sided or the filters too strict: %v, stricter %d times", verdicts, stricter)
 	}
-}
-
-func rulesOf(t *testing.T, p *Policies, w *model.Waypoint, s *model.Service, port *model.Port) (out []*rbacv3.RBAC) {
-	t.Helper()
-	for _, f := range networkFilters(t, p, w, s, port) {
-		out = append(out, f.Rules)
-	}
-	return out
 }
 
 // decide is the decision of an endpoint's node.
@@ -179,10 +171,10 @@ func TestRuleOnTheWaypointItself(t *testing.T) {
 		"{action: ALLOW, rules: [{from: [{source: {serviceAccounts: [a/w]}}]}]}",
 		"{action: DENY, rules: [{from: [{source: {notPrincipals: [cluster.local/ns/a/sa/w]}}]}]}",
 	} {
-		m, p := world(t, true, pods+pod(1)+"\n---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: only, namespace: a}\nspec: "+rules)
+		m, p := world(t, pods+pod(1)+"\n---\napiVersion: security.istio.io/v1\nkind: AuthorizationPolicy\nmetadata: {name: only, namespace: a}\nspec: "+rules)
 		w := m.Waypoints[0]
 		c := &call{identity: "spiffe://cluster.local/ns/b/sa/x", direct: netip.MustParseAddr("10.0.0.7"), to: netip.MustParseAddrPort("10.96.0.1:80")}
-		if filters := rulesOf(t, p, w, w.Services[0], &w.Services[0].Ports[0]); len(filters) == 0 || !(evaluator{t}).allowed(filters, c) {
+		if f := networkFilters(t, p, w, w.Services[0], &w.Services[0].Ports[0]); len(f.rules) == 0 || !f.allowed(c) {
 			t.Errorf("%s: a caller is refused at the waypoint, through which it must come", rules)
 		}
 	}

@@ -1,4 +1,4 @@
-package rbac
+package policies
 
 import (
 	"net/netip"
@@ -143,7 +143,7 @@ func (e evaluator) principal(p *rbacv3.Principal, c *call) bool {
 	case *rbacv3.Principal_Header:
 		return e.header(r.Header, c)
 	case *rbacv3.Principal_FilterState:
-		if r.FilterState.Key != peerPrincipal {
+		if r.FilterState.Key != "io.istio.peer_principal" {
 			e.t.Fatalf("filter state %q is not set by a waypoint", r.FilterState.Key)
 		}
 		return c.identity != "" && e.text(r.FilterState.GetStringMatch(), c.identity)

@@ -1,4 +1,4 @@
-package rbac
+package policies
 
 import (
 	"math/rand/v2"
@@ -7,7 +7,6 @@ import (
 	"strings"
 	"testing"
 
-	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	securityapi "istio.io/api/security/v1beta1"
 	typeapi "istio.io/api/type/v1beta1"
@@ -15,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
+	"github.com/fairlead-mesh/fairlead/pkg/control/rbac"
 )
 
 // meaning is what the API's reference says of policies, read value by value. It
@@ -299,24 +299,19 @@ func TestFiltersMeanWhatThePoliciesSay(t *testing.T) {
 			}
 		}
 		m.Objects.AuthorizationPolicies = policies
-		p := New(m, nil)
+		p := rbac.New(m, nil)
 		for _, protocol := range []model.Protocol{model.HTTP, model.TCP, model.Unsupported} {
 			port := &model.Port{Number: 80, Protocol: protocol}
-			var filters []*rbacv3.RBAC
+			f := networkFilters
 			if protocol == model.HTTP {
-				for _, f := range httpFilters(t, p, w, s, port) {
-					filters = append(filters, f.Rules)
-				}
-			} else {
-				for _, f := range networkFilters(t, p, w, s, port) {
-					filters = append(filters, f.Rules)
-				}
+				f = httpFilters
 			}
+			chain := f(t, p, w, s, port)
 			for range 6 {
 				c := d.call(protocol == model.HTTP)
 				want := meaning{call: c, undeclared: protocol == model.Unsupported}.allowed(policies)
 				verdicts[want]++
-				if got := (evaluator{t}).allowed(filters, c); got != want {
+				if got := chain.allowed(c); got != want {
 					for _, p := range policies {
 						t.Log(protojson.Format(&p.Spec))
 					}
@@ -333,7 +328,7 @@ func TestFiltersMeanWhatThePoliciesSay(t *testing.T) {
 // random is a model with one service behind one waypoint.
 func random(t *testing.T) (*model.Model, *model.Waypoint, *model.Service) {
 	t.Helper()
-	m, _ := world(t, false, `
+	m, _ := world(t, `
 apiVersion: v1
 kind: Namespace
 metadata: {name: a, labels: {istio.io/use-waypoint: w}}
@@ -354,3 +349,5 @@ status: {addresses: [{value: 10.96.0.9}]}
 	}
 	return m, m.Waypoints[0], m.Waypoints[0].Services[0]
 }
+
+func addrPort(a netip.Addr) netip.AddrPort { return netip.AddrPortFrom(a, 40000) }
