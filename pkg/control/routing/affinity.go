@@ -62,25 +62,40 @@ func parseAffinity(text string) (*affinity, error) {
 func (a *affinity) policy() *routev3.RouteAction_HashPolicy {
 	p := &routev3.RouteAction_HashPolicy{Terminal: true}
 	switch {
+	case a.generate:
+		p.PolicySpecifier = headerHash("cookie", `^(?:.*;)?\s*`+regexp.QuoteMeta(a.cookie)+`=`+markedID+`.*$`)
 	case a.cookie != "":
 		p.PolicySpecifier = &routev3.RouteAction_HashPolicy_Cookie_{Cookie: &routev3.RouteAction_HashPolicy_Cookie{Name: a.cookie}}
 	case a.header != "":
-		p.PolicySpecifier = headerHash(a.header)
+		p.PolicySpecifier = headerHash(a.header, "")
 	default:
 		p.PolicySpecifier = &routev3.RouteAction_HashPolicy_FilterState_{FilterState: &routev3.RouteAction_HashPolicy_FilterState{Key: PrincipalKey}}
 	}
 	return p
 }
 
-func headerHash(name string) *routev3.RouteAction_HashPolicy_Header_ {
-	return &routev3.RouteAction_HashPolicy_Header_{Header: &routev3.RouteAction_HashPolicy_Header{HeaderName: name}}
+// headerHash hashes a header, or the two groups of a pattern in it.
+func headerHash(name, pattern string) *routev3.RouteAction_HashPolicy_Header_ {
+	out := &routev3.RouteAction_HashPolicy_Header_{Header: &routev3.RouteAction_HashPolicy_Header{HeaderName: name}}
+	if pattern != "" {
+		out.Header.RegexRewrite = &matcherv3.RegexMatchAndSubstitute{Pattern: regex(pattern), Substitution: `\1\2`}
+	}
+	return out
 }
 
 // A cluster is chosen before the hash policy makes a cookie, so its own cookies
 // would come too late: the first request would be spread at random and the second
 // by the cookie. A newcomer is therefore hashed by his request's id, and that id
-// is the cookie that he is given: header and cookie hash alike.
-var requestIDHash = &routev3.RouteAction_HashPolicy{Terminal: true, PolicySpecifier: headerHash("x-request-id")}
+// is the cookie that he is given.
+//
+// Between the two Envoy marks the ids of requests that it traces, in the fifteenth
+// character, which is therefore left out of both hashes.
+var requestIDHash = &routev3.RouteAction_HashPolicy{Terminal: true, PolicySpecifier: headerHash("x-request-id", "^"+markedID+"$")}
+
+// markedID matches a request's id in two groups, without the mark. Its characters
+// are those of a cookie's value; that they are of one byte keeps the program within
+// the 100 instructions that Envoy allows unless its bootstrap says else.
+const markedID = "([!-:<-~]{14})?[!-:<-~]?([!-:<-~]*)"
 
 func (a *affinity) setCookie() *corev3.HeaderValueOption {
 	value := a.cookie + "=%REQ(X-REQUEST-ID)%; Path=/; HttpOnly"
@@ -93,7 +108,7 @@ func (a *affinity) setCookie() *corev3.HeaderValueOption {
 // known is the match of those who have the cookie.
 func (a *affinity) known(m *routev3.RouteMatch) []*routev3.RouteMatch {
 	cookie := &routev3.HeaderMatcher{Name: "cookie", HeaderMatchSpecifier: &routev3.HeaderMatcher_StringMatch{
-		StringMatch: regexMatcher(`(.*;)?\s*` + regexp.QuoteMeta(a.cookie) + `=[^;\s].*`)}}
+		StringMatch: regexMatcher(`(.*;)?\s*` + regexp.QuoteMeta(a.cookie) + `=[!-:<-~].*`)}}
 	out := copyMatch(m)
 	out.Headers = append(out.Headers, cookie)
 	return []*routev3.RouteMatch{out}

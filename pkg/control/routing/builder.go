@@ -2,7 +2,6 @@ package routing
 
 import (
 	"cmp"
-	"regexp/syntax"
 	"slices"
 	"strconv"
 	"strings"
@@ -116,16 +115,6 @@ func (b *Builder) fqdn(host, namespace string) string {
 		return host
 	}
 	return host + "." + namespace + ".svc." + b.model.ClusterDomain
-}
-
-// pattern tells what is wrong with a regular expression, each looked at once.
-func (b *Builder) pattern(text string) error {
-	err, known := b.patterns[text]
-	if !known {
-		_, err = syntax.Parse(text, syntax.Perl)
-		b.patterns[text] = err
-	}
-	return err
 }
 
 // status is what is said about an object.

@@ -1,6 +1,9 @@
 package routing
 
-import "testing"
+import (
+	"strings"
+	"testing"
+)
 
 func TestHeaderError(t *testing.T) {
 	for value, good := range map[string]bool{
@@ -22,6 +25,17 @@ func TestSubstitution(t *testing.T) {
 	for with, good := range map[string]bool{`\1/\2`: true, `\0`: true, `\\x`: true, `plain`: true, `\3`: false, `\x`: false, `a\`: false} {
 		if err := substitution("^/(a)/(b)$", with); (err == nil) != good {
 			t.Errorf("%q: %v", with, err)
+		}
+	}
+}
+
+func TestPattern(t *testing.T) {
+	for text, good := range map[string]bool{
+		"": true, "/v[0-9]+/.*": true, "^(.*?;)?(user=jason)(;.*)?$": true, strings.Repeat("a", 5000): true,
+		"([": false, "a{2000}": false, "(?=a)": false, `\p{Greek}{1000}`: false, strings.Repeat("(ab|cd).{500}", 10): false,
+	} {
+		if err := patternError(text); (err == nil) != good {
+			t.Errorf("%.40q: %v", text, err)
 		}
 	}
 }

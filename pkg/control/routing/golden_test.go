@@ -88,7 +88,7 @@ func (subsets) HashPolicies(s *model.Service, _ uint32, subset string) []*routev
 	if s.Name != "ratings" {
 		return nil
 	}
-	return []*routev3.RouteAction_HashPolicy{{PolicySpecifier: headerHash("x-user")}}
+	return []*routev3.RouteAction_HashPolicy{{PolicySpecifier: headerHash("x-user", "")}}
 }
 
 // TestGolden compares testdata/x.in.yaml on top of base.yaml, translated, with
