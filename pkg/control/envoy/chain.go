@@ -10,6 +10,7 @@ import (
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	uuidv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	meshapi "istio.io/api/mesh/v1alpha1"
 	networkingapi "istio.io/api/networking/v1alpha3"
@@ -55,12 +56,14 @@ func (g *generator) manager(s *model.Service, p *model.Port, routes string) *lis
 	m := &hcmv3.HttpConnectionManager{
 		StatPrefix: fmt.Sprintf("inbound_0.0.0.0_%d;", number), ServerName: serverName, UseRemoteAddress: wrapperspb.Bool(!g.o.IstioExtensions),
 		StreamIdleTimeout: seconds(0), NormalizePath: wrapperspb.Bool(true), PathWithEscapedSlashesAction: hcmv3.HttpConnectionManager_KEEP_UNCHANGED,
-		Proxy_100Continue:  true,
-		RequestIdExtension: &hcmv3.RequestIDExtension{TypedConfig: g.pack(&uuidv3.UuidRequestIdConfig{UseRequestIdForTraceSampling: wrapperspb.Bool(true)})},
-		UpgradeConfigs:     []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
-		RouteSpecifier:     &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: routes, ConfigSource: ads()}},
-		HttpFilters:        g.httpFilters(s, p),
-		AccessLog:          g.accessLogs(s, p, HTTP),
+		Proxy_100Continue: true,
+		RequestIdExtension: &hcmv3.RequestIDExtension{TypedConfig: g.once("request id", func() proto.Message {
+			return &uuidv3.UuidRequestIdConfig{UseRequestIdForTraceSampling: wrapperspb.Bool(true)}
+		})},
+		UpgradeConfigs: []*hcmv3.HttpConnectionManager_UpgradeConfig{{UpgradeType: "websocket"}},
+		RouteSpecifier: &hcmv3.HttpConnectionManager_Rds{Rds: &hcmv3.Rds{RouteConfigName: routes, ConfigSource: ads()}},
+		HttpFilters:    g.httpFilters(s, p),
+		AccessLog:      g.accessLogs(s, p, HTTP),
 	}
 	g.normalisation(m)
 	if p != nil && (p.Protocol == model.HTTP2 || p.Protocol == model.GRPC) {

@@ -139,11 +139,11 @@ func (g *generator) byName(c *clusterv3.Cluster, s *model.Service, port *model.P
 		})}}
 		return
 	}
-	// istiod's form
 	c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_STRICT_DNS}
 	if single {
 		c.ClusterDiscoveryType = &clusterv3.Cluster_Type{Type: clusterv3.Cluster_LOGICAL_DNS}
 	}
+	//nolint:staticcheck // istiod's form
 	c.DnsRefreshRate, c.DnsJitter, c.RespectDnsTtl, c.DnsLookupFamily, c.TypedDnsResolverConfig = refresh, jitter, true, g.lookupFamily(), resolver
 }
 

@@ -9,6 +9,7 @@ import (
 	grpcstatsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
 	routerv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 	networkingapi "istio.io/api/networking/v1alpha3"
 
@@ -25,16 +26,23 @@ func (g *generator) httpFilters(s *model.Service, p *model.Port) []*hcmv3.HttpFi
 		filters = more
 	}
 	filters = append(filters,
-		g.httpFilter("envoy.filters.http.grpc_stats", &grpcstatsv3.FilterConfig{EmitFilterState: true,
-			PerMethodStatSpecifier: &grpcstatsv3.FilterConfig_StatsForAllMethods{StatsForAllMethods: wrapperspb.Bool(false)}}),
-		g.httpFilter("envoy.filters.http.fault", &faultv3.HTTPFault{}),
-		g.httpFilter("envoy.filters.http.cors", &corsv3.Cors{}))
+		g.fixedFilter("envoy.filters.http.grpc_stats", func() proto.Message {
+			return &grpcstatsv3.FilterConfig{EmitFilterState: true,
+				PerMethodStatSpecifier: &grpcstatsv3.FilterConfig_StatsForAllMethods{StatsForAllMethods: wrapperspb.Bool(false)}}
+		}),
+		g.fixedFilter("envoy.filters.http.fault", func() proto.Message { return &faultv3.HTTPFault{} }),
+		g.fixedFilter("envoy.filters.http.cors", func() proto.Message { return &corsv3.Cors{} }))
 	if s != nil && s.Resolution == networkingapi.ServiceEntry_DYNAMIC_DNS {
 		filters = append(filters, g.httpFilter("envoy.filters.http.dynamic_forward_proxy", &dfpv3.FilterConfig{
 			ImplementationSpecifier: &dfpv3.FilterConfig_DnsCacheConfig{DnsCacheConfig: g.dnsCache(s)}}))
 	}
 	filters = append(filters, g.istioHTTPFilters()...)
-	return append(filters, g.httpFilter(filterRouter, &routerv3.Router{}))
+	return append(filters, g.fixedFilter(filterRouter, func() proto.Message { return &routerv3.Router{} }))
+}
+
+// fixedFilter is a filter that is the same in all chains.
+func (g *generator) fixedFilter(name string, config func() proto.Message) *hcmv3.HttpFilter {
+	return &hcmv3.HttpFilter{Name: name, ConfigType: &hcmv3.HttpFilter_TypedConfig{TypedConfig: g.once(name, config)}}
 }
 
 func (g *generator) dnsCache(s *model.Service) *commondfpv3.DnsCacheConfig {

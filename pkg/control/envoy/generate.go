@@ -34,7 +34,9 @@ type generator struct {
 	wanted map[portKey]map[string]bool
 	// identities are the clusters that check who answers, by name.
 	identities map[string][]string
-	errs       []error
+	// fixed are encoded configurations that many chains and clusters share.
+	fixed map[string]*anypb.Any
+	errs  []error
 }
 
 // Labels are those of a waypoint's pods as far as they are known: given ones and
@@ -55,7 +57,7 @@ func Generate(m *model.Model, w *model.Waypoint, o Options) (Resources, error) {
 			Listeners: map[string]*listenerv3.Listener{}, Clusters: map[string]*clusterv3.Cluster{},
 			Endpoints: map[string]*endpointv3.ClusterLoadAssignment{}, Routes: map[string]*routev3.RouteConfiguration{},
 		},
-		wanted: map[portKey]map[string]bool{}, identities: map[string][]string{},
+		wanted: map[portKey]map[string]bool{}, identities: map[string][]string{}, fixed: map[string]*anypb.Any{},
 	}
 	g.mainInternal()
 	g.services()
@@ -78,6 +80,16 @@ func (g *generator) pack(m proto.Message) *anypb.Any {
 	out := &anypb.Any{}
 	if err := anypb.MarshalFrom(out, m, proto.MarshalOptions{Deterministic: true}); err != nil {
 		g.fail(fmt.Errorf("encode %s: %w", m.ProtoReflect().Descriptor().FullName(), err))
+	}
+	return out
+}
+
+// once is pack for a configuration that is the same wherever it has this name.
+func (g *generator) once(name string, make func() proto.Message) *anypb.Any {
+	out := g.fixed[name]
+	if out == nil {
+		out = g.pack(make())
+		g.fixed[name] = out
 	}
 	return out
 }

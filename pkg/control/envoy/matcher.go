@@ -81,7 +81,7 @@ func cidr(p netip.Prefix) *xdscorev3.CidrRange {
 }
 
 func (g *generator) input(name string, config proto.Message) *xdscorev3.TypedExtensionConfig {
-	return &xdscorev3.TypedExtensionConfig{Name: name, TypedConfig: g.pack(config)}
+	return &xdscorev3.TypedExtensionConfig{Name: name, TypedConfig: g.once("input "+name, func() proto.Message { return config })}
 }
 
 // tree looks an input up in a map.

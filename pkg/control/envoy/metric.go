@@ -8,6 +8,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
@@ -53,13 +54,24 @@ func (g *generator) sourceMetadata() []*hcmv3.HttpFilter {
 
 // metrics counts Istio's metrics of requests, or of connections, with its labels.
 func (g *generator) metrics(p *model.Port, kind Kind) *accesslogv3.AccessLog {
-	tags := metricTags(p, kind)
+	protocol := "tcp"
+	if kind == HTTP {
+		if protocol = "http"; p != nil && p.Protocol == model.GRPC {
+			protocol = "grpc"
+		}
+	}
+	config := g.once("metrics of "+protocol, func() proto.Message { return metrics(protocol) })
+	return &accesslogv3.AccessLog{Name: "envoy.access_loggers.stats", ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: config}}
+}
+
+func metrics(protocol string) *statslogv3.Config {
+	tags := metricTags(protocol)
 	stat := func(name string) *statslogv3.Config_Stat { return &statslogv3.Config_Stat{Name: name, Tags: tags} }
 	count := func(name string) *statslogv3.Config_Counter {
 		return &statslogv3.Config_Counter{Stat: stat(name), ValueFixed: wrapperspb.UInt64(1)}
 	}
 	config := &statslogv3.Config{StatsScope: &typev3.Scope{Prefix: "istio"}}
-	if kind == HTTP {
+	if protocol != "tcp" {
 		config.Counters = []*statslogv3.Config_Counter{count("requests_total")}
 		config.Histograms = []*statslogv3.Config_Histogram{
 			{Stat: stat("request_duration_milliseconds"), Unit: statslogv3.Config_Histogram_Milliseconds, ValueFormat: "%DURATION%"},
@@ -73,19 +85,13 @@ func (g *generator) metrics(p *model.Port, kind Kind) *accesslogv3.AccessLog {
 			{Stat: stat("tcp_sent_bytes_total"), ValueFormat: "%BYTES_SENT%"},
 		}
 	}
-	return &accesslogv3.AccessLog{Name: "envoy.access_loggers.stats", ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: g.pack(config)}}
+	return config
 }
 
-func metricTags(p *model.Port, kind Kind) []*statslogv3.Config_Tag {
+func metricTags(protocol string) []*statslogv3.Config_Tag {
 	fromState := func(key string) string { return "%FILTER_STATE(" + metadataNamespace + "." + key + ":PLAIN)%" }
 	fromHost := func(key string) string { return "%METADATA(UPSTREAM_HOST:" + metadataNamespace + ":" + key + ")%" }
 	fromCluster := func(key string) string { return "%METADATA(CLUSTER:" + metadataNamespace + ":" + key + ")%" }
-	protocol := "tcp"
-	if kind == HTTP {
-		if protocol = "http"; p != nil && p.Protocol == model.GRPC {
-			protocol = "grpc"
-		}
-	}
 	tags := [][2]string{
 		{"reporter", "waypoint"},
 		{"source_workload", fromState("source_workload")}, {"source_workload_namespace", fromState("source_workload_namespace")},
@@ -100,7 +106,7 @@ func metricTags(p *model.Port, kind Kind) []*statslogv3.Config_Tag {
 		{"destination_service", fromCluster("host")}, {"destination_service_name", fromCluster("name")}, {"destination_service_namespace", fromCluster("namespace")},
 		{"request_protocol", protocol}, {"response_flags", "%RESPONSE_FLAGS%"}, {"connection_security_policy", "mutual_tls"},
 	}
-	if kind == HTTP {
+	if protocol != "tcp" {
 		tags = append(tags, [2]string{"response_code", "%RESPONSE_CODE%"})
 		if protocol == "grpc" {
 			tags = append(tags, [2]string{"grpc_response_status", "%GRPC_STATUS_NUMBER%"})

@@ -36,7 +36,9 @@ type Locality struct{ Region, Zone, SubZone string }
 // and port are nil for traffic to workloads' own addresses.
 type Parts struct {
 	// Routes are the routes of an HTTP port, by default one to the service's own
-	// cluster. Name is overwritten with ClusterName(HTTP, ...).
+	// cluster. Name is overwritten with ClusterName(HTTP, ...). The configuration,
+	// its virtual hosts and routes must be the generator's to change; what these
+	// point to is not touched.
 	Routes func(s *model.Service, p *model.Port) (Routes, error)
 	// Streams are the routes of a port whose connections are not read as requests,
 	// by default one to the service's own cluster.

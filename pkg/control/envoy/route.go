@@ -91,10 +91,6 @@ func finish(w *model.Waypoint, o Options, c *routev3.RouteConfiguration) {
 		for _, v := range c.VirtualHosts {
 			for _, r := range v.Routes {
 				r.Decorator = nil // without tracing it is of use to none, and Envoy tells it to clients
-				if a := r.GetRoute(); a.GetMaxGrpcTimeout() != nil {
-					a.MaxStreamDuration = &routev3.RouteAction_MaxStreamDuration{GrpcTimeoutHeaderMax: a.MaxGrpcTimeout}
-					a.MaxGrpcTimeout = nil
-				}
 			}
 		}
 	}
@@ -109,14 +105,15 @@ func defaultRoutes(name, cluster string, port uint32, host string) *routev3.Rout
 			Decorator: &routev3.Decorator{Operation: fmt.Sprintf("%s:%d/*", host, port)},
 			Action: &routev3.Route_Route{Route: &routev3.RouteAction{
 				ClusterSpecifier: &routev3.RouteAction_Cluster{Cluster: cluster},
-				Timeout:          seconds(0), MaxGrpcTimeout: seconds(0), RetryPolicy: DefaultRetries(),
+				Timeout:          seconds(0), RetryPolicy: defaultRetries(),
+				MaxGrpcTimeout: seconds(0), //nolint:staticcheck // istiod's field, which every Envoy obeys
 			}},
 		}},
 	}}}
 }
 
-// DefaultRetries are the mesh's retries for routes that say nothing of them.
-func DefaultRetries() *routev3.RetryPolicy {
+// defaultRetries are the mesh's retries for routes that say nothing of them.
+func defaultRetries() *routev3.RetryPolicy {
 	predicate := &anypb.Any{TypeUrl: "type.googleapis.com/" + string((&previoushostsv3.PreviousHostsPredicate{}).ProtoReflect().Descriptor().FullName())}
 	return &routev3.RetryPolicy{
 		RetryOn: "connect-failure,refused-stream,unavailable,cancelled,retriable-status-codes", NumRetries: u32(2),

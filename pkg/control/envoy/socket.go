@@ -27,6 +27,13 @@ func (g *generator) rawBuffer() *corev3.TransportSocket {
 // internalSocket takes filter state and endpoints' metadata to an internal
 // listener. Inner is what is spoken over it, nil for plain bytes.
 func (g *generator) internalSocket(inner *corev3.TransportSocket, hosts bool) *corev3.TransportSocket {
+	if inner == nil && hosts {
+		config := g.once("plain "+socketInternal, func() proto.Message {
+			return &internalv3.InternalUpstreamTransport{TransportSocket: g.rawBuffer(),
+				PassthroughMetadata: []*internalv3.InternalUpstreamTransport_MetadataValueSource{ofHost(originalDst), ofHost(g.metadataNamespace())}}
+		})
+		return &corev3.TransportSocket{Name: socketInternal, ConfigType: &corev3.TransportSocket_TypedConfig{TypedConfig: config}}
+	}
 	if inner == nil {
 		inner = g.rawBuffer()
 	}
