@@ -21,9 +21,10 @@ type Options struct {
 	// Rescan is how often the directories are read again even if the kernel
 	// reported nothing. Default 2 s.
 	Rescan time.Duration
-	// Settle is how long nothing may change before the directories are read, and
-	// how long an emptied or missing file is still taken for one that is being
-	// saved. Default 50 ms.
+	// Settle is how long nothing may change before the directories are read, unless
+	// the one file that changed is complete, and how long an emptied or missing
+	// file is still taken for one that is being saved. Where changes do not cease,
+	// the directories are read every fourth Settle. Default 50 ms.
 	Settle time.Duration
 	Logger *slog.Logger
 }
@@ -92,7 +93,7 @@ func (d *Directory) Changed() <-chan struct{} {
 
 // Run follows the directories until ctx ends. Call it once.
 func (d *Directory) Run(ctx context.Context) error {
-	events := make(chan struct{}, 1)
+	events := make(chan string, 1)
 	watcher, err := fsnotify.NewWatcher()
 	if err != nil {
 		d.opts.Logger.Warn("changes of files are noticed by reading them again only", "every", d.opts.Rescan, "error", err)
@@ -107,12 +108,20 @@ func (d *Directory) Run(ctx context.Context) error {
 	d.rescan()
 	again := time.NewTimer(d.opts.Settle)
 	defer again.Stop()
+	read, since := time.Now(), time.Time{} // the last reading, and the first change after it
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case <-events:
-			again.Reset(d.opts.Settle)
+		case name := <-events:
+			if since.IsZero() {
+				since = time.Now()
+			}
+			wait := d.opts.Settle
+			if complete(name) {
+				wait = max(0, d.opts.Settle/2-time.Since(read))
+			}
+			again.Reset(min(wait, max(0, 4*d.opts.Settle-time.Since(since))))
 			continue
 		case <-again.C:
 		case <-rescan.C:
@@ -121,26 +130,34 @@ func (d *Directory) Run(ctx context.Context) error {
 		if d.rescan() {
 			again.Reset(d.opts.Settle)
 		}
+		read, since = time.Now(), time.Time{}
 	}
 }
 
-// pump turns a watcher's events into one that is pending or not.
-func pump(w *fsnotify.Watcher, events chan<- struct{}) {
+// pump turns a watcher's events into one that is pending or not: the name of what
+// changed, or "" if it was more than one.
+func pump(w *fsnotify.Watcher, events chan string) {
 	for {
+		name := ""
 		select {
-		case _, ok := <-w.Events:
+		case e, ok := <-w.Events:
 			if !ok {
 				return
 			}
+			name = e.Name
 		case _, ok := <-w.Errors:
 			if !ok {
 				return
 			}
 		}
 		select {
-		case events <- struct{}{}:
+		case pending := <-events:
+			if pending != name {
+				name = ""
+			}
 		default:
 		}
+		events <- name // there is room: nobody else sends
 	}
 }
 
