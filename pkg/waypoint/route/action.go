@@ -25,6 +25,9 @@ func (c *compiler) route(m *routev3.Route, h *hostShell) (*Route, error) {
 	if m.GetDecorator() != nil {
 		r.Decorator = m.GetDecorator().GetOperation()
 	}
+	if r.BufferLimit = bufferLimit(m); r.BufferLimit == nil {
+		r.BufferLimit = h.limit
+	}
 	if len(m.GetRouteSpecifiers()) > 0 {
 		return nil, errors.New("route_specifiers are not supported")
 	}
@@ -75,6 +78,9 @@ func (c *compiler) forward(a *routev3.RouteAction, r *Route, where string) (*For
 		return nil, err
 	}
 	c.ignored(a, where)
+	if err := c.legacyCORS(a.GetCors(), &r.scope, where); err != nil { //nolint:staticcheck // old configurations have it
+		return nil, err
+	}
 	if err := f.timeouts(a); err != nil {
 		return nil, err
 	}
@@ -125,9 +131,6 @@ func (c *compiler) ignored(a *routev3.RouteAction, where string) {
 	}
 	if a.GetHedgePolicy() != nil {
 		c.warn("%s: hedge_policy has no effect", where)
-	}
-	if a.GetCors() != nil { //nolint:staticcheck // old configurations have it
-		c.warn("%s: cors has no effect: use typed_per_filter_config", where)
 	}
 	if a.GetEarlyDataPolicy() != nil {
 		c.warn("%s: early_data_policy has no effect", where)

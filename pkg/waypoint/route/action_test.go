@@ -216,8 +216,9 @@ virtual_hosts:
   - {match: {path: /format}, direct_response: {status: 200, body_format: {text_format: "%REQ(:path)% %REQ(x)%", content_type: text/x}}}
   - {match: {path: /json}, direct_response: {status: 200, body_format: {json_format: {p: "%REQ(:path)%", q: "%REQ(x)%"}}}}
   - {match: {path: /moved}, direct_response: {status: 301}}
+  - {match: {path: /wrap}, direct_response: {status: 200, body: {inline_string: "body"}, body_format: {text_format: "<%LOCAL_REPLY_BODY%>"}}}
 `)
-	for path, want := range map[string]string{"/text": "404 not here ", "/format": "200 /format - text/x", "/json": `200 {"p":"/json","q":null}` + "\n application/json", "/moved": "301  "} {
+	for path, want := range map[string]string{"/text": "404 not here ", "/format": "200 /format - text/x", "/json": `200 {"p":"/json","q":null}` + "\n application/json", "/moved": "301  ", "/wrap": "200 <body> "} {
 		in := get("GET h" + path)
 		d := table.Find(in).Direct
 		if got := fmt.Sprint(d.Status, " ", d.Body(in.Info), " ", d.ContentType); got != want {
@@ -476,6 +477,41 @@ virtual_hosts:
 	}
 	if len(table.Warnings) != 1 || !strings.Contains(table.Warnings[0], `["o"] is optional`) {
 		t.Errorf("warnings: %q", table.Warnings)
+	}
+}
+
+func TestLegacyFields(t *testing.T) {
+	table, err := Compile(parse(t, `
+virtual_hosts:
+- name: v
+  domains: ['*']
+  per_request_buffer_limit_bytes: 7
+  cors: {allow_methods: host}
+  routes:
+  - {match: {path: /a}, route: {cluster: c, cors: {allow_methods: route}}, request_body_buffer_limit: 9}
+  - {match: {path: /b}, route: {cluster: c, rate_limits: [{actions: [{remote_address: {}}]}]}}
+`), Options{Filter: func(name string, a *anypb.Any) (any, error) {
+		m, err := a.UnmarshalNew()
+		return name + " " + m.(interface{ GetAllowMethods() string }).GetAllowMethods(), err
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := table.Find(get("GET h/a")), table.Find(get("GET h/b"))
+	if *a.BufferLimit != 9 || *b.BufferLimit != 7 {
+		t.Errorf("limits %d and %d", *a.BufferLimit, *b.BufferLimit)
+	}
+	for r, want := range map[*Route]string{a: "envoy.filters.http.cors route", b: "envoy.filters.http.cors host"} {
+		if got, _ := r.Filter("envoy.filters.http.cors", Choice{}); got != want {
+			t.Errorf("cors: %v, want %s", got, want)
+		}
+	}
+	if len(table.Warnings) != 1 || !strings.Contains(table.Warnings[0], "rate_limits have no effect") {
+		t.Errorf("warnings: %q", table.Warnings)
+	}
+	again, err := CompileFrom(table, parse(t, "virtual_hosts: []"), table.common.options)
+	if err != nil || len(again.Warnings) != 0 {
+		t.Errorf("warnings of what is gone: %q %v", again.Warnings, err)
 	}
 }
 

@@ -27,6 +27,7 @@ type hostShell struct {
 	name                                  string
 	attemptsInRequest, attemptsInResponse bool
 	retry                                 *routev3.RetryPolicy
+	limit                                 *uint64
 	mirrors                               []*Mirror
 	// requireTLS is the redirect for requests without TLS, or nil.
 	requireTLS *Route
@@ -228,16 +229,22 @@ func (c *compiler) shell(vh, shell *routev3.VirtualHost, all *common, d digest) 
 	if vh.GetHedgePolicy() != nil {
 		c.warn("%s: hedge_policy has no effect", where)
 	}
+	if len(vh.GetVirtualClusters()) > 0 {
+		c.warn("%s: virtual_clusters have no statistics", where)
+	}
+	if vh.GetIncludeIsTimeoutRetryHeader() {
+		c.warn("%s: include_is_timeout_retry_header has no effect", where)
+	}
 	h := &hostShell{
 		common: all, name: vh.GetName(), digest: d, retry: vh.GetRetryPolicy(),
-		attemptsInRequest: vh.GetIncludeRequestAttemptCount(), attemptsInResponse: vh.GetIncludeAttemptCountInResponse(),
+		limit: bufferLimit(vh), attemptsInRequest: vh.GetIncludeRequestAttemptCount(), attemptsInResponse: vh.GetIncludeAttemptCountInResponse(),
 	}
 	var err error
 	if h.scope, err = c.scope(vh, where); err != nil {
 		return nil, err
 	}
-	if vh.GetCors() != nil { //nolint:staticcheck // old configurations have it
-		c.warn("%s: cors has no effect: use typed_per_filter_config", where)
+	if err := c.legacyCORS(vh.GetCors(), &h.scope, where); err != nil { //nolint:staticcheck // old configurations have it
+		return nil, err
 	}
 	if h.mirrors, err = newMirrors(vh.GetRequestMirrorPolicies()); err != nil {
 		return nil, err

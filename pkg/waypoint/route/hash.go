@@ -162,8 +162,8 @@ func (p *hashPolicy) cookieValue(in *Input) string {
 
 // header hashes the lines of a field, sorted, each with the last one's hash as seed.
 func (p *hashPolicy) header(r *message.Request) (uint64, bool) {
-	if r.Fields.Count(p.name) <= 1 {
-		v, ok := r.Value(p.name)
+	if message.Combined(p.name) || r.Fields.Count(p.name) <= 1 {
+		v, ok := r.Joined(p.name)
 		if ok && p.rewrite != nil {
 			v = p.rewrite.Replace(v)
 		}

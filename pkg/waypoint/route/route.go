@@ -19,6 +19,9 @@ type Route struct {
 	Forward  *Forward
 	Redirect *Redirect
 	Direct   *Direct
+	// BufferLimit bounds in bytes what is kept of a request's body for another try or a
+	// mirror, or is nil.
+	BufferLimit *uint64
 	// Decorator is the operation that traces show, or "".
 	Decorator string
 	// Tracing is the route's own sampling, or nil.
@@ -149,11 +152,15 @@ type Direct struct {
 
 // Body is the response's body.
 func (d *Direct) Body(info *streaminfo.Info) string {
-	switch {
-	case d.format != nil:
-		return d.format.String(info)
-	case d.json != nil:
-		return string(d.json.Append(nil, info)) + "\n"
+	if d.format == nil && d.json == nil {
+		return d.body
 	}
-	return d.body
+	// %LOCAL_REPLY_BODY% is the body for the format, and empty for the log.
+	before := info.LocalReplyBody
+	info.LocalReplyBody = d.body
+	defer func() { info.LocalReplyBody = before }()
+	if d.format != nil {
+		return d.format.String(info)
+	}
+	return string(d.json.Append(nil, info)) + "\n"
 }
