@@ -158,3 +158,51 @@ func TestAgainstXNetServer(t *testing.T) {
 		}
 	}
 }
+
+// An x/net server's informational responses, bodies and trailers reach our client,
+// and its request's trailers the server.
+func TestExchangeWithXNetServer(t *testing.T) {
+	a, b := loopback.Pair(t)
+	go (&http2.Server{}).ServeConn(b, &http2.ServeConnOpts{Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Link", "</a>")
+		w.WriteHeader(http.StatusEarlyHints)
+		w.Header().Set("Trailer", "X-Sum")
+		body, _ := io.ReadAll(r.Body)
+		w.WriteHeader(http.StatusCreated)
+		if r.Method != http.MethodHead {
+			_, _ = w.Write(body)
+		}
+		w.Header().Set("X-Sum", r.Trailer.Get("X-Seen"))
+	})})
+	c, err := Client(a, Config{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	for _, method := range []string{"POST", "HEAD"} {
+		for _, size := range []int{1, 3 << 20} {
+			list := get("trailer", "x-seen")
+			list[0].Value = method
+			s := mustOpen(t, c, list, 0)
+			if err := s.Send(data(size), More); err != nil {
+				t.Fatal(err)
+			}
+			if err := s.Finish(fields("x-seen", "7")); err != nil {
+				t.Fatal(err)
+			}
+			mustHead(t, s, "103")
+			mustHead(t, s, "201")
+			want, trailers := data(size), fields("x-sum", "7")
+			if method == "HEAD" {
+				want, trailers = nil, nil
+			}
+			got, err := io.ReadAll(s)
+			if err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%s of %d: %d bytes came back, %v", method, size, len(got), err)
+			}
+			if !slices.Equal(s.Trailers(), trailers) {
+				t.Errorf("%s of %d: trailers %v", method, size, s.Trailers())
+			}
+		}
+	}
+}
