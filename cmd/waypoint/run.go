@@ -40,7 +40,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	view := peers.NewView(known, c.network)
+	view := peers.NewView(known, c.network, self)
 	tunnels, err := hbone.NewPool(hbone.PoolOptions{Dial: dialTCP, TLS: func(k hbone.Key) *tls.Config {
 		return certificates.ClientTLS(k.Source, hbone.SplitExpected(k.Expected))
 	}})

@@ -16,6 +16,7 @@ import (
 type View struct {
 	store   *store.Store
 	network string
+	self    mesh.Identity
 
 	// mu guards below: labels made of workloads, which are replaced, never changed.
 	mu     sync.Mutex
@@ -25,9 +26,9 @@ type View struct {
 // maxLabels bounds the labels that are kept; past it they are made anew.
 const maxLabels = 10_000
 
-// NewView returns a view of s.
-func NewView(s *store.Store, network string) *View {
-	return &View{store: s, network: network, labels: map[*mesh.Workload]*streaminfo.Workload{}}
+// NewView returns the view of s that the waypoint of an identity has.
+func NewView(s *store.Store, network string, self mesh.Identity) *View {
+	return &View{store: s, network: network, self: self, labels: map[*mesh.Workload]*streaminfo.Workload{}}
 }
 
 func (v *View) find(s *store.Snapshot, a netip.Addr) *mesh.Workload {
@@ -103,7 +104,7 @@ func (v *View) Authorize(c *streaminfo.Connection, destination netip.AddrPort) e
 		}
 		conn.Source = id
 	}
-	if d := authz.Evaluate(policies, conn); !d.Allow {
+	if d := authz.Evaluate(through(policies, v.self), conn); !d.Allow {
 		return &Denied{Policy: d.Policy, Reason: d.Reason}
 	}
 	return nil
