@@ -2,10 +2,10 @@ package policies
 
 import (
 	"fmt"
+	"log/slog"
 	"math/rand/v2"
 	"net/netip"
 	"slices"
-	"strings"
 	"testing"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -13,12 +13,14 @@ import (
 	typeapi "istio.io/api/type/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
 
-	"github.com/fairlead-mesh/fairlead/pkg/authz"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/rbac"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/store"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/peers"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
 	"github.com/fairlead-mesh/fairlead/pkg/xds"
 )
 
@@ -64,6 +66,14 @@ func (d dice) layer4(n int) *securityv1.AuthorizationPolicy {
 	}
 	for _, r := range p.Spec.Rules {
 		for _, f := range r.From {
+			switch d.IntN(12) { // a rule on the waypoint itself
+			case 0:
+				f.Source.Principals = append(f.Source.Principals, "cluster.local/ns/a/sa/w")
+			case 1:
+				f.Source.NotPrincipals = append(f.Source.NotPrincipals, "cluster.local/ns/a/sa/w")
+			case 2:
+				f.Source.ServiceAccounts = append(f.Source.ServiceAccounts, "w")
+			}
 			f.Source.RequestPrincipals, f.Source.RemoteIpBlocks, f.Source.NotRemoteIpBlocks = nil, nil, nil
 			f.Source.TrustDomains, f.Source.NotTrustDomains = nil, nil
 			f.Source.IpBlocks = d.some(blocks...)
@@ -78,8 +88,8 @@ func (d dice) layer4(n int) *securityv1.AuthorizationPolicy {
 	return p
 }
 
-// TestLayer4HoldsBehindAWaypoint compares the filters with what the node of each
-// endpoint would decide on the original caller.
+// TestLayer4HoldsBehindAWaypoint compares the filters that another proxy gets with
+// what our engine decides on each endpoint, both on the original caller.
 func TestLayer4HoldsBehindAWaypoint(t *testing.T) {
 	seed := rand.Uint64()
 	t.Logf("seed %d", seed)
@@ -99,18 +109,21 @@ func TestLayer4HoldsBehindAWaypoint(t *testing.T) {
 		}
 		w := out.Model.Waypoints[0]
 		p := rbac.New(out.Model, rbac.NewLayer4(out.Policies, out.Addresses))
+		view := engineOf(t, out, w)
 		through, direct := networkFilters(t, p, w, w.Services[0], &w.Services[0].Ports[0]), networkFilters(t, p, w, nil, nil)
 		for range 8 {
 			c := d.call(false)
 			everywhere := true
 			for i, e := range w.Workloads {
-				byNode := decide(t, out, e, c, 9080)
+				byNode := view.Authorize(&streaminfo.Connection{
+					Remote: addrPort(c.direct), PeerURISAN: c.identity,
+				}, netip.AddrPortFrom(e.Address, 9080)) == nil
 				everywhere = everywhere && byNode
 				one := *c
 				one.to = netip.AddrPortFrom(e.Address, 9080)
 				if got := direct.allowed(&one); got != byNode {
 					show(t, objects.AuthorizationPolicies)
-					t.Fatalf("workload %d, %+v: the filters allow %v, its node %v", i, one, got, byNode)
+					t.Fatalf("workload %d, %+v: the filters allow %v, our engine %v", i, one, got, byNode)
 				}
 			}
 			c.to = netip.MustParseAddrPort("10.96.0.1:80")
@@ -118,7 +131,7 @@ func TestLayer4HoldsBehindAWaypoint(t *testing.T) {
 			verdicts[got]++
 			if got && !everywhere {
 				show(t, objects.AuthorizationPolicies)
-				t.Fatalf("%+v: the filters allow what a node behind would refuse", c)
+				t.Fatalf("%+v: the filters allow what our engine refuses at an endpoint", c)
 			}
 			if !got && everywhere {
 				stricter++
@@ -130,30 +143,36 @@ func TestLayer4HoldsBehindAWaypoint(t *testing.T) {
 	}
 }
 
-// decide is the decision of an endpoint's node.
-func decide(t *testing.T, out translate.Output, e *model.Endpoint, c *call, port uint16) bool {
+// engineOf is our waypoint's own view of the same state, by which it decides on
+// the endpoint that it chose.
+func engineOf(t *testing.T, out translate.Output, w *model.Waypoint) *peers.View {
 	t.Helper()
-	var named []string
-	for _, a := range out.Addresses {
-		if a.GetWorkload().GetUid() == e.Name {
-			named = a.GetWorkload().GetAuthorizationPolicies()
-		}
+	known, err := store.New(slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
 	}
-	var hold []*mesh.Policy
+	var delta mesh.Delta
+	for _, a := range out.Addresses {
+		if a.GetWorkload() == nil {
+			continue
+		}
+		workload, err := xds.FromWorkload(a.GetWorkload())
+		if err != nil {
+			t.Fatal(err)
+		}
+		delta.Workloads = append(delta.Workloads, workload)
+	}
 	for _, wire := range out.Policies {
 		p, err := xds.FromAuthorization(wire)
 		if err != nil {
 			t.Fatal(err)
 		}
-		if p.Scope == mesh.ScopeGlobal || p.Scope == mesh.ScopeNamespace && p.Namespace == e.Namespace || slices.Contains(named, p.Key()) {
-			hold = append(hold, p)
-		}
+		delta.Policies = append(delta.Policies, p)
 	}
-	conn := authz.Conn{SourceIP: c.direct, Destination: netip.AddrPortFrom(e.Address, port)}
-	if parts := strings.Split(strings.TrimPrefix(c.identity, "spiffe://"), "/"); len(parts) == 5 {
-		conn.Source = mesh.Identity{TrustDomain: parts[0], Namespace: parts[2], ServiceAccount: parts[4]}
+	if err := known.Apply(delta); err != nil {
+		t.Fatal(err)
 	}
-	return authz.Evaluate(hold, conn).Allow
+	return peers.NewView(known, "", mesh.Identity{TrustDomain: out.Model.TrustDomain, Namespace: w.Key.Namespace, ServiceAccount: w.ServiceAccount})
 }
 
 func show(t *testing.T, policies []*securityv1.AuthorizationPolicy) {
