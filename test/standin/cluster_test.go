@@ -35,7 +35,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/xds"
 )
 
-var waypoint = mesh.Identity{TrustDomain: "cluster.local", Namespace: "shop", ServiceAccount: "waypoint"}
+var self = mesh.Identity{TrustDomain: "cluster.local", Namespace: "shop", ServiceAccount: "waypoint"}
 
 // cluster is a control plane with one waypoint Gateway, and backends that answer
 // with their names.
@@ -212,7 +212,10 @@ func binary(t *testing.T) string {
 	return path
 }
 
-func (c *cluster) envoy() *envoy {
+func (c *cluster) envoy() *envoy { return c.envoyIn() }
+
+// envoyIn is one that is started by another program.
+func (c *cluster) envoyIn(starter ...string) *envoy {
 	c.t.Helper()
 	program := binary(c.t)
 	log := slog.New(slog.DiscardHandler)
@@ -224,9 +227,9 @@ func (c *cluster) envoy() *envoy {
 	if err != nil {
 		c.t.Fatal(err)
 	}
-	manager.Acquire(waypoint)
+	manager.Acquire(self)
 	socket := filepath.Join(c.dir, "s", "sds")
-	server, err := sds.Listen(sds.Options{Socket: socket, Identity: waypoint, Certificates: manager, ControlPlane: conn, Logger: log})
+	server, err := sds.Listen(sds.Options{Socket: socket, Identity: self, Certificates: manager, ControlPlane: conn, Logger: log})
 	if err != nil {
 		c.t.Fatal(err)
 	}
@@ -245,7 +248,8 @@ func (c *cluster) envoy() *envoy {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() { done <- server.Run(ctx) }()
-	cmd := exec.CommandContext(ctx, program, "--config-path", file, "--concurrency", "2", "--log-level", "warning", "--disable-hot-restart")
+	args := append(starter, program, "--config-path", file, "--concurrency", "2", "--log-level", "warning", "--disable-hot-restart")
+	cmd := exec.CommandContext(ctx, args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = e.log, e.log
 	if err := cmd.Start(); err != nil {
 		c.t.Fatal(err)

@@ -33,7 +33,7 @@ func TestEnvoyServesWithOurCertificate(t *testing.T) {
 	if got := e.get("http://" + e.metrics.String() + "/quitquitquit"); got != "404: " {
 		t.Errorf("what is not for everybody: %q", got)
 	}
-	conn, err := tls.Dial("tcp", c.secure.String(), e.certificates.ClientTLS(waypoint, []string{waypoint.String()}))
+	conn, err := tls.Dial("tcp", c.secure.String(), e.certificates.ClientTLS(self, []string{self.String()}))
 	if err != nil {
 		t.Fatal(err)
 	}
