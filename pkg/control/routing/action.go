@@ -74,11 +74,13 @@ func (p *preparer) mirrors(path string, r *rule, namespace string, h *networking
 		all = append([]*networkingapi.HTTPMirrorPolicy{{Destination: h.GetMirror(), Percentage: percentage}}, all...)
 	}
 	for _, m := range all {
-		share := fraction(1_000_000)
-		if m.GetPercentage() == nil {
-			share = allRequests
-		} else if share = fraction(percentage(m.GetPercentage())); percentage(m.GetPercentage()) == 0 {
-			continue
+		share := allRequests
+		if m.GetPercentage() != nil {
+			n := percentage(m.GetPercentage())
+			if n == 0 {
+				continue
+			}
+			share = fraction(n)
 		}
 		r.mirrors = append(r.mirrors, mirror{destination: p.destination(namespace, m.GetDestination()), share: share})
 	}

@@ -117,7 +117,7 @@ func (b *Builder) findParent(r *gatewayRoute, ref gatewayv1.ParentReference) (pa
 		p.ref.SectionName = string(*ref.SectionName)
 	}
 	if ref.Port != nil {
-		p.ref.Port, p.port = int32(*ref.Port), uint32(*ref.Port)
+		p.ref.Port, p.port = *ref.Port, uint32(*ref.Port)
 	}
 	key := model.Key{Namespace: namespace, Name: string(ref.Name)}
 	switch {
