@@ -244,21 +244,21 @@ func (b *Builder) attach(r *gatewayRoute, parents []parent) {
 }
 
 func (r *gatewayRoute) accepted(p parent) status.Condition {
-	c := status.Condition{Type: status.RouteAccepted, Status: "True", Reason: string(gatewayv1.RouteReasonAccepted), Message: "route is valid"}
+	c := status.Condition{Type: status.RouteAccepted, Status: "True", Reason: string(gatewayv1.RouteReasonAccepted), Message: "Route was valid"}
 	switch {
 	case p.problem != "":
 		c.Status, c.Reason, c.Message = "False", string(gatewayv1.RouteReasonNoMatchingParent), p.problem
 	case len(r.refused) > 0:
 		c.Status, c.Reason, c.Message = "False", string(gatewayv1.RouteReasonUnsupportedValue), "not used: "+strings.Join(r.refused, "; ")
 	case p.services[0].Namespace != r.object.GetNamespace():
-		c.Message = fmt.Sprintf("route is valid; it is in effect for callers of namespace %s, before the routes of namespace %s", r.object.GetNamespace(), p.services[0].Namespace)
+		c.Message = fmt.Sprintf("Route was valid; it is in effect for callers of namespace %s, before the routes of namespace %s", r.object.GetNamespace(), p.services[0].Namespace)
 	}
 	return c
 }
 
 func (r *gatewayRoute) resolved() status.Condition {
 	if len(r.unresolved) == 0 {
-		return status.Condition{Type: status.RouteResolvedRefs, Status: "True", Reason: string(gatewayv1.RouteReasonResolvedRefs), Message: "all references resolved"}
+		return status.Condition{Type: status.RouteResolvedRefs, Status: "True", Reason: string(gatewayv1.RouteReasonResolvedRefs), Message: "All references resolved"}
 	}
 	var messages []string
 	for _, u := range r.unresolved {
@@ -268,7 +268,7 @@ func (r *gatewayRoute) resolved() status.Condition {
 }
 
 func (r *gatewayRoute) waypoints(p parent) status.Condition {
-	c := status.Condition{Type: status.ResolvedWaypoints, Status: "True", Reason: "ResolvedWaypoints", Message: "all waypoints resolved"}
+	c := status.Condition{Type: status.ResolvedWaypoints, Status: "True", Reason: "ResolvedWaypoints", Message: "All waypoints resolved"}
 	var without []string
 	for _, s := range p.services {
 		if s.Waypoint == nil {
@@ -279,7 +279,7 @@ func (r *gatewayRoute) waypoints(p parent) status.Condition {
 	case p.problem != "":
 		c.Status, c.Reason, c.Message = "False", "ParentNotFound", "parent not found"
 	case len(without) > 0:
-		c.Status, c.Reason = "False", "WaypointMissing"
+		c.Status, c.Reason = "False", "MissingWaypoint"
 		c.Message = fmt.Sprintf("not in effect: service %s has no waypoint: label the service or its namespace istio.io/use-waypoint", strings.Join(without, ", "))
 	}
 	return c
