@@ -21,17 +21,19 @@ func AppendRequest(b []byte, r *message.Request, framing Framing) ([]byte, error
 	b = append(b, " HTTP/1.1\r\nhost: "...)
 	b = append(b, r.Authority...)
 	b = append(b, "\r\n"...)
-	b, err := appendFields(b, r.Fields)
+	length := int64(message.Unknown)
+	switch {
+	case framing == Length:
+		length = r.ContentLength
+	case framing == NoBody && r.Upgrade == "" && (mayExpectBody(r.Method) || r.ContentLength == 0 && hasLength(r.Fields)):
+		length = 0
+	}
+	b, err := appendFields(b, r.Fields, length)
 	if err != nil {
 		return b, err
 	}
-	switch {
-	case framing == Chunked:
+	if framing == Chunked {
 		b = append(b, "transfer-encoding: chunked\r\n"...)
-	case framing == Length:
-		b = appendLength(b, r.ContentLength)
-	case framing == NoBody && r.Upgrade == "" && (mayExpectBody(r.Method) || r.ContentLength == 0 && hasLength(r.Fields)):
-		b = append(b, "content-length: 0\r\n"...)
 	}
 	if r.Upgrade != "" {
 		b = append(b, "connection: upgrade\r\nupgrade: "...)
@@ -61,15 +63,15 @@ func hasLength(f message.Fields) bool {
 // Connection field's value, or "".
 func AppendResponse(b []byte, r *message.Response, framing Framing, length int64, connection string) ([]byte, error) {
 	b = appendStatus(b, r.Status)
-	b, err := appendFields(b, r.Fields)
+	if framing == Chunked {
+		length = message.Unknown
+	}
+	b, err := appendFields(b, r.Fields, length)
 	if err != nil {
 		return b, err
 	}
-	switch {
-	case framing == Chunked:
+	if framing == Chunked {
 		b = append(b, "transfer-encoding: chunked\r\n"...)
-	case length >= 0:
-		b = appendLength(b, length)
 	}
 	if connection != "" {
 		b = append(b, "connection: "...)
@@ -97,12 +99,18 @@ func appendLength(b []byte, n int64) []byte {
 }
 
 // appendFields leaves out what the codec writes itself, and writes names in lower
-// case.
-func appendFields(b []byte, f message.Fields) ([]byte, error) {
+// case. A length that is known stands where its field is, or at the end.
+func appendFields(b []byte, f message.Fields, length int64) ([]byte, error) {
 	for i := range f {
 		name, value := f[i].Name, f[i].Value
 		switch name {
-		case "content-length", "transfer-encoding", "connection", "keep-alive", "proxy-connection", "host":
+		case "content-length":
+			if length >= 0 {
+				b = appendLength(b, length)
+				length = message.Unknown
+			}
+			continue
+		case "transfer-encoding", "connection", "keep-alive", "proxy-connection", "host":
 			continue
 		}
 		at := len(b)
@@ -120,6 +128,9 @@ func appendFields(b []byte, f message.Fields) ([]byte, error) {
 		}
 		b = append(b, "\r\n"...)
 	}
+	if length >= 0 {
+		b = appendLength(b, length)
+	}
 	return b, nil
 }
 
@@ -134,7 +145,7 @@ func AppendChunk(b []byte, n int) []byte {
 
 // AppendLast appends the end of a chunked body.
 func AppendLast(b []byte, trailers message.Fields) ([]byte, error) {
-	b, err := appendFields(append(b, "0\r\n"...), trailers)
+	b, err := appendFields(append(b, "0\r\n"...), trailers, message.Unknown)
 	if err != nil {
 		return b, err
 	}
