@@ -182,6 +182,22 @@ func TestContinueIsNotSaidBeforeAnAnswer(t *testing.T) {
 	<-done
 }
 
+// Whether the client of an unread 100-continue sends its body cannot be known, so
+// that what follows is not taken for a request.
+func TestNothingIsServedBehindAnUnreadExpectation(t *testing.T) {
+	c, done := serve(t, Options{}, func(e Exchange) {
+		_ = e.Respond(&message.Response{Status: 413}, true)
+	})
+	send(t, c, "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 3\r\n\r\nabcGET /2 HTTP/1.1\r\nHost: a\r\n\r\n")
+	r := bufio.NewReader(c)
+	response(t, r, "POST")
+	if rest, err := io.ReadAll(r); err != nil || len(rest) > 0 {
+		t.Errorf("behind the answer: %q, %v", rest, err)
+	}
+	c.Close()
+	<-done
+}
+
 func TestDrain(t *testing.T) {
 	var drain Drain
 	entered, leave := make(chan struct{}), make(chan struct{})
@@ -363,6 +379,32 @@ func TestClientSends(t *testing.T) {
 	}
 }
 
+// A connection is used again only when the exchange was complete and both sides
+// want it.
+func TestClientsUseConnectionsOnce(t *testing.T) {
+	for _, test := range []struct{ name, answer string }{
+		{"close", "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"},
+		{"HTTP/1.0", "HTTP/1.0 200 OK\r\nContent-Length: 0\r\n\r\n"},
+		{"more than was asked for", "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n"},
+		{"a body that was not read", "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nab"},
+		{"a protocol error", "HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c, server := dial(t, Options{})
+			s := c.Open()
+			if err := s.Send(get("/"), true); err != nil {
+				t.Fatal(err)
+			}
+			send(t, server, test.answer)
+			_, _ = s.Response()
+			s.Close()
+			if c.Usable() {
+				t.Error("it is usable")
+			}
+		})
+	}
+}
+
 func TestStaleConnections(t *testing.T) {
 	exchange := func(c *HTTP1Client, server *net.TCPConn) {
 		s := c.Open()
@@ -401,7 +443,7 @@ func TestStaleConnections(t *testing.T) {
 		s := c.Open()
 		_ = s.Send(get("/"), true)
 		server.Close()
-		if _, err := s.Response(); !errors.Is(err, ErrRefused) {
+		if _, err := s.Response(); !errors.Is(err, ErrRefused) || errors.Is(err, ErrReset) {
 			t.Errorf("got %v", err)
 		}
 		s.Close()
@@ -414,7 +456,7 @@ func TestStaleConnections(t *testing.T) {
 		s := c.Open()
 		_ = s.Send(get("/"), true)
 		server.Close()
-		if _, err := s.Response(); !errors.Is(err, ErrReset) {
+		if _, err := s.Response(); !errors.Is(err, ErrReset) || errors.Is(err, ErrRefused) {
 			t.Errorf("got %v", err)
 		}
 	})
@@ -426,7 +468,7 @@ func TestStaleConnections(t *testing.T) {
 		expect(t, server, "GET / HTTP/1.1\r\nhost: a\r\n\r\n")
 		send(t, server, "HTTP/1.1 2")
 		server.Close()
-		if _, err := s.Response(); !errors.Is(err, ErrReset) {
+		if _, err := s.Response(); !errors.Is(err, ErrReset) || errors.Is(err, ErrRefused) {
 			t.Errorf("got %v", err)
 		}
 	})

@@ -123,11 +123,11 @@ func (s *http1Stream) Send(r *message.Request, end bool) error {
 // failed sorts an error: a connection that was used before and ends with nothing
 // read from it was idle to its server.
 func (s *http1Stream) failed(err error) error {
-	err = failure(err)
-	if errors.Is(err, ErrReset) && s.c.served > 0 && !s.c.in.got {
+	sorted := failure(err)
+	if errors.Is(sorted, ErrReset) && s.c.served > 0 && !s.c.in.got {
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	}
-	return err
+	return sorted
 }
 
 // Write implements [Writer].

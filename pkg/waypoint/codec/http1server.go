@@ -219,7 +219,7 @@ func (s *http1Server) end() (again bool, err error) {
 		s.conn.Close()
 		return false, nil
 	}
-	if !s.in.body.Done() && !s.discard() || s.close || s.draining.Load() && s.in.r == s.in.w {
+	if !s.in.body.Done() && !s.discard() || s.close {
 		if s.in.body.Done() && s.in.r == s.in.w && s.looker.look() != readableState {
 			s.conn.Close()
 		} else {
