@@ -177,6 +177,7 @@ func TestRedirects(t *testing.T) {
 		{"prefix: /", "port_redirect: 8443", "GET [::1]:80/a", "http", "http://[::1]:8443/a"},
 		{"prefix: /", "host_redirect: new", "GET h:80/a", "http", "http://new/a"},
 		{"prefix: /", "path_redirect: /x", "GET h/a?b", "http", "http://h/x?b"},
+		{"prefix: /", "path_redirect: x", "GET h/a?b", "http", "http://h/x?b"},
 		{"prefix: /", "path_redirect: '/x?y', strip_query: true", "GET h/a?b", "http", "http://h/x?y"},
 		{"prefix: /", "path_redirect: /x, strip_query: true", "GET h/a?b", "http", "http://h/x"},
 		{"prefix: /a", "prefix_rewrite: /x", "GET h/a/c?b", "http", "http://h/x/c?b"},

@@ -106,7 +106,11 @@ func (r *Redirect) location(in *Input, m *match) string {
 	if r.stripQuery && !keepQuery {
 		path, _, _ = strings.Cut(path, "?")
 	}
-	return scheme + "://" + host + r.port + path
+	slash := ""
+	if !strings.HasPrefix(path, "/") {
+		slash = "/"
+	}
+	return scheme + "://" + host + r.port + slash + path
 }
 
 // newPath is the path with a query, and whether that query is the redirect's own.
