@@ -75,7 +75,7 @@ func newConn(nc net.Conn, config Config, client bool, handler func(*Stream)) *Co
 // for the peer.
 func Client(nc net.Conn, config Config) (*Conn, error) {
 	c := newConn(nc, config, true, nil)
-	if err := c.start([]byte(preface)); err != nil {
+	if err := c.start([]byte(Preface)); err != nil {
 		nc.Close()
 		return nil, err
 	}
@@ -87,16 +87,24 @@ func Client(nc net.Conn, config Config) (*Conn, error) {
 // Server takes a connection on nc, which it owns, and calls handler in a
 // goroutine of its own for each stream; a stream that is not complete when handler
 // returns, and not relayed, is reset. started, or nil, is told of the connection
-// once it speaks HTTP/2. Server returns when the connection is over.
+// once it speaks HTTP/2, before any stream. Server returns when the connection is
+// over.
 func Server(nc net.Conn, config Config, handler func(*Stream), started func(*Conn)) error {
+	return ServerAfter(nc, nil, config, handler, started)
+}
+
+// ServerAfter is [Server] for a connection of which something was read already, to
+// see what it speaks: at most 64 KiB.
+func ServerAfter(nc net.Conn, read []byte, config Config, handler func(*Stream), started func(*Conn)) error {
 	c := newConn(nc, config, false, handler)
+	c.in.prepend(read)
 	_ = nc.SetReadDeadline(time.Now().Add(c.config.PrefaceTimeout))
-	got, err := c.in.need(len(preface))
-	if err == nil && string(got) != preface {
+	got, err := c.in.need(len(Preface))
+	if err == nil && string(got) != Preface {
 		err = connError(CodeProtocol, "no HTTP/2 preface")
 	}
 	if err == nil {
-		c.in.skip(len(preface))
+		c.in.skip(len(Preface))
 		err = c.start(nil)
 	}
 	if err != nil {

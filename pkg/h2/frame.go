@@ -46,7 +46,8 @@ const (
 	settingConnectProtocol = 0x8
 )
 
-const preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+// Preface is what a client says first (section 3.4).
+const Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 type frameHeader struct {
 	length uint32

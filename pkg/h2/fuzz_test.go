@@ -76,7 +76,7 @@ func exchangeOver(t *testing.T, said []byte, run func(net.Conn)) {
 func FuzzServerFrames(f *testing.F) {
 	seeds(f, false)
 	f.Fuzz(func(t *testing.T, frames []byte) {
-		exchangeOver(t, append([]byte(preface), frames...), func(nc net.Conn) {
+		exchangeOver(t, append([]byte(Preface), frames...), func(nc net.Conn) {
 			_ = Server(nc, Config{ExtendedConnect: true}, func(s *Stream) {
 				if h, ok := requestHead(&decoder{fields: s.Fields()}, true); !ok {
 					t.Errorf("a handler was called with %v, %v", s.Fields(), h)

@@ -50,7 +50,7 @@ func TestServerGoesAway(t *testing.T) {
 			_ = s.Respond(fields(":status", "200"), End)
 		}, func(c *Conn) { conns <- c })
 	}()
-	_, _ = io.WriteString(a, preface)
+	_, _ = io.WriteString(a, Preface)
 	p := &peer{Framer: http2.NewFramer(a, a), t: t}
 	_ = p.WriteSettings()
 	p.headers(1, true, get())

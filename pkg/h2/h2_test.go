@@ -277,7 +277,7 @@ func rawPeer(t *testing.T, config Config) (*http2.Framer, net.Conn, chan error) 
 			<-s.c.done // an application that does not read
 		}, nil)
 	}()
-	_, _ = io.WriteString(a, preface)
+	_, _ = io.WriteString(a, Preface)
 	f := http2.NewFramer(a, a)
 	_ = f.WriteSettings()
 	go func() { _, _ = io.Copy(io.Discard, a) }()

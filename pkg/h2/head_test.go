@@ -64,7 +64,7 @@ func toServer(t testing.TB, config Config, handler func(*Stream)) *peer {
 	a, b := loopback.Pair(t)
 	_ = a.SetDeadline(time.Now().Add(30 * time.Second))
 	go func() { _ = Server(b, config, handler, nil) }()
-	_, _ = io.WriteString(a, preface)
+	_, _ = io.WriteString(a, Preface)
 	p := &peer{Framer: http2.NewFramer(a, a), t: t}
 	p.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	p.AllowIllegalWrites = true
@@ -82,7 +82,7 @@ func toClient(t testing.TB, config Config) (*Conn, *peer) {
 		t.Fatal(err)
 	}
 	t.Cleanup(c.Close)
-	if _, err := io.ReadFull(b, make([]byte, len(preface))); err != nil {
+	if _, err := io.ReadFull(b, make([]byte, len(Preface))); err != nil {
 		t.Fatal(err)
 	}
 	p := &peer{Framer: http2.NewFramer(b, b), t: t}

@@ -45,6 +45,14 @@ func (in *input) init(nc net.Conn) {
 	}
 }
 
+// prepend puts what was read already before all else.
+func (in *input) prepend(b []byte) {
+	if len(b) > 0 {
+		in.borrow()
+		in.w = copy(in.buf[:], b)
+	}
+}
+
 // need waits until there are n bytes, at most the buffer's size. They stay there.
 func (in *input) need(n int) ([]byte, error) {
 	for in.w-in.r < n {

@@ -62,6 +62,9 @@ func newStream(c *Conn, id uint32) *Stream {
 // ID is the stream's number, for logs.
 func (s *Stream) ID() uint32 { return s.id }
 
+// Conn is the stream's connection.
+func (s *Stream) Conn() *Conn { return s.c }
+
 // Err is why the stream is over, or nil.
 func (s *Stream) Err() error {
 	s.mu.Lock()
