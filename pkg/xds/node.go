@@ -29,8 +29,7 @@ type Waypoint struct {
 	Version string
 }
 
-// NodeID is the node's id, and Metadata its metadata as istiod wants them
-// (ISTIO_META_* of Istio's own proxy), without what is not known.
+// NodeID is the node's id, in Istio's form.
 func (w Waypoint) NodeID() string {
 	ip := "127.0.0.1"
 	if len(w.Addresses) > 0 {
@@ -39,7 +38,8 @@ func (w Waypoint) NodeID() string {
 	return "waypoint~" + ip + "~" + w.Pod + "." + w.Namespace + "~" + w.Namespace + ".svc.cluster.local"
 }
 
-// Metadata: see NodeID.
+// Metadata is the node's, as istiod wants it (ISTIO_META_* of Istio's own proxy),
+// without what is not known.
 func (w Waypoint) Metadata() map[string]any {
 	labels := map[string]any{}
 	for name, value := range w.Labels {

@@ -54,8 +54,10 @@ type cluster struct {
 	mu       sync.Mutex
 	backends map[string]netip.AddrPort
 	extra    map[string]proto.Message // listeners
-	clusters []string
-	route    string
+	// badRoutes are names of route configurations that Envoy refuses.
+	badRoutes []string
+	clusters  []string
+	route     string
 }
 
 type everybody struct{}

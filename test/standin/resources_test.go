@@ -11,6 +11,7 @@ import (
 	router "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/router/v3"
 	hcm "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+	matcher "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -59,6 +60,27 @@ func brokenListener() proto.Message {
 		Filters: []*listener.Filter{{Name: "no.such.filter", ConfigType: &listener.Filter_TypedConfig{TypedConfig: pack(&wrapperspb.StringValue{Value: "x"})}}}}}}
 }
 
+// listenerOf has routes of a name; nobody connects to it.
+func listenerOf(routes string) proto.Message {
+	filter := manager("hcm")
+	var m hcm.HttpConnectionManager
+	if err := filter.GetTypedConfig().UnmarshalTo(&m); err != nil {
+		panic(err)
+	}
+	m.GetRds().RouteConfigName = routes
+	filter.ConfigType = &listener.Filter_TypedConfig{TypedConfig: pack(&m)}
+	return &listener.Listener{Name: routes, Address: address(netip.MustParseAddrPort("127.0.0.1:0")),
+		FilterChains: []*listener.FilterChain{{Filters: []*listener.Filter{filter}}}}
+}
+
+// badRoutes have a regular expression that does not compile.
+func badRoutes(name string) proto.Message {
+	return &route.RouteConfiguration{Name: name, VirtualHosts: []*route.VirtualHost{{Name: "all", Domains: []string{"*"}, Routes: []*route.Route{{
+		Match:  &route.RouteMatch{PathSpecifier: &route.RouteMatch_SafeRegex{SafeRegex: &matcher.RegexMatcher{Regex: "[a"}}},
+		Action: &route.Route_DirectResponse{DirectResponse: &route.DirectResponseAction{Status: 200}},
+	}}}}}
+}
+
 // generate is the waypoint's configuration: its clusters by EDS, one route for
 // both listeners.
 func (c *cluster) generate(*model.Waypoint, push.Consumer) (push.Resources, error) {
@@ -73,6 +95,9 @@ func (c *cluster) generate(*model.Waypoint, push.Consumer) (push.Resources, erro
 	}
 	for name, l := range c.extra {
 		out[push.ListenerType][name] = l
+	}
+	for _, name := range c.badRoutes {
+		out[push.RouteType][name] = badRoutes(name)
 	}
 	out[push.ListenerType]["plain"] = &listener.Listener{Name: "plain", Address: address(c.plain),
 		FilterChains: []*listener.FilterChain{{Filters: []*listener.Filter{manager("hcm")}}}}

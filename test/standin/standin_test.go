@@ -96,7 +96,9 @@ func TestEnvoysRefusalIsShown(t *testing.T) {
 	c.configure("v1", "v1")
 	e := c.envoy()
 	e.until("served", func() bool { return e.get("http://"+c.plain.String()) == "v1" })
+	c.mu.Lock()
 	c.extra = map[string]proto.Message{"broken": brokenListener()}
+	c.mu.Unlock()
 	c.configure("v2", "v2")
 	e.until("the refusal", func() bool {
 		for _, s := range c.server.Clients() {
@@ -106,6 +108,27 @@ func TestEnvoysRefusalIsShown(t *testing.T) {
 		return false
 	})
 	e.until("the rest", func() bool { return e.get("http://"+c.plain.String()) == "v2" })
+}
+
+// Route configurations that Envoy refuses, which come in one response with others,
+// keep none of these from being served.
+func TestBadRoutesHarmNoOther(t *testing.T) {
+	c := newCluster(t)
+	c.configure("v1", "v1")
+	e := c.envoy()
+	e.until("served", func() bool { return e.get("http://"+c.plain.String()) == "v1" })
+	c.mu.Lock()
+	c.badRoutes = []string{"a-bad", "z-bad"}
+	c.extra = map[string]proto.Message{"a-bad": listenerOf("a-bad"), "z-bad": listenerOf("z-bad")}
+	c.mu.Unlock()
+	c.configure("v2", "v2")
+	e.until("the good one", func() bool { return e.get("http://"+c.plain.String()) == "v2" })
+	e.until("the refusals", func() bool {
+		s := c.server.Clients()
+		return len(s) == 1 && slices.Equal(s[0].Types["routes"].Refused, []string{"a-bad", "z-bad"})
+	})
+	c.configure("v3", "v3")
+	e.until("the next one", func() bool { return e.get("http://"+c.plain.String()) == "v3" })
 }
 
 // An Envoy that loses its control plane goes on, and is sent only what differs

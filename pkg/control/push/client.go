@@ -113,7 +113,7 @@ func (c *client) greet(r *discovery.DeltaDiscoveryRequest) error {
 	}
 	metadata := r.Node.GetMetadata().GetFields()
 	name, isWaypoint := metadata["NODE_NAME"].GetStringValue(), parts[0] == waypointRole
-	if name != c.caller.Node && !(isWaypoint && name == "") {
+	if name != c.caller.Node && (name != "" || !isWaypoint) {
 		return status.Errorf(codes.PermissionDenied, "NODE_NAME is %q, the token is of a pod on node %q", name, c.caller.Node)
 	}
 	if !isWaypoint {

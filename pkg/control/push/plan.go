@@ -71,6 +71,15 @@ func (c *chain) plan(now, opened time.Time) (steps []step, wait time.Duration, e
 		}
 		unanswered[i] = len(s.waiting) > 0
 		wait = soonest(wait, d.retry)
+		if len(s.apart) > 0 && unanswered[i] {
+			behind = min(behind, i)
+			continue
+		}
+		if one := s.nextApartLocked(l); one != nil {
+			behind = min(behind, i)
+			steps = append(steps, step{s, &response{diff: one, log: l}})
+			continue
+		}
 		diff := d.diff.additions
 		if i == len(c.subs)-1 {
 			diff = d.diff // nothing comes after that may name it

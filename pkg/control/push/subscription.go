@@ -1,6 +1,7 @@
 package push
 
 import (
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -37,6 +38,9 @@ type subscription struct {
 	// waiting are the responses without an ACK, at most two.
 	waiting []*sent
 	acked   *sent // or nil
+
+	// apart are resources to be sent again at once, each in a response of its own.
+	apart map[string]bool
 
 	// refused are the names that the client refused and has not taken since.
 	refused  map[string]bool
@@ -86,6 +90,16 @@ func (s *subscription) refuse(d *difference, reason string, now time.Time) {
 		s.refused = map[string]bool{}
 	}
 	reason = reason[:min(len(reason), maxReason)]
+	if !wildcard(s.typeURL) && len(d.resources) > 1 {
+		// Envoy leaves off at the first bad one, and may not say which it is.
+		if s.apart == nil {
+			s.apart = map[string]bool{}
+		}
+		for _, r := range d.resources {
+			s.apart[r.name] = true
+		}
+		return
+	}
 	named := false
 	for _, r := range d.resources {
 		if strings.Contains(reason, r.name) {
@@ -115,8 +129,6 @@ type due struct {
 	retry time.Duration
 }
 
-func (d due) pending() bool { return d.sub != nil && (d.owed || !d.diff.empty()) }
-
 // dueLocked needs the log's lock as well.
 func (s *subscription) dueLocked(l *Log, now time.Time) (due, error) {
 	switch {
@@ -144,6 +156,18 @@ func (s *subscription) dueLocked(l *Log, now time.Time) (due, error) {
 		}
 	}
 	return out, nil
+}
+
+// nextApartLocked is the next resource that is sent by itself, or nil. What is
+// gone, or not asked for any more, is not.
+func (s *subscription) nextApartLocked(l *Log) *difference {
+	for _, name := range slices.Sorted(maps.Keys(s.apart)) {
+		delete(s.apart, name)
+		if r := l.types[s.typeURL][name]; r != nil && (s.names == nil || s.names[name]) {
+			return newDifference([]*resource{r}, nil)
+		}
+	}
+	return nil
 }
 
 // told notes what was, or is about to be, sent.

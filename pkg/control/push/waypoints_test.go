@@ -350,3 +350,34 @@ func TestStateOfTheWorld(t *testing.T) {
 	r.configure("one", []string{"c3=new"}, []string{"e1"}, []string{"l"}, []string{"r=changed"})
 	take(ClusterType, "new")
 }
+
+// One bad route configuration does not keep others of its response from a client
+// that takes all or nothing.
+func TestOneBadRouteHarmsNoOther(t *testing.T) {
+	r := newRig(t)
+	r.configure("one", nil, nil, nil, []string{"a", "bad", "c"})
+	a := r.waypoint("one", nil)
+	nack := func(m *discovery.DeltaDiscoveryResponse) {
+		t.Helper()
+		a.send(&discovery.DeltaDiscoveryRequest{TypeUrl: m.TypeUrl, ResponseNonce: m.Nonce, ErrorDetail: &rpcstatus.Status{Message: "missing ]: [a"}})
+	}
+	a.ask(RouteType, "a", "bad", "c")
+	m := a.receive()
+	if got := described(m); got != "routes +a +bad +c" {
+		t.Fatalf("first came %q", got)
+	}
+	nack(m)
+	a.wants("routes +a")
+	m = a.receive()
+	if got := described(m); got != "routes +bad" {
+		t.Fatalf("then came %q", got)
+	}
+	nack(m)
+	a.wants("routes +c")
+	eventually(t, "the bad one alone counts as refused", func() bool {
+		return slices.Equal(r.server.Clients()[0].Types["routes"].Refused, []string{"bad"})
+	})
+	r.configure("one", nil, nil, nil, []string{"a", "bad=mended", "c"})
+	a.wants("routes +bad")
+	eventually(t, "nothing is refused", func() bool { return len(r.server.Clients()[0].Types["routes"].Refused) == 0 })
+}
