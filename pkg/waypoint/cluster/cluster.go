@@ -33,13 +33,13 @@ type Cluster struct {
 	overprovision uint32
 	hosts         map[string]*Host
 	byDestination map[string]*Host
-	// order is that of byDestination's keys.
-	ejected  int
-	sweeping *time.Timer // of outlier detection, or nil
-	slow     *time.Timer // ends the slow start, or nil
-	resolver *resolver   // of DNS clusters, or nil
-	gone     bool
-	spec     *spec
+	forwards      map[string]resolved
+	ejected       int
+	sweeping      *time.Timer // of outlier detection, or nil
+	slow          *time.Timer // ends the slow start, or nil
+	resolver      *resolver   // of DNS clusters, or nil
+	gone          bool
+	spec          *spec
 }
 
 // group is the hosts of one locality of one priority.
@@ -279,9 +279,11 @@ func (c *Cluster) hostFor(s *snapshot, to netip.AddrPort, name string) (*Host, e
 		listener = internalName(s.spec.load)
 		address = "envoy://" + listener + "/" + address
 	}
+	// A name has hosts of its own: their connections are made for it.
+	key := name + "|" + address
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	h := c.byDestination[address]
+	h := c.byDestination[key]
 	if h == nil {
 		if len(c.byDestination) >= maxDestinations {
 			return nil, fmt.Errorf("%w: cluster %s has %d destinations", ErrNoHost, c.name, maxDestinations)
@@ -297,7 +299,7 @@ func (c *Cluster) hostFor(s *snapshot, to netip.AddrPort, name string) (*Host, e
 		if c.byDestination == nil {
 			c.byDestination = map[string]*Host{}
 		}
-		c.byDestination[address] = h
+		c.byDestination[key] = h
 	}
 	h.used.Store(time.Now().UnixNano())
 	return h, nil
@@ -307,10 +309,10 @@ func (c *Cluster) hostFor(s *snapshot, to netip.AddrPort, name string) (*Host, e
 func (c *Cluster) sweepDestinations(now time.Time) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	for address, h := range c.byDestination {
+	for key, h := range c.byDestination {
 		if h.active.Load() == 0 && h.stats.cxActive.Load() == 0 && now.UnixNano()-h.used.Load() > int64(max(c.spec.cleanup, time.Minute)) {
 			c.removeLocked(h)
-			delete(c.byDestination, address)
+			delete(c.byDestination, key)
 		}
 	}
 }

@@ -299,13 +299,51 @@ func (c *Cluster) forwarded(s *snapshot, o Choice) (*Host, error) {
 	if host == "" || err != nil {
 		return nil, fmt.Errorf("%w: %q is not a host to forward to", ErrNoHost, o.Authority)
 	}
-	addr, err := netip.ParseAddr(host)
+	addr, err := c.forwardTo(host, s.spec.dns)
 	if err != nil {
-		found, err := c.manager.lookup(context.Background(), host, s.spec.dns.family)
-		if err != nil {
-			return nil, fmt.Errorf("%w: %w", ErrNoHost, err)
-		}
-		addr = found.Addrs[0]
+		return nil, fmt.Errorf("%w: %w", ErrNoHost, err)
 	}
 	return c.hostFor(s, netip.AddrPortFrom(addr, uint16(n)), host)
+}
+
+// resolved is what a name of a dynamic forward proxy was resolved to.
+type resolved struct {
+	addr  netip.Addr
+	until time.Time
+}
+
+// forwardTo resolves a name, once per refresh; where that fails, the old address is
+// taken.
+func (c *Cluster) forwardTo(name string, r resolution) (netip.Addr, error) {
+	if addr, err := netip.ParseAddr(name); err == nil {
+		return addr, nil
+	}
+	c.mu.Lock()
+	known, ok := c.forwards[name]
+	c.mu.Unlock()
+	now := time.Now()
+	if ok && now.Before(known.until) {
+		return known.addr, nil
+	}
+	c.stats.dnsAttempt.Add(1)
+	found, err := c.manager.lookup(context.Background(), name, r.family)
+	if err != nil {
+		c.stats.dnsFailure.Add(1)
+		if !ok {
+			return netip.Addr{}, err
+		}
+		found.Addrs = []netip.Addr{known.addr}
+	} else {
+		c.stats.dnsSuccess.Add(1)
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if len(c.forwards) >= maxDestinations {
+		clear(c.forwards)
+	}
+	if c.forwards == nil {
+		c.forwards = map[string]resolved{}
+	}
+	c.forwards[name] = resolved{found.Addrs[0], now.Add(max(r.refresh, leastRefresh))}
+	return found.Addrs[0], nil
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
-	"fmt"
 	"hash/maphash"
 	"log/slog"
 	"maps"
@@ -134,6 +133,9 @@ func (m *Manager) SetCluster(p *clusterv3.Cluster) error {
 	}
 	if err := m.checkLoad(s, s.load); err != nil {
 		return err
+	}
+	for _, field := range ignored(p) {
+		m.warn(s.name, field)
 	}
 	e := &entry{proto: proto.Clone(p).(*clusterv3.Cluster)}
 	if old != nil {
@@ -300,5 +302,5 @@ func compare(a, b string) int { return strings.Compare(a, b) }
 
 // warn logs what was ignored.
 func (m *Manager) warn(cluster, what string) {
-	m.o.Logger.Warn("part of a cluster is ignored", "cluster", cluster, "what", fmt.Sprint(what))
+	m.o.Logger.Warn("part of a cluster is ignored", "cluster", cluster, "part", what)
 }

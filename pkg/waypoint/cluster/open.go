@@ -218,8 +218,13 @@ func (p *pool) addLocked(cn *conn) {
 	}
 }
 
-// single: the PROXY protocol names one client, so nobody else gets the connection.
-func (cn *conn) single() bool { return cn.pool.set.socket.proxy != nil }
+// single: the PROXY protocol names one client, and an SNI of the request's one
+// server, so nobody else gets the connection.
+func (cn *conn) single() bool {
+	set := cn.pool.set
+	named := set.socket.secure != nil && set.socket.secure.namesSNI && cn.pool.host.cluster.snap.Load().spec.discovery != forward
+	return set.socket.proxy != nil || named
+}
 
 // wakeLocked sends all who wait to look again.
 func (p *pool) wakeLocked() {

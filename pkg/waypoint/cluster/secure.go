@@ -271,6 +271,8 @@ func (s *secure) config(h *Host, requested string, p protocol) (*tls.Config, err
 	switch {
 	case s.hostSNI && h.Hostname != "":
 		config.ServerName = h.Hostname
+	case s.namesSNI && h.cluster.snap.Load().spec.discovery == forward:
+		config.ServerName = h.Hostname
 	case s.namesSNI && requested != "":
 		config.ServerName = requested
 	}

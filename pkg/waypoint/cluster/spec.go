@@ -3,11 +3,13 @@ package cluster
 import (
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	dfpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dynamic_forward_proxy/v3"
+	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
@@ -145,6 +147,27 @@ func (s *spec) custom(c *clusterv3.Cluster, t *clusterv3.Cluster_CustomClusterTy
 	default:
 		return s.customDNS(c, message)
 	}
+}
+
+// known are the fields that are used, or whose absence nobody notices.
+var known = []protoreflect.Name{"name", "alt_stat_name", "type", "cluster_type", "eds_cluster_config", "connect_timeout", "per_connection_buffer_limit_bytes",
+	"lb_policy", "load_assignment", "max_requests_per_connection", "circuit_breakers", "upstream_http_protocol_options", "common_http_protocol_options",
+	"http_protocol_options", "http2_protocol_options", "typed_extension_protocol_options", "dns_refresh_rate", "dns_failure_refresh_rate", "respect_dns_ttl",
+	"dns_jitter", "dns_lookup_family", "typed_dns_resolver_config", "wait_for_warm_on_init", "outlier_detection", "cleanup_interval", "ring_hash_lb_config",
+	"maglev_lb_config", "original_dst_lb_config", "least_request_lb_config", "round_robin_lb_config", "common_lb_config", "transport_socket",
+	"transport_socket_matches", "metadata", "upstream_connection_options", "filters", "load_balancing_policy", "protocol_selection",
+	"ignore_health_on_host_removal", "track_timeout_budgets", "track_cluster_stats"}
+
+// ignored are the set fields of a cluster that have no effect here, such as
+// health_checks and preconnect_policy.
+func ignored(c *clusterv3.Cluster) (fields []string) {
+	c.ProtoReflect().Range(func(f protoreflect.FieldDescriptor, _ protoreflect.Value) bool {
+		if !slices.Contains(known, f.Name()) {
+			fields = append(fields, string(f.Name()))
+		}
+		return true
+	})
+	return fields
 }
 
 // internalName is the internal listener that an inline assignment leads to, where

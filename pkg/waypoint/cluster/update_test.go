@@ -15,6 +15,9 @@ import (
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/clusters/dynamic_forward_proxy/v3" // named below
+	"google.golang.org/protobuf/proto"
 
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
 )
@@ -361,4 +364,68 @@ func TestGoroutinesEnd(t *testing.T) {
 	}
 	m.Close()
 	eventually(t, "goroutines end", func() bool { return runtime.NumGoroutine() <= before })
+}
+
+// A dynamic forward proxy's hosts are names: resolved once per refresh, and kept
+// apart also where they share an address.
+func TestForwardedNames(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var lookups atomic.Int64
+		var fail atomic.Bool
+		m := newManager(t, Options{Resolve: func(context.Context, string, Family) (Addresses, error) {
+			lookups.Add(1)
+			if fail.Load() {
+				return Addresses{}, errors.New("no such name")
+			}
+			return Addresses{Addrs: []netip.Addr{netip.MustParseAddr("10.0.0.1")}}, nil
+		}})
+		defer m.Close()
+		c := m.set(t, `{"name":"f","lb_policy":"CLUSTER_PROVIDED","cluster_type":{"name":"envoy.clusters.dynamic_forward_proxy","typed_config":{
+			"@type":"type.googleapis.com/envoy.extensions.clusters.dynamic_forward_proxy.v3.ClusterConfig","dns_cache_config":{"name":"n","dns_lookup_family":"V4_ONLY"}}}}`)
+		one, err := c.Choose(Choice{Authority: "one.example.com:8080"})
+		if err != nil || one.Address != "10.0.0.1:8080" {
+			t.Fatal(one, err)
+		}
+		if again, _ := c.Choose(Choice{Authority: "one.example.com:8080"}); again != one || lookups.Load() != 1 {
+			t.Errorf("%d lookups", lookups.Load())
+		}
+		if two, _ := c.Choose(Choice{Authority: "two.example.com:8080"}); two == one {
+			t.Error("two names share a host")
+		}
+		fail.Store(true)
+		pass(2 * time.Minute)
+		if again, err := c.Choose(Choice{Authority: "one.example.com:8080"}); err != nil || again.Address != one.Address {
+			t.Error("a failure took the address away:", err)
+		}
+		if _, err := c.Choose(Choice{Authority: "three.example.com"}); !errors.Is(err, ErrNoHost) {
+			t.Error(err)
+		}
+	})
+}
+
+func FuzzResources(f *testing.F) {
+	for _, text := range []string{`{"name":"c","type":"EDS"}`, `{"name":"c","type":"STATIC","lb_policy":"MAGLEV","maglev_lb_config":{"table_size":7},"load_assignment":{"endpoints":[{"lb_endpoints":[{"endpoint":{"address":{"socket_address":{"address":"10.0.0.1","port_value":1}}}}]}]}}`} {
+		b, _ := proto.Marshal(parse(f, text, &clusterv3.Cluster{}))
+		load, _ := proto.Marshal(weighted("c", 1, 2, 3))
+		f.Add(b, load)
+	}
+	f.Fuzz(func(t *testing.T, cluster, load []byte) {
+		p, l := &clusterv3.Cluster{}, &endpointv3.ClusterLoadAssignment{}
+		if proto.Unmarshal(cluster, p) != nil || proto.Unmarshal(load, l) != nil || p.GetType() == clusterv3.Cluster_STRICT_DNS || p.GetType() == clusterv3.Cluster_LOGICAL_DNS || p.GetClusterType() != nil {
+			return
+		}
+		m := newManager(t, Options{})
+		defer m.Close()
+		if m.SetCluster(p) != nil {
+			return
+		}
+		l.ClusterName = p.GetEdsClusterConfig().GetServiceName()
+		_ = m.SetEndpoints(l)
+		if c := m.Get(p.GetName()); c != nil {
+			for i := range uint64(5) {
+				_, _ = c.Choose(Choice{Random: i, Destination: netip.MustParseAddrPort("10.0.0.1:1")})
+			}
+			_ = c.Stats()
+		}
+	})
 }
