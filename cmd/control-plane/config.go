@@ -13,6 +13,8 @@ import (
 // config is the command line.
 type config struct {
 	configDir, derivedDir, statusDir, stateDir string
+	deployDir, advertise, advertiseName        string
+	waypointImage, envoyImage                  string
 	listen, adminAddress                       string
 	clusterID, network                         string
 	tokenKeys                                  string
@@ -28,6 +30,11 @@ func (c *config) bind(f *pflag.FlagSet) {
 	f.StringVar(&c.configDir, "config-dir", "", "the directory of YAML to serve (required)")
 	f.StringVar(&c.derivedDir, "derived-dir", "", "a directory of objects made by a program, such as pods with their status")
 	f.StringVar(&c.statusDir, "status-dir", "", "where the objects' status is written; empty writes none")
+	f.StringVar(&c.deployDir, "deploy-dir", "", "where the objects that run waypoints are written; empty writes none")
+	f.StringVar(&c.advertise, "advertise-address", "", "where waypoints reach this control plane, host:port (with --deploy-dir)")
+	f.StringVar(&c.advertiseName, "advertise-name", "istiod.istio-system.svc", "the name in its certificate that they ask for")
+	f.StringVar(&c.waypointImage, "waypoint-image", "fairlead-waypoint", "what waypoints' pods run")
+	f.StringVar(&c.envoyImage, "envoy-image", "envoyproxy/envoy:v1.40.0", "what runs beside it where a Gateway is annotated fairlead.dev/waypoint-engine: envoy")
 	f.StringVar(&c.stateDir, "state-dir", "", "where the CA's root and key are kept, the key with mode 0600 (required)")
 	f.StringVar(&c.listen, "listen", "[::]:15012", "the address of xDS and the CA, with TLS")
 	f.StringVar(&c.adminAddress, "admin-address", "localhost:15014", "metrics, readiness and /debug/syncz; keep it on loopback")
@@ -63,6 +70,9 @@ func (c *config) complete() error {
 	}
 	if plugged := c.caCert != "" || c.caKey != "" || c.rootCerts != "" || c.certChain != ""; plugged && (c.caCert == "" || c.caKey == "" || c.rootCerts == "") {
 		errs = append(errs, errors.New("a plugged-in CA needs --ca-cert, --ca-key and --root-certs"))
+	}
+	if c.deployDir != "" && c.advertise == "" {
+		errs = append(errs, errors.New("--deploy-dir needs --advertise-address: waypoints must know where to ask"))
 	}
 	for _, a := range c.nodeAccounts {
 		if strings.Count(a, "/") != 1 {

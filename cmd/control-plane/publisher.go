@@ -25,6 +25,7 @@ type publisher struct {
 	waypoints  *push.Waypoints
 	last       *waypoint.Translation // or nil: none yet
 	statuses   *status.Writer        // or nil: none are written
+	deployer   *deployer             // or nil: nothing is deployed
 	logger     *slog.Logger
 	published  chan struct{} // closes with the first state
 
@@ -54,10 +55,10 @@ func newPublisher(c config, directory *source.Directory, log *push.Log, waypoint
 			return nil, err
 		}
 	}
-	if c.statusDir == "" {
-		return p, nil
-	}
 	var err error
+	if p.deployer, err = newDeployer(c, logger); err != nil || c.statusDir == "" {
+		return p, err
+	}
 	p.statuses, err = status.NewWriter(c.statusDir, logger)
 	return p, err
 }
@@ -140,6 +141,9 @@ func (p *publisher) publish(objects *source.Objects) error {
 	more, err := p.waypoints.Publish(out.Model, p.last.Resources)
 	if err != nil {
 		p.logger.Error("a waypoint's configuration stays as it was", "err", err)
+	}
+	if p.deployer != nil {
+		p.deployer.deploy(objects)
 	}
 	p.took.Observe(time.Since(start).Seconds())
 	rejected := 0

@@ -88,13 +88,15 @@ func purge(ctx context.Context, p place, r record) error {
 	return err
 }
 
-// derivedDir and statusDir lie beside the user's YAML.
+// derivedDir, statusDir and deployDir lie beside the user's YAML: what the lab makes,
+// what the control plane says, and what it wants to run.
 func derivedDir(dir string) string { return filepath.Join(dir, ".fairlead", "objects") }
 func statusDir(dir string) string  { return filepath.Join(dir, ".fairlead", "status") }
+func deployDir(dir string) string  { return filepath.Join(dir, ".fairlead", "deployed") }
 
 // forget removes what the lab and its control plane wrote beside the YAML.
 func forget(dir string) error {
-	err := errors.Join(os.RemoveAll(derivedDir(dir)), os.RemoveAll(statusDir(dir)))
+	err := errors.Join(os.RemoveAll(derivedDir(dir)), os.RemoveAll(statusDir(dir)), os.RemoveAll(deployDir(dir)))
 	if parent := filepath.Dir(derivedDir(dir)); err == nil {
 		if left, rerr := os.ReadDir(parent); rerr == nil && len(left) == 0 {
 			err = os.Remove(parent)

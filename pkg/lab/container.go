@@ -199,6 +199,10 @@ func (w *worker) process(c *corev1.Container) (sandbox.Spec, error) {
 		spec.Argv = append(expanded(c.Command), expanded(c.Args)...)
 		return spec, nil
 	}
+	if binary := w.lab.product(c.Image); binary != "" {
+		spec.Argv = append([]string{binary}, expanded(c.Args)...)
+		return spec, nil
+	}
 	name, err := app.ForImage(c.Image)
 	if err != nil {
 		return spec, err

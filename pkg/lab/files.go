@@ -51,7 +51,7 @@ func (w *worker) writeFiles() error {
 
 // surroundings is a sandbox of the pod, without a program.
 func (w *worker) surroundings() sandbox.Spec {
-	return sandbox.Spec{
+	spec := sandbox.Spec{
 		NetNS: w.netns, Cgroup: w.cgroup, Hostname: w.p.hostname(),
 		Files: map[string]string{
 			"/etc/resolv.conf": filepath.Join(w.dir, "resolv.conf"),
@@ -59,7 +59,12 @@ func (w *worker) surroundings() sandbox.Spec {
 		},
 		// Pods are not trusted with the lab's sockets and tokens, nor with other
 		// pods' namespaces.
-		Hide:   []string{runDir},
 		Detach: []string{netns.Dir},
 	}
+	if w.hasVolumes() {
+		spec.Dirs = map[string]string{runDir: w.volumesDir()}
+	} else {
+		spec.Hide = []string{runDir}
+	}
+	return spec
 }

@@ -39,7 +39,10 @@ type Lab struct {
 
 	// Owned by the loop.
 	dir          *objects.Dir
-	set          *objects.Set
+	set          *objects.Set // of the user's objects and those that are deployed
+	own          *objects.Set // the user's alone
+	deploy       *objects.Dir // what the control plane wants to run
+	deployed     *objects.Set
 	status       *objects.Dir // what the control plane writes
 	given        *objects.Set // of it, the addresses of ServiceEntries
 	derived      *objects.Derived
@@ -83,6 +86,7 @@ func Run(ctx context.Context, o Options, ready func()) error {
 		opts: o, log: o.Logger, place: p, events: make(chan func(), 256), stopped: make(chan struct{}), start: newSemaphore(startAtOnce),
 		nodes: map[string]*node{}, nodeSlots: map[int]bool{}, pods: map[string]*pod{}, services: map[objects.Key]*service{},
 		dir: objects.NewDir(o.Dir, checkObject), status: objects.NewDir(statusDir(o.Dir), nil), given: &objects.Set{},
+		deploy: objects.NewDir(deployDir(o.Dir), checkObject), deployed: objects.NewSet(),
 	}
 	if err := l.first(); err != nil {
 		return err
@@ -111,7 +115,8 @@ func (l *Lab) first() error {
 	if err := errors.Join(res.Problems...); err != nil {
 		return err
 	}
-	l.set = res.Set
+	l.own = res.Set
+	l.set = l.own.With(l.deployed)
 	return nil
 }
 
@@ -177,9 +182,14 @@ func (l *Lab) live(ctx context.Context, ready func()) error {
 		return objects.Watch(ctx, l.opts.Dir, func() { l.do(func() { l.reload(ctx) }) })
 	})
 	if l.controlPlane != nil {
-		if err := os.MkdirAll(statusDir(l.opts.Dir), 0o755); err != nil {
-			return err
+		for _, dir := range []string{statusDir(l.opts.Dir), deployDir(l.opts.Dir)} {
+			if err := os.MkdirAll(dir, 0o755); err != nil {
+				return err
+			}
 		}
+		actor(func(ctx context.Context) error {
+			return objects.Watch(ctx, deployDir(l.opts.Dir), func() { l.do(func() { l.reloadDeployed(ctx) }) })
+		})
 		actor(func(ctx context.Context) error {
 			return objects.Watch(ctx, statusDir(l.opts.Dir), func() { l.do(l.reloadStatus) })
 		})

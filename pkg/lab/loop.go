@@ -102,11 +102,33 @@ func (l *Lab) reload(ctx context.Context) {
 	for _, p := range res.Problems {
 		l.log.Error(p.Error())
 	}
-	l.set = res.Set
+	l.own = res.Set
+	l.set = l.own.With(l.deployed)
 	if res.Again > 0 {
 		l.workers.Go(func() {
 			if pause(ctx, res.Again) {
 				l.do(func() { l.reload(ctx) })
+			}
+		})
+	}
+}
+
+// reloadDeployed takes in what the control plane wants to run.
+func (l *Lab) reloadDeployed(ctx context.Context) {
+	res, err := l.deploy.Load()
+	if err != nil {
+		l.log.Error("what the control plane deploys was not read; the last good state stays", "err", err)
+		return
+	}
+	for _, p := range res.Problems {
+		l.log.Error(p.Error())
+	}
+	l.deployed = res.Set
+	l.set = l.own.With(l.deployed)
+	if res.Again > 0 {
+		l.workers.Go(func() {
+			if pause(ctx, res.Again) {
+				l.do(func() { l.reloadDeployed(ctx) })
 			}
 		})
 	}

@@ -79,7 +79,8 @@ func (l *Lab) startControlPlane(ctx context.Context, actor func(func(context.Con
 				"--config-dir", l.opts.Dir, "--derived-dir", derivedDir(l.opts.Dir), "--status-dir", statusDir(l.opts.Dir),
 				"--state-dir", l.place.in("control-plane"), "--listen", "[::]:" + strconv.Itoa(controlPlanePort),
 				"--cluster-id", clusterID, "--token-keys", l.place.tokenKey(), "--node-accounts", agentNamespace + "/" + agentAccount,
-				"--root-cert-out", l.place.rootCert(),
+				"--root-cert-out", l.place.rootCert(), "--deploy-dir", deployDir(l.opts.Dir), "--advertise-address", l.controlPlaneAddr().String(),
+				"--advertise-name", l.opts.ControlPlaneName,
 			},
 		},
 		answers: func(ctx context.Context) error {
@@ -198,6 +199,15 @@ func (l *Lab) renewTokens(ctx context.Context) {
 	var errs []error
 	for _, name := range names {
 		errs = append(errs, l.writeToken(name))
+	}
+	var pods []*pod
+	if l.ask(ctx, func() { pods = l.sortedPods() }) != nil {
+		return
+	}
+	for _, p := range pods {
+		if !p.deleting && len(volumesOf(&p.spec)) > 0 {
+			errs = append(errs, l.writePodToken(p, filepath.Join(l.place.in("pods", p.uid), "volumes")))
+		}
 	}
 	l.logIf(errors.Join(errs...))
 }

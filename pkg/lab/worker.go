@@ -91,6 +91,9 @@ func (w *worker) make() error {
 	if err := w.writeFiles(); err != nil {
 		return err
 	}
+	if err := w.writeVolumes(); err != nil {
+		return err
+	}
 	host := ""
 	w.netns = w.p.node.host.NS().Path()
 	if !w.p.spec.HostNetwork {

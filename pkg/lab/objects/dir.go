@@ -129,7 +129,7 @@ func (d *Dir) read(path string, text []byte, res *Result) {
 // merge joins the files' last good states. Of two definitions the one of the
 // first file, in the order of names, counts.
 func (d *Dir) merge(res *Result) *Set {
-	set := newSet()
+	set := NewSet()
 	type id struct {
 		kind string
 		key  Key

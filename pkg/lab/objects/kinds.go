@@ -1,6 +1,8 @@
 package objects
 
 import (
+	"maps"
+
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -50,7 +52,8 @@ type ServiceEntry struct {
 	} `json:"status"`
 }
 
-func newSet() *Set {
+// NewSet is empty.
+func NewSet() *Set {
 	return &Set{
 		Namespaces:     map[Key]*corev1.Namespace{},
 		Nodes:          map[Key]*corev1.Node{},
@@ -60,6 +63,24 @@ func newSet() *Set {
 		EndpointSlices: map[Key]*discoveryv1.EndpointSlice{},
 		ServiceEntries: map[Key]*ServiceEntry{},
 	}
+}
+
+// With is s and what other has beside it: of an object that both have, s's counts.
+func (s *Set) With(other *Set) *Set {
+	return &Set{
+		Namespaces: joined(s.Namespaces, other.Namespaces), Nodes: joined(s.Nodes, other.Nodes), Services: joined(s.Services, other.Services),
+		Pods: joined(s.Pods, other.Pods), Deployments: joined(s.Deployments, other.Deployments),
+		EndpointSlices: joined(s.EndpointSlices, other.EndpointSlices), ServiceEntries: joined(s.ServiceEntries, other.ServiceEntries),
+	}
+}
+
+func joined[T any](mine, theirs map[Key]T) map[Key]T {
+	if len(theirs) == 0 {
+		return mine
+	}
+	out := maps.Clone(theirs)
+	maps.Copy(out, mine)
+	return out
 }
 
 // kind says how to decode a kind that the lab acts on and where it goes.

@@ -69,6 +69,11 @@ func (s Spec) surround() error {
 			return fmt.Errorf("detach %s: %w", dir, err)
 		}
 	}
+	for target, source := range s.Dirs {
+		if err := unix.Mount(source, target, "", unix.MS_BIND, ""); err != nil {
+			return fmt.Errorf("cover %s: %w", target, err)
+		}
+	}
 	for _, dir := range s.Hide {
 		if err := unix.Mount("none", dir, "tmpfs", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV, "size=4k,mode=755"); err != nil {
 			return fmt.Errorf("hide %s: %w", dir, err)

@@ -32,6 +32,8 @@ type Spec struct {
 	Hostname string `json:"hostname,omitempty"`
 	// Files are put over files of the machine: target to source.
 	Files map[string]string `json:"files,omitempty"`
+	// Dirs are directories put over directories of the machine: target to source.
+	Dirs map[string]string `json:"dirs,omitempty"`
 	// Hide are directories that are empty for the process.
 	Hide []string `json:"hide,omitempty"`
 	// Detach are mounts that the process has nothing to do with.

@@ -1,0 +1,46 @@
+package main
+
+import (
+	"log/slog"
+
+	"github.com/fairlead-mesh/fairlead/pkg/control/deploy"
+	"github.com/fairlead-mesh/fairlead/pkg/control/source"
+)
+
+// deployer writes what runs the waypoints that Gateways ask for.
+type deployer struct {
+	options deploy.Options
+	writer  *deploy.Writer
+	logger  *slog.Logger
+	said    map[string]string // the problems that were logged, by Gateway
+}
+
+// newDeployer is nil where nothing is to be deployed.
+func newDeployer(c config, logger *slog.Logger) (*deployer, error) {
+	if c.deployDir == "" {
+		return nil, nil
+	}
+	w, err := deploy.NewWriter(c.deployDir)
+	if err != nil {
+		return nil, err
+	}
+	return &deployer{writer: w, logger: logger, said: map[string]string{}, options: deploy.Options{
+		XDSAddress: c.advertise, ServerName: c.advertiseName, ClusterID: c.clusterID, Network: c.network, Image: c.waypointImage, EnvoyImage: c.envoyImage,
+	}}, nil
+}
+
+func (d *deployer) deploy(objects *source.Objects) {
+	d.options.TrustDomain = objects.Mesh.GetTrustDomain()
+	made, problems := deploy.Objects(objects.Gateways, d.options)
+	said := map[string]string{}
+	for gateway, err := range problems {
+		said[gateway] = err.Error()
+		if d.said[gateway] != err.Error() {
+			d.logger.Error("a waypoint is not deployed as its Gateway asks", "gateway", gateway, "err", err)
+		}
+	}
+	d.said = said
+	if err := d.writer.Write(made); err != nil {
+		d.logger.Error("objects of waypoints were not written", "err", err)
+	}
+}
