@@ -67,3 +67,38 @@ func TestWhichRuleHolds(t *testing.T) {
 		})
 	}
 }
+
+// What is said of rules that are hidden, joined, of no service or of none at a
+// waypoint, and of subsets that are empty.
+func TestStatuses(t *testing.T) {
+	wp := &model.Waypoint{Key: model.Key{Namespace: "shop", Name: "wp"}}
+	a := &model.Service{Namespace: "shop", Name: "a", Hostname: "a.shop.svc.cluster.local", Waypoint: wp, Endpoints: []*model.Endpoint{{Labels: map[string]string{"v": "1"}}}}
+	b := &model.Service{Namespace: "shop", Name: "b", Hostname: "b.shop.svc.cluster.local"}
+	wp.Services = []*model.Service{a}
+	subset := func(name, v string) func(*networkingapi.DestinationRule) {
+		return func(d *networkingapi.DestinationRule) {
+			d.Subsets = append(d.Subsets, &networkingapi.Subset{Name: name, Labels: map[string]string{"v": v}})
+		}
+	}
+	policy := func(d *networkingapi.DestinationRule) { d.TrafficPolicy = &networkingapi.TrafficPolicy{} }
+	m := &model.Model{ClusterDomain: "cluster.local", Services: []*model.Service{a, b}, Waypoints: []*model.Waypoint{wp}, Objects: &source.Objects{
+		Mesh: &meshv1alpha1.MeshConfig{RootNamespace: "root"}, DestinationRules: []*networkingv1.DestinationRule{
+			rule("shop", "first", "a", policy, subset("v1", "1")), rule("shop", "second", "a", policy, subset("v1", "1"), subset("v2", "2")),
+			rule("shop", "wild", "*.shop.svc.cluster.local"), rule("shop", "unbound", "b"), rule("shop", "nothing", "c"), rule("third", "unseen", a.Hostname),
+			rule("shop", "selects", "a", selects("app", "no")),
+		}}}
+	want := map[string]string{
+		"first":  "True InEffect: in effect at the waypoints of its services",
+		"second": `False PartlyInEffect: spec.subsets[0]: subset "v1" is defined by an older DestinationRule for the host; spec.subsets[1]: subset "v2" selects no endpoint of a.shop.svc.cluster.local; spec.trafficPolicy: an older DestinationRule for the host, such as shop/first, gives it`,
+		"wild":   "False Hidden: DestinationRule shop/first goes before it for host *.shop.svc.cluster.local", "selects": "False Hidden: DestinationRule shop/first goes before it for host a.shop.svc.cluster.local",
+		"unbound": "False NoWaypoint: no service of host b.shop.svc.cluster.local is bound to a waypoint that is ready, and only waypoints apply DestinationRules",
+		"nothing": "False NoService: host c.shop.svc.cluster.local is no service of the mesh",
+		"unseen":  "False Hidden: DestinationRule shop/first goes before it for host a.shop.svc.cluster.local",
+	}
+	for _, s := range Statuses(m) {
+		c := s.Conditions[0]
+		if got := c.Status + " " + c.Reason + ": " + c.Message; got != want[s.Object.Name] {
+			t.Errorf("%s: %s\nwant %s", s.Object.Name, got, want[s.Object.Name])
+		}
+	}
+}

@@ -3,7 +3,6 @@ package envoy
 import (
 	"errors"
 	"fmt"
-	"maps"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
@@ -18,9 +17,6 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/control/destination"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 )
-
-// labelGatewayName is on a waypoint's pods and names its Gateway.
-const labelGatewayName = "gateway.networking.k8s.io/gateway-name"
 
 // generator makes the resources of one waypoint.
 type generator struct {
@@ -39,18 +35,10 @@ type generator struct {
 	errs  []error
 }
 
-// Labels are those of a waypoint's pods as far as they are known: given ones and
-// the one that names the Gateway.
-func Labels(w *model.Waypoint, given map[string]string) map[string]string {
-	out := map[string]string{labelGatewayName: w.Key.Name}
-	maps.Copy(out, given)
-	return out
-}
-
 // Generate makes all resources of a waypoint. An error is a part that could not
 // be translated; then there is no resource at all.
 func Generate(m *model.Model, w *model.Waypoint, o Options) (Resources, error) {
-	o.Labels = Labels(w, o.Labels)
+	o.Labels = destination.Labels(w, o.Labels)
 	g := &generator{
 		m: m, w: w, o: o, rules: destination.NewRules(m, w, o.Labels),
 		out: Resources{

@@ -86,7 +86,7 @@ func (t *Translation) generateLocked(w *model.Waypoint, o envoy.Options) (envoy.
 
 // optionsLocked are a client's with the parts that are translated here.
 func (t *Translation) optionsLocked(w *model.Waypoint, c Client) envoy.Options {
-	rules := destination.NewRules(t.m, w, envoy.Labels(w, c.Labels))
+	rules := destination.NewRules(t.m, w, destination.Labels(w, c.Labels))
 	policies := t.targeted
 	if !c.Own {
 		if t.all == nil {
@@ -131,12 +131,12 @@ func (t *Translation) Status() []status.Status {
 			continue
 		}
 		t.visited[w] = true
-		rules := destination.NewRules(t.m, w, envoy.Labels(w, nil))
+		rules := destination.NewRules(t.m, w, destination.Labels(w, nil))
 		for _, s := range w.Services {
 			t.visitLocked(rules, s)
 		}
 	}
-	return status.Join(t.out.Status, t.requests.Statuses(), t.streams.Statuses(), t.targeted.Status(), t.logs.Status())
+	return status.Join(t.out.Status, t.requests.Statuses(), t.streams.Statuses(), t.targeted.Status(), t.logs.Status(), destination.Statuses(t.m))
 }
 
 func (t *Translation) visitLocked(rules *destination.Rules, s *model.Service) {
