@@ -167,6 +167,8 @@ func TestPriorities(t *testing.T) {
 		{"scaled up, no panic", "0", [][]bool{{up, down, down, down}, {up, down, down, down}}, []uint32{50, 50}, []bool{false, false}},
 		{"nothing, panic off", "0", [][]bool{{down}, {down}}, []uint32{100, 0}, []bool{false, false}},
 		{"nothing, panic on", "50", [][]bool{{down}, {down, down, down}}, []uint32{25, 75}, []bool{true, true}},
+		{"what rounding leaves", "0", [][]bool{{up, down, down, down, down}, {up, down, down, down, down}, {up, down, down, down, down}}, []uint32{34, 33, 33}, []bool{false, false, false}},
+		{"what rounding leaves in a panic", "50", [][]bool{{down}, {down}, {down}}, []uint32{34, 33, 33}, []bool{true, true, true}},
 		{"the second takes part", "40", [][]bool{{up, down, down, down}, {up, up, down, down}}, []uint32{35, 65}, []bool{false, false}},
 	}
 	for _, one := range cases {

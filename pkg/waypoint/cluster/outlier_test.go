@@ -228,3 +228,15 @@ func TestEjectionSurvivesUpdates(t *testing.T) {
 		t.Error("without outlier detection it is still out")
 	}
 }
+
+// A row that cannot eject, as too many are out already, begins anew.
+func TestRowBeginsAnewAfterAnOverflow(t *testing.T) {
+	m := newManager(t, Options{})
+	c := m.eds(t, `"outlier_detection":{"consecutive_5xx":3,"max_ejection_percent":0}`, port(1), port(2))
+	for range 9 {
+		c.Hosts()[0].Report(Responded, 500)
+	}
+	if s := c.Stats(); s["outlier_detection.ejections_overflow"] != 3 || s["outlier_detection.ejections_detected_consecutive_5xx"] != 3 {
+		t.Error(s)
+	}
+}

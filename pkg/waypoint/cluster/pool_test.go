@@ -166,3 +166,26 @@ func TestStatusesAreCounted(t *testing.T) {
 		}
 	}
 }
+
+func TestWaitIsFirstComeFirstServed(t *testing.T) {
+	s := newServer(t)
+	s.hold = make(chan struct{})
+	m := newManager(t, Options{})
+	c := m.eds(t, `"circuit_breakers":{"thresholds":[{"max_connections":1}]}`, s.addr)
+	order := make(chan int, 6)
+	for i := range 6 {
+		go func() {
+			if _, _, err := do(c, Choice{}, OpenOptions{}); err != nil {
+				t.Error(err)
+			}
+			order <- i
+		}()
+		eventually(t, "it is in line", func() bool { return s.inFlight.Load()+c.Stats()["upstream_rq_pending_active"] == int64(i+1) })
+	}
+	for i := range 6 {
+		s.hold <- struct{}{}
+		if got := <-order; got != i {
+			t.Errorf("request %d was served in place %d", got, i)
+		}
+	}
+}
