@@ -24,8 +24,7 @@ type Waypoint struct {
 	ClusterID, Network, MeshID string
 	// Labels are the pod's. The one that names the Gateway is added.
 	Labels map[string]string
-	// Version is Fairlead's, of our own waypoint. It is empty for an Envoy in its
-	// place, which then passes for one as it comes from upstream.
+	// Version is Fairlead's.
 	Version string
 }
 
@@ -47,12 +46,9 @@ func (w Waypoint) Metadata() map[string]any {
 	}
 	labels["gateway.networking.k8s.io/gateway-name"] = w.Gateway
 	out := map[string]any{
-		"LABELS": labels, "ENABLE_HBONE": "true",
+		"LABELS": labels, "ISTIO_VERSION": IstioVersion, FairleadVersion: w.Version, "ENABLE_HBONE": "true",
 		"OWNER":        "kubernetes://apis/apps/v1/namespaces/" + w.Namespace + "/deployments/" + w.Gateway,
 		"PROXY_CONFIG": map[string]any{"proxyMetadata": map[string]any{"ISTIO_META_ENABLE_HBONE": "true"}},
-	}
-	if w.Version != "" {
-		out["ISTIO_VERSION"], out[FairleadVersion] = IstioVersion, w.Version
 	}
 	for key, value := range map[string]string{
 		"NAME": w.Pod, "NAMESPACE": w.Namespace, "SERVICE_ACCOUNT": w.ServiceAccount, "WORKLOAD_NAME": w.Gateway, "NODE_NAME": w.Node,

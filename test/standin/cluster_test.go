@@ -238,7 +238,7 @@ func (c *cluster) envoyIn(starter ...string) *envoy {
 	e := &envoy{t: c.t, cluster: c, readiness: free(c.t), metrics: free(c.t), certificates: manager, log: &safeBuffer{}}
 	pod := xds.Waypoint{Pod: "waypoint-1", Namespace: "shop", ServiceAccount: "waypoint", Gateway: "waypoint", Node: "n1"}
 	bootstrap, err := sds.Bootstrap{
-		NodeID: pod.NodeID(), Cluster: "waypoint.shop", Metadata: pod.Metadata(), Socket: socket, Admin: free(c.t), Readiness: e.readiness, Metrics: e.metrics,
+		NodeID: pod.NodeID(), Cluster: "waypoint.shop", Metadata: pod.PlainMetadata(), Socket: socket, Admin: free(c.t), Readiness: e.readiness, Metrics: e.metrics,
 	}.JSON()
 	if err != nil {
 		c.t.Fatal(err)
