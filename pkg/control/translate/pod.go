@@ -184,10 +184,7 @@ func canonicalRevision(labels map[string]string) string {
 // own ports.
 func (w *world) servicesOfPod(p *corev1.Pod) map[string]*workloadapi.PortList {
 	var out map[string]*workloadapi.PortList
-	for _, s := range w.selectors[p.Namespace] {
-		if !selects(s.selector, p.Labels) {
-			continue
-		}
+	for s := range w.selectors.of(p.Namespace, p.Labels) {
 		list := &workloadapi.PortList{}
 		switch {
 		case s.kube != nil:

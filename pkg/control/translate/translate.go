@@ -18,11 +18,9 @@ func Translate(in *source.Objects, opts Options) (Output, error) {
 	w := newWorld(in, opts)
 	var out Output
 	w.services = append(kubeServices(w), w.serviceEntryServices()...)
-	w.selectors = map[string][]*service{}
+	w.selectors = selectors{}
 	for _, s := range w.services {
-		if len(s.selector) > 0 {
-			w.selectors[s.wire.Namespace] = append(w.selectors[s.wire.Namespace], s)
-		}
+		w.selectors.add(s)
 		out.Addresses = append(out.Addresses, &workloadapi.Address{Type: &workloadapi.Address_Service{Service: s.wire}})
 	}
 	policies := collectPolicies(w)

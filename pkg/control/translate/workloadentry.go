@@ -59,10 +59,7 @@ func unhealthy(e *networkingv1.WorkloadEntry) bool {
 
 func (w *world) servicesOfEntry(e *networkingv1.WorkloadEntry, labels map[string]string) map[string]*workloadapi.PortList {
 	var out map[string]*workloadapi.PortList
-	for _, s := range w.selectors[e.Namespace] {
-		if !selects(s.selector, labels) {
-			continue
-		}
+	for s := range w.selectors.of(e.Namespace, labels) {
 		list := &workloadapi.PortList{}
 		if s.entry != nil {
 			list = entryPorts(s.entry, e.Spec.Ports)

@@ -21,8 +21,8 @@ type world struct {
 	nodes      map[string]*corev1.Node
 	waypoints  map[string]*waypoint // by namespace/name
 	services   []*service
-	selectors  map[string][]*service // those with a selector, by namespace
-	families   []corev1.IPFamily     // of the cluster, the first is the default
+	selectors  selectors
+	families   []corev1.IPFamily // of the cluster, the first is the default
 	statuses   map[status.Object]*status.Status
 }
 
