@@ -1,9 +1,11 @@
 package codec
 
 import (
+	"bytes"
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -18,11 +20,35 @@ import (
 //
 // One goroutine may read an exchange while another writes it.
 func ServeHTTP1(conn Conn, o Options, h Handler) error {
+	return newHTTP1Server(conn, o).run(h)
+}
+
+// ServeHTTP serves a connection of either version: HTTP/2 where it begins with that
+// one's preface (RFC 9113 section 3.3), HTTP/1 otherwise.
+func ServeHTTP(conn Conn, o Options, h Handler) error {
+	s := newHTTP1Server(conn, o)
+	s.either = true
+	err := s.run(h)
+	if s.ahead != nil {
+		if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
+			s.conn.Close()
+			return failure(err)
+		}
+		return ServeHTTP2(&peeked{Conn: s.conn, ahead: s.ahead}, o, h)
+	}
+	return err
+}
+
+func newHTTP1Server(conn Conn, o Options) *http1Server {
 	s := &http1Server{o: o.withDefaults()}
 	s.in.init(conn)
 	s.out.init(conn)
 	s.conn = s.out.conn
 	s.looker.init(s.conn)
+	return s
+}
+
+func (s *http1Server) run(h Handler) error {
 	s.o.Drain.add(s)
 	defer s.o.Drain.remove(s)
 	err := s.serve(h)
@@ -56,6 +82,8 @@ type http1Server struct {
 	out   output
 	close bool // the connection after this exchange
 
+	either bool   // HTTP/2 may be what comes
+	ahead  []byte // and it is: what was read of it
 	served int
 	raw    atomic.Bool // the exchange switched protocols
 	dead   atomic.Bool // the connection was reset
@@ -66,7 +94,10 @@ var _ Exchange = (*http1Server)(nil)
 // serve runs exchanges until the connection is not to be used again.
 func (s *http1Server) serve(h Handler) error {
 	for {
-		if err := s.await(); err != nil {
+		switch err := s.await(); {
+		case s.ahead != nil:
+			return nil
+		case err != nil:
 			return s.refuse(err)
 		}
 		s.served++
@@ -127,6 +158,10 @@ func (s *http1Server) await() error {
 		return errIdle
 	}
 	_ = s.in.want(time.Time{}) // reading meets what is wrong
+	if s.either && s.served == 0 && strings.HasPrefix(http2Preface, string(head)) {
+		s.ahead = append(bytes.Clone(head), s.in.buf[s.in.r:s.in.w]...)
+		return nil
+	}
 	s.request.Scheme = s.o.Scheme
 	if err := s.in.head.Request(head, &s.request); err != nil {
 		return err

@@ -21,6 +21,7 @@ const (
 	HTTP1
 	HTTP2 // with prior knowledge
 	TLS
+	HTTP // of either version: a connection was not looked at
 )
 
 // Sniffed is what a connection's first bytes say.
@@ -62,12 +63,14 @@ func Sniff(conn Conn, timeout time.Duration) (Sniffed, Conn, error) {
 }
 
 func (p *peeked) sniff() (Sniffed, error) {
+	var r reader
+	r.init(p.Conn)
 	for {
-		if err := p.more(); err != nil {
+		if err := p.more(&r); err != nil {
 			return Sniffed{}, err
 		}
 		if p.ahead[0] == 0x16 { // a handshake's record (RFC 8446 section 5.1)
-			return p.hello()
+			return p.hello(&r)
 		}
 		protocol, known := protocolOf(p.ahead)
 		if known || len(p.ahead) >= maxSniffed {
@@ -76,19 +79,15 @@ func (p *peeked) sniff() (Sniffed, error) {
 	}
 }
 
-// more reads ahead.
-func (p *peeked) more() error {
-	buf := borrow(smallBuffer)
-	defer giveBack(buf)
-	n, err := p.Conn.Read(buf[:maxSniffed])
+// more reads ahead. It holds no buffer while it waits for a socket or a stream.
+func (p *peeked) more(r *reader) error {
+	buf, n, err := r.read(nil, smallBuffer)
+	if err != nil {
+		return err
+	}
 	p.ahead = append(p.ahead, buf[:n]...)
-	if n > 0 {
-		return nil
-	}
-	if err == nil {
-		err = io.ErrNoProgress
-	}
-	return err
+	giveBack(buf)
+	return nil
 }
 
 // protocolOf tells the protocol from first bytes, if they are enough.
@@ -120,9 +119,9 @@ func protocolOf(b []byte) (protocol Protocol, known bool) {
 var errHello = errors.New("seen")
 
 // hello reads a ClientHello with the standard library's parser.
-func (p *peeked) hello() (Sniffed, error) {
+func (p *peeked) hello(from *reader) (Sniffed, error) {
 	s := Sniffed{}
-	r := &helloReader{p: p}
+	r := &helloReader{p: p, from: from}
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS12, // of a server that never answers
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
@@ -141,6 +140,7 @@ func (p *peeked) hello() (Sniffed, error) {
 type helloReader struct {
 	net.Conn // nil
 	p        *peeked
+	from     *reader
 	at       int
 	err      error
 }
@@ -151,7 +151,7 @@ func (r *helloReader) Read(b []byte) (int, error) {
 		if len(r.p.ahead) > maxHello {
 			return 0, io.ErrShortBuffer
 		}
-		if r.err = r.p.more(); r.err != nil {
+		if r.err = r.p.more(r.from); r.err != nil {
 			return 0, r.err
 		}
 	}

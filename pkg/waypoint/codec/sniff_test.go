@@ -1,9 +1,11 @@
 package codec
 
 import (
+	"bufio"
 	"crypto/tls"
 	"errors"
 	"io"
+	"net"
 	"slices"
 	"testing"
 	"time"
@@ -131,4 +133,47 @@ func TestSniffedTunnels(t *testing.T) {
 	}
 	bodies(t, c.Open)
 	trailers(t, c.Open)
+}
+
+// Either version is served where both may come, and what is neither is refused.
+func TestEitherVersion(t *testing.T) {
+	start := func(t *testing.T) *net.TCPConn {
+		near, far := loopback.Pair(t)
+		go func() { _ = ServeHTTP(TCPConn{far}, Options{HeadTimeout: 5 * time.Second}, origin(t)) }()
+		_ = near.SetDeadline(time.Now().Add(20 * time.Second))
+		return near
+	}
+	t.Run("HTTP/1", func(t *testing.T) {
+		near := start(t)
+		for range 2 {
+			send(t, near, "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc")
+			if _, got := response(t, bufio.NewReader(near), "POST"); got != "abc" {
+				t.Errorf("got %q", got)
+			}
+		}
+	})
+	t.Run("HTTP/2", func(t *testing.T) {
+		c, err := NewHTTP2Client(TCPConn{start(t)}, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(c.Close)
+		bodies(t, c.Open)
+	})
+	t.Run("neither", func(t *testing.T) {
+		near := start(t)
+		send(t, near, "PRI * HTTP/3.0\r\n\r\n")
+		if res, _ := response(t, bufio.NewReader(near), "GET"); res.StatusCode != 400 {
+			t.Errorf("status %d", res.StatusCode)
+		}
+	})
+	t.Run("HTTP/2 after HTTP/1", func(t *testing.T) {
+		near := start(t)
+		send(t, near, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"+http2Preface)
+		r := bufio.NewReader(near)
+		response(t, r, "GET")
+		if res, _ := response(t, r, "GET"); res.StatusCode != 400 {
+			t.Errorf("status %d", res.StatusCode)
+		}
+	})
 }
