@@ -3,6 +3,7 @@ package chain
 import (
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/hcm"
@@ -54,6 +55,9 @@ func (s *Slot) Swap(c *Chain) {
 	}
 }
 
+// firstByteTimeout is how long a client of a chain that is refused may say nothing.
+const firstByteTimeout = time.Minute
+
 // Serve runs a connection that was admitted, until it ends.
 func (s *Slot) Serve(conn codec.Conn, info *streaminfo.Connection, protocol codec.Protocol) error {
 	c := s.Chain()
@@ -75,6 +79,14 @@ func (s *Slot) Serve(conn codec.Conn, info *streaminfo.Connection, protocol code
 	}
 	if c.tcp != nil {
 		return c.tcp.Serve(conn, info)
+	}
+	if c.refused != nil && protocol == codec.HTTP { // requests are answered, other bytes are not
+		seen, peeked, err := codec.Sniff(conn, firstByteTimeout)
+		if err != nil {
+			conn.Abort()
+			return err
+		}
+		conn, protocol = peeked, seen.Protocol
 	}
 	if c.refused != nil && protocol == codec.TCP {
 		conn.Abort()

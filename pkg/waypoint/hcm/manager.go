@@ -96,8 +96,11 @@ func Serve(conn codec.Conn, info *streaminfo.Connection, protocol codec.Protocol
 	case hcmv3.HttpConnectionManager_HTTP2:
 		protocol = codec.HTTP2
 	}
-	if protocol == codec.HTTP2 {
+	switch protocol {
+	case codec.HTTP2:
 		return codec.ServeHTTP2(conn, options, handler)
+	case codec.HTTP:
+		return codec.ServeHTTP(conn, options, handler)
 	}
 	return codec.ServeHTTP1(conn, options, handler)
 }

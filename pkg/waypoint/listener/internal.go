@@ -99,9 +99,6 @@ func (t *Table) Serve(conn codec.Conn, info *streaminfo.Connection) error {
 	return serve(slot, conn, info, protocol, known)
 }
 
-// firstByteTimeout is how long a client of a port that speaks HTTP may say nothing.
-const firstByteTimeout = time.Hour
-
 // serve admits a connection and runs it.
 func serve(slot *chain.Slot, conn codec.Conn, info *streaminfo.Connection, protocol codec.Protocol, known bool) error {
 	c := slot.Chain()
@@ -111,12 +108,7 @@ func serve(slot *chain.Slot, conn codec.Conn, info *streaminfo.Connection, proto
 		return err
 	}
 	if c.HTTP() && !known {
-		seen, peeked, err := codec.Sniff(conn, firstByteTimeout)
-		if err != nil {
-			conn.Abort()
-			return err
-		}
-		conn, protocol = peeked, seen.Protocol
+		protocol = codec.HTTP
 	}
 	return slot.Serve(conn, info, protocol)
 }
