@@ -121,6 +121,10 @@ func forward(t testing.TB, upstream string) (address string) {
 		for {
 			head, err := up.Head()
 			if err != nil {
+				var se *StreamError
+				if errors.As(err, &se) {
+					down.Reset(se.Code)
+				}
 				return
 			}
 			mode := Mode(0)

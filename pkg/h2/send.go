@@ -17,8 +17,11 @@ const (
 	More
 )
 
-// errSent is a mistake of ours, not of the peer's.
-var errSent = errors.New("stream: sent after the end")
+// Mistakes of ours, not of the peer's.
+var (
+	errSent  = errors.New("stream: sent after the end")
+	errEarly = errors.New("stream: sent before the response's head")
+)
 
 // Open begins a stream with a request's fields. The connection must be a client's.
 func (c *Conn) Open(fields []Field, mode Mode) (*Stream, error) {
@@ -76,7 +79,7 @@ func (s *Stream) Respond(fields []Field, mode Mode) error {
 }
 
 func (s *Stream) sendFields(fields []Field, mode Mode) error {
-	if err := s.begin(mode); err != nil {
+	if err := s.begin(); err != nil {
 		return err
 	}
 	c := s.c
@@ -91,7 +94,7 @@ func (s *Stream) sendFields(fields []Field, mode Mode) error {
 }
 
 // begin reports why nothing may be sent.
-func (s *Stream) begin(mode Mode) error {
+func (s *Stream) begin() error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.err != nil {
@@ -146,10 +149,13 @@ func (s *Stream) Send(b []byte, mode Mode) error {
 const maxPiece = largeBuffer - headerLen
 
 func (s *Stream) send(b []byte, mode Mode) (written int, err error) {
-	if err := s.begin(mode); err != nil {
+	if err := s.begin(); err != nil {
 		return 0, err
 	}
 	c := s.c
+	if !c.client && !s.answered.Load() {
+		return 0, errEarly
+	}
 	for {
 		n := 0
 		if written < len(b) {

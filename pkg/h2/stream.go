@@ -132,6 +132,8 @@ func (s *Stream) Close() error {
 	s.mu.Unlock()
 	switch {
 	case over || sent && eof:
+	case !s.c.client && !s.answered.Load():
+		s.Reset(CodeInternal)
 	case s.method == "" || s.method == "CONNECT": // a server's, or a tunnel
 		if !sent {
 			if err := s.CloseWrite(); err != nil {

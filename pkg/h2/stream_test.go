@@ -328,11 +328,21 @@ func TestEarlyResponse(t *testing.T) {
 
 // A handler that returns without an answer resets its stream.
 func TestHandlerThatDoesNotAnswer(t *testing.T) {
-	c := tunnel(t, Config{}, func(*Stream) {})
-	s := mustOpen(t, c, get(), End)
-	var se *StreamError
-	if _, err := s.Head(); !errors.As(err, &se) || se.Code != CodeInternal || Retryable(err) {
-		t.Errorf("%v", err)
+	for name, handler := range map[string]func(*Stream){
+		"returns": func(*Stream) {},
+		"closes":  func(s *Stream) { _ = s.Close() },
+		"sends without a head": func(s *Stream) {
+			if err := s.Send([]byte("x"), End); err == nil {
+				t.Error("DATA was sent before a head")
+			}
+		},
+	} {
+		c := tunnel(t, Config{}, handler)
+		s := mustOpen(t, c, get(), End)
+		var se *StreamError
+		if _, err := s.Head(); !errors.As(err, &se) || se.Code != CodeInternal || Retryable(err) {
+			t.Errorf("one that %s: %v", name, err)
+		}
 	}
 }
 
