@@ -2,13 +2,13 @@ package logging
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"strings"
 
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	filev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
+	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -56,35 +56,54 @@ func (l *Logs) file(path string, p *meshapi.MeshConfig_ExtensionProvider_EnvoyFi
 	return &accesslogv3.AccessLog{Name: fileLogger, ConfigType: &accesslogv3.AccessLog_TypedConfig{TypedConfig: config}}, nil
 }
 
+// format is what is written; in place of one that no proxy can read the default,
+// which Status says.
 func (l *Logs) format(p *meshapi.MeshConfig_ExtensionProvider_EnvoyFileAccessLogProvider, bySettings bool) (*corev3.SubstitutionFormatString, error) {
 	switch f := p.GetLogFormat().GetLogFormat().(type) {
 	case *meshapi.MeshConfig_ExtensionProvider_EnvoyFileAccessLogProvider_LogFormat_Text:
+		if checkText(f.Text) != nil {
+			return text(""), nil
+		}
 		return text(f.Text), nil
 	case *meshapi.MeshConfig_ExtensionProvider_EnvoyFileAccessLogProvider_LogFormat_Labels:
-		if len(f.Labels.GetFields()) > 0 {
+		if len(f.Labels.GetFields()) > 0 && checkObject(f.Labels) == nil {
 			return object(f.Labels), nil
 		}
-		fields, err := structpb.NewStruct(jsonFormat)
-		return object(fields), err
+		return defaultObject()
 	}
-	if p != nil && !bySettings {
+	own := l.mesh().GetAccessLogFormat()
+	switch {
+	case p != nil && !bySettings:
+		return text(""), nil
+	case l.mesh().GetAccessLogEncoding() == meshapi.MeshConfig_JSON:
+		if fields, err := settingsObject(own); err == nil && own != "" {
+			return object(fields), nil
+		}
+		return defaultObject()
+	case checkText(own) != nil:
 		return text(""), nil
 	}
-	if l.mesh().GetAccessLogEncoding() != meshapi.MeshConfig_JSON {
-		return text(l.mesh().GetAccessLogFormat()), nil
+	return text(own), nil
+}
+
+// settingsObject is an accessLogFormat where the encoding is JSON.
+func settingsObject(own string) (*structpb.Struct, error) {
+	fields := &structpb.Struct{}
+	if own == "" {
+		return fields, nil
 	}
-	fields := jsonFormat
-	if own := l.mesh().GetAccessLogFormat(); own != "" {
-		fields = map[string]any{}
-		if err := json.Unmarshal([]byte(own), &fields); err != nil {
-			fields = jsonFormat // Status says so on the mesh's configuration
-		}
+	if err := protojson.Unmarshal([]byte(own), fields); err != nil {
+		return nil, fmt.Errorf("it is no JSON object, which accessLogEncoding: JSON wants: %w", err)
 	}
-	s, err := structpb.NewStruct(fields)
+	return fields, checkObject(fields)
+}
+
+func defaultObject() (*corev3.SubstitutionFormatString, error) {
+	fields, err := structpb.NewStruct(jsonFormat)
 	if err != nil {
-		return nil, fmt.Errorf("accessLogFormat: %w", err)
+		return nil, fmt.Errorf("the default format: %w", err)
 	}
-	return object(s), nil
+	return object(fields), nil
 }
 
 // text is a format that ends in a line break; an empty one is the default.

@@ -2,7 +2,6 @@ package logging
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"strings"
 
@@ -22,17 +21,37 @@ func (l *Logs) Status() []status.Status {
 		s.Set(l.condition(t))
 		out = append(out, s)
 	}
-	var fields map[string]any
-	if format := l.mesh().GetAccessLogFormat(); format != "" && l.mesh().GetAccessLogEncoding() == meshapi.MeshConfig_JSON {
-		if err := json.Unmarshal([]byte(format), &fields); err != nil {
-			s := status.Status{Object: status.Object{APIVersion: "v1", Kind: "ConfigMap", Namespace: source.RootNamespace, Name: "istio"}}
-			s.Set(status.Condition{Type: status.InEffect, Status: "False", Reason: "PartlyInEffect",
-				Message: fmt.Sprintf("accessLogFormat is no JSON object, which accessLogEncoding: JSON wants (%v): the default fields are logged", err)})
-			out = append(out, s)
-		}
+	if wrong := l.formats(); len(wrong) > 0 {
+		s := status.Status{Object: status.Object{APIVersion: "v1", Kind: "ConfigMap", Namespace: source.RootNamespace, Name: "istio"}}
+		s.Set(status.Condition{Type: status.InEffect, Status: "False", Reason: "PartlyInEffect", Message: strings.Join(wrong, "; ") + ": the default format is used"})
+		out = append(out, s)
 	}
 	status.Sort(out)
 	return out
+}
+
+// formats are the formats of the mesh's configuration that cannot be read.
+func (l *Logs) formats() (wrong []string) {
+	own, err := l.mesh().GetAccessLogFormat(), error(nil)
+	if l.mesh().GetAccessLogEncoding() == meshapi.MeshConfig_JSON {
+		_, err = settingsObject(own)
+	} else {
+		err = checkText(own)
+	}
+	if err != nil {
+		wrong = append(wrong, fmt.Sprintf("accessLogFormat: %v", err))
+	}
+	for _, p := range l.mesh().GetExtensionProviders() {
+		f := p.GetEnvoyFileAccessLog().GetLogFormat()
+		err := checkText(f.GetText())
+		if f.GetLabels() != nil {
+			err = checkObject(f.GetLabels())
+		}
+		if err != nil {
+			wrong = append(wrong, fmt.Sprintf("extensionProviders[%s]: %v", p.GetName(), err))
+		}
+	}
+	return wrong
 }
 
 func (l *Logs) condition(t *telemetryv1.Telemetry) status.Condition {

@@ -45,6 +45,8 @@ func compare(c *accesslogv3.ComparisonFilter, value func(*streaminfo.Info) uint6
 	switch c.GetOp() {
 	case accesslogv3.ComparisonFilter_EQ:
 		return func(i *streaminfo.Info) bool { return value(i) == want }, nil
+	case accesslogv3.ComparisonFilter_NE:
+		return func(i *streaminfo.Info) bool { return value(i) != want }, nil
 	case accesslogv3.ComparisonFilter_GE:
 		return func(i *streaminfo.Info) bool { return value(i) >= want }, nil
 	case accesslogv3.ComparisonFilter_LE:
