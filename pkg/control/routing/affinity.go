@@ -98,7 +98,7 @@ var requestIDHash = &routev3.RouteAction_HashPolicy{Terminal: true, PolicySpecif
 const markedID = "([!-:<-~]{14})?[!-:<-~]?([!-:<-~]*)"
 
 func (a *affinity) setCookie() *corev3.HeaderValueOption {
-	value := a.cookie + "=%REQ(X-REQUEST-ID)%; Path=/; HttpOnly"
+	value := strings.ReplaceAll(a.cookie, "%", "%%") + "=%REQ(X-REQUEST-ID)%; Path=/; HttpOnly"
 	if a.ttl > 0 {
 		value += fmt.Sprintf("; Max-Age=%d", max(1, int64(a.ttl/time.Second)))
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"math/rand/v2"
 	"net"
 	"net/http"
 	"os"
@@ -28,6 +29,10 @@ import (
 	setnetworkv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/fairlead-mesh/fairlead/pkg/control/source"
+	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
 )
 
 // envoy is a real Envoy, where test/envoy/install.sh puts it or $ENVOY names it.
@@ -45,7 +50,10 @@ func envoy(t *testing.T) string {
 
 func bootstrap(t *testing.T, dir string, static *bootstrapv3.Bootstrap_StaticResources) string {
 	t.Helper()
-	config, err := protojson.Marshal(&bootstrapv3.Bootstrap{StaticResources: static})
+	// The limit for regular expressions is Istio's, as in a waypoint's bootstrap.
+	limit := &structpb.Struct{Fields: map[string]*structpb.Value{"re2.max_program_size.error_level": structpb.NewNumberValue(maxProgram)}}
+	config, err := protojson.Marshal(&bootstrapv3.Bootstrap{StaticResources: static, LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{{
+		Name: "limits", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: limit}}}}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -56,27 +64,42 @@ func bootstrap(t *testing.T, dir string, static *bootstrapv3.Bootstrap_StaticRes
 	return file
 }
 
-// Envoy reads the routes of every case.
+// Envoy reads the routes of every case, and of mutants of them.
 func TestEnvoyTakesGolden(t *testing.T) {
 	program := envoy(t)
 	inputs, err := filepath.Glob("testdata/*.in.yaml")
 	if err != nil {
 		t.Fatal(err)
 	}
+	seed := rand.Uint64()
+	t.Logf("seed %d", seed)
+	random := rand.New(rand.NewPCG(seed, 1))
 	static := &bootstrapv3.Bootstrap_StaticResources{}
+	put := func(name string, text []byte) {
+		out, err := translate.Translate(source.Parse([]source.File{{Name: "base.yaml", Data: base(t)}, {Name: "in.yaml", Data: text}}, nil), translate.Options{ClusterID: "c1"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range ports(t, New(out.Model, nil), subsets{}) {
+			if len(p.config.VirtualHosts[0].Routes) > 1 {
+				name := name + " " + p.config.Name
+				static.Listeners = append(static.Listeners, listener(name, "@"+name, p.config, ""))
+			}
+		}
+	}
 	for _, in := range inputs {
 		text, err := os.ReadFile(in)
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, p := range ports(t, New(parse(t, base(t), text), nil), subsets{}) {
-			name := fmt.Sprintf("%s %s", filepath.Base(in), p.config.Name)
-			static.Listeners = append(static.Listeners, listener(name, "@"+name, p.config, ""))
+		put(filepath.Base(in), text)
+		for i := range mutations / len(inputs) {
+			put(fmt.Sprintf("%s %d", filepath.Base(in), i), mutant(t, random, in))
 		}
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
-	if out, err := exec.CommandContext(ctx, program, "--mode", "validate", "-c", bootstrap(t, t.TempDir(), static)).CombinedOutput(); err != nil || !bytes.Contains(out, []byte("OK")) {
+	if out, err := exec.CommandContext(ctx, program, "--mode", "validate", "--log-level", "error", "-c", bootstrap(t, t.TempDir(), static)).CombinedOutput(); err != nil || !bytes.Contains(out, []byte("OK")) {
 		t.Errorf("Envoy refuses the routes: %v\n%s", err, out)
 	}
 }
