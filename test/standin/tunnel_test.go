@@ -53,7 +53,12 @@ spec: {clusterIP: 10.0.0.1, ports: [{name: mesh, port: 15008}]}
 apiVersion: v1
 kind: Service
 metadata: {name: web, namespace: shop}
-spec: {clusterIP: 10.0.0.2, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}, {name: any, port: 81, targetPort: 8080}]}
+spec: {clusterIP: 10.0.0.2, selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}, {name: any, port: 81, targetPort: 8080}, {name: first, port: 82, targetPort: 8081}]}
+---
+apiVersion: v1
+kind: ConfigMap
+metadata: {name: istio, namespace: istio-system}
+data: {mesh: "protocolDetectionTimeout: 200ms"}
 ---
 apiVersion: v1
 kind: Service
@@ -142,6 +147,20 @@ func (c *cluster) pod(address, account string) {
 		fmt.Fprintf(w, "%s %s xff=%s xfcc=%s id=%t", address, r.Host, r.Header.Get("X-Forwarded-For"), r.Header.Get("X-Forwarded-Client-Cert"), r.Header.Get("X-Request-Id") != "")
 	})}
 	go func() { _ = server.Serve(app) }()
+	first, err := net.Listen("tcp", address+":8081")
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	go func() {
+		for {
+			conn, err := first.Accept()
+			if err != nil {
+				return
+			}
+			_, _ = conn.Write([]byte("220 ready\n"))
+			conn.Close()
+		}
+	}()
 	tunnels, err := hbone.NewServer(hbone.ServerOptions{Logger: slog.New(slog.DiscardHandler),
 		TLS: &tls.Config{MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"}, Certificates: []tls.Certificate{c.identityOf(account)}, ClientAuth: tls.RequireAndVerifyClientCert, ClientCAs: roots},
 		Handle: func(r *hbone.Request) {
@@ -161,7 +180,7 @@ func (c *cluster) pod(address, account string) {
 		c.t.Fatal(err)
 	}
 	go func() { _ = tunnels.Serve(l) }()
-	c.t.Cleanup(func() { server.Close(); l.Close() })
+	c.t.Cleanup(func() { server.Close(); first.Close(); l.Close() })
 }
 
 // call sends a request to an address through the waypoint, as a pod's node would
@@ -197,6 +216,21 @@ func (c *cluster) call(pool *hbone.Pool, to string) (string, error) {
 	body := make([]byte, 4096)
 	n, _ := response.Body.Read(body)
 	return fmt.Sprintf("%d %s", response.StatusCode, body[:n]), nil
+}
+
+// greeting is what a server says that is not asked.
+func (c *cluster) greeting(pool *hbone.Pool, to string) (string, error) {
+	authority, err := hbone.ParseAuthority(to)
+	if err != nil {
+		c.t.Fatal(err)
+	}
+	s, err := pool.Open(c.t.Context(), hbone.Key{Destination: netip.MustParseAddrPort(waypointAddress + ":15008")}, hbone.Headers{Authority: authority})
+	if err != nil {
+		return "", err
+	}
+	defer s.Abort()
+	_ = s.Conn().SetDeadline(time.Now().Add(20 * time.Second))
+	return bufio.NewReader(s.Conn()).ReadString('\n')
 }
 
 // What our control plane makes of Kubernetes' and Istio's objects makes a plain
@@ -244,6 +278,9 @@ func TestEnvoyIsAWaypoint(t *testing.T) {
 		if got := answers(to); !strings.HasPrefix(got, "503 ") || !strings.Contains(got, "127.77.8.3") && strings.Contains(got, "xff=") {
 			t.Errorf("%s, of which another answers: %s, want 503", to, got)
 		}
+	}
+	if got, err := c.greeting(pool, "10.0.0.2:82"); got != "220 ready\n" || err != nil {
+		t.Errorf("a server that speaks first: %q, %v", got, err)
 	}
 	if got := answers("10.0.0.9:80"); strings.HasPrefix(got, "2") {
 		t.Errorf("an address that is nobody's: %s", got)

@@ -15,8 +15,11 @@ import (
 	"testing"
 	"time"
 
+	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 )
 
 // TestEnvoyAccepts has a real Envoy load what is made of every golden input, as
@@ -44,7 +47,7 @@ func TestEnvoyAccepts(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := generate(t, text, Options{Locality: Locality{Region: "r1", Zone: "z1"}})
+			r := generate(t, text, Options{Locality: Locality{Region: "r1", Zone: "z1"}, Parts: Parts{Streams: byName}})
 			dir := t.TempDir()
 			file := filepath.Join(dir, "bootstrap.json")
 			keys := certificate(t, dir)
@@ -63,6 +66,17 @@ func TestEnvoyAccepts(t *testing.T) {
 			}
 		})
 	}
+}
+
+// byName are routes for connections of every kind: by server names, by weight,
+// and for the rest.
+func byName(s *model.Service, p *model.Port) (Streams, error) {
+	own := &tcpproxyv3.TcpProxy_WeightedCluster_ClusterWeight{Name: ClusterName(TCP, s, p.Number, ""), Weight: 1}
+	return Streams{Routes: []Stream{
+		{ServerNames: []string{"a.example", "*.b.example"}, Clusters: []*tcpproxyv3.TcpProxy_WeightedCluster_ClusterWeight{own, own}},
+		{ServerNames: []string{"c.example"}, IdleTimeout: seconds(1)},
+		{},
+	}}, nil
 }
 
 // certificate makes the files that the inputs name, and puts their names in.
