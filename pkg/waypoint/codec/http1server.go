@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/h1"
+	"github.com/fairlead-mesh/fairlead/pkg/h2"
 	"github.com/fairlead-mesh/fairlead/pkg/message"
 )
 
@@ -158,7 +159,7 @@ func (s *http1Server) await() error {
 		return errIdle
 	}
 	_ = s.in.want(time.Time{}) // reading meets what is wrong
-	if s.either && s.served == 0 && strings.HasPrefix(http2Preface, string(head)) {
+	if s.either && s.served == 0 && strings.HasPrefix(h2.Preface, string(head)) {
 		s.ahead = append(bytes.Clone(head), s.in.buf[s.in.r:s.in.w]...)
 		return nil
 	}

@@ -13,9 +13,10 @@ import (
 // exchange in a goroutine of its own. Of the options, limits of the head, the idle
 // timeout, Drain and HTTP2 apply.
 func ServeHTTP2(conn Conn, o Options, h Handler) error {
+	ahead, conn := Ahead(conn)
 	s := &http2Server{o: o.withDefaults(), h: h}
 	defer s.o.Drain.remove(s)
-	err := h2.Server(below(conn), s.o.http2(), s.serve, s.started)
+	err := h2.ServerAfter(below(conn), ahead, s.o.http2(), s.serve, s.started)
 	if s.timer != nil {
 		s.timer.Stop()
 	}

@@ -1,7 +1,5 @@
 package codec
 
-import "github.com/fairlead-mesh/fairlead/pkg/h2"
-
 // peeked is a connection with bytes that were read ahead.
 type peeked struct {
 	Conn
@@ -32,15 +30,4 @@ func (p *peeked) Read(b []byte) (int, error) {
 		return n, nil
 	}
 	return p.Conn.Read(b)
-}
-
-// peekedStream is one over a tunnel's stream, which can be waited for.
-type peekedStream struct{ *peeked }
-
-// Wait implements [h2.Waiter].
-func (p peekedStream) Wait() error {
-	if len(p.ahead) > 0 {
-		return nil
-	}
-	return p.Conn.(h2.Waiter).Wait()
 }

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/h1"
+	"github.com/fairlead-mesh/fairlead/pkg/h2"
 )
 
 // Protocol is what a connection carries.
@@ -34,9 +35,6 @@ type Sniffed struct {
 
 // maxSniffed bounds the bytes that are looked at, as Envoy's http_inspector does.
 const maxSniffed = 8 << 10
-
-// http2Preface begins a connection (RFC 9113 section 3.4).
-const http2Preface = "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 
 // Sniff looks at the first bytes of a connection until they tell its protocol, or
 // until the timeout, after which it is TCP: its server may speak first. The bytes are
@@ -92,8 +90,8 @@ func (p *peeked) more(r *reader) error {
 
 // protocolOf tells the protocol from first bytes, if they are enough.
 func protocolOf(b []byte) (protocol Protocol, known bool) {
-	if n := min(len(b), len(http2Preface)); string(b[:n]) == http2Preface[:n] {
-		return HTTP2, n == len(http2Preface)
+	if n := min(len(b), len(h2.Preface)); string(b[:n]) == h2.Preface[:n] {
+		return HTTP2, n == len(h2.Preface)
 	}
 	b = bytes.TrimLeft(b, "\r\n")
 	method, rest, found := bytes.Cut(b, []byte{' '})

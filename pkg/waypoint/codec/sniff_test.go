@@ -23,7 +23,7 @@ func TestSniff(t *testing.T) {
 	}{
 		{"HTTP/1.1", []string{"GET / HTTP/1.1\r\nHost: a\r\n\r\n"}, HTTP1, false},
 		{"HTTP/1.0 in pieces", []string{"PO", "ST /", "abc HTTP/1.0", "\r\n"}, HTTP1, false},
-		{"HTTP/2", []string{http2Preface}, HTTP2, false},
+		{"HTTP/2", []string{h2.Preface}, HTTP2, false},
 		{"HTTP/2 in pieces", []string{"PRI * HT", "TP/2.0\r\n\r\nSM\r\n\r\n"}, HTTP2, false},
 		{"a server that speaks first", nil, TCP, false},
 		{"another protocol", []string{"SSH-2.0-x\r\n"}, TCP, false},
@@ -169,7 +169,7 @@ func TestEitherVersion(t *testing.T) {
 	})
 	t.Run("HTTP/2 after HTTP/1", func(t *testing.T) {
 		near := start(t)
-		send(t, near, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"+http2Preface)
+		send(t, near, "GET / HTTP/1.1\r\nHost: a\r\n\r\n"+h2.Preface)
 		r := bufio.NewReader(near)
 		response(t, r, "GET")
 		if res, _ := response(t, r, "GET"); res.StatusCode != 400 {

@@ -56,19 +56,13 @@ func socketOf(c Conn) *net.TCPConn {
 	return nil
 }
 
-// below is c as pkg/h2 reads it best: the socket or the TLS that it wraps, or what
-// can be waited for.
+// below is c as pkg/h2 reads it best: the socket or the TLS that it wraps.
 func below(c Conn) net.Conn {
 	if tcp := socketOf(c); tcp != nil {
 		return tcp
 	}
-	switch c := c.(type) {
-	case TLSConn:
-		return c.Conn
-	case *peeked:
-		if _, ok := c.Conn.(h2.Waiter); ok {
-			return peekedStream{c}
-		}
+	if t, ok := c.(TLSConn); ok {
+		return t.Conn
 	}
 	return c
 }
