@@ -140,7 +140,7 @@ var sink proto.Message
 // BenchmarkOneRoute is a route that changes among 3,000 of 300 and of 3,000
 // services: from the objects to the resources, and what is noted of them.
 func BenchmarkOneRoute(b *testing.B) {
-	for _, n := range []int{300, 1000} {
+	for _, n := range []int{300, 3000} {
 		b.Run(fmt.Sprintf("services=%d", n), func(b *testing.B) {
 			in := world(b, n)
 			tr := translate.NewTranslator(translate.Options{ClusterID: "c1"})
