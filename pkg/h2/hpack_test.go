@@ -170,7 +170,11 @@ func TestDecoderAllocations(t *testing.T) {
 	literal := appendLiteral(appendLiteral(nil, 0, 4, 0, &Field{Name: "x-a", Value: "1"}), 0, 4, 0, &Field{Name: "x-b", Value: "2"})
 	for want, b := range map[float64][]byte{0: indexed, 1: literal} {
 		_ = d.decode(b)
-		if got := testing.AllocsPerRun(100, func() { _ = d.decode(b) }); got > want {
+		got := 1e9
+		for range 10 { // what other tests left running is counted as well
+			got = min(got, testing.AllocsPerRun(100, func() { _ = d.decode(b) }))
+		}
+		if got > want {
 			t.Errorf("%v allocations, want %v", got, want)
 		}
 	}
