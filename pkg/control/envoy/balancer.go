@@ -26,7 +26,11 @@ const (
 func (g *generator) balance(c *clusterv3.Cluster, p *networkingapi.TrafficPolicy) {
 	lb := p.GetLoadBalancer()
 	c.LbPolicy = clusterv3.Cluster_LEAST_REQUEST
-	if l := lb.GetLocalityLbSetting(); l != nil && (l.Enabled == nil || l.Enabled.GetValue()) {
+	l := lb.GetLocalityLbSetting()
+	if mesh := g.m.Objects.Mesh.GetLocalityLbSetting(); l == nil && len(mesh.GetDistribute()) > 0 {
+		l = mesh
+	}
+	if l != nil && (l.Enabled == nil || l.Enabled.GetValue()) {
 		c.CommonLbConfig.LocalityConfigSpecifier = &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig_{
 			LocalityWeightedLbConfig: &clusterv3.Cluster_CommonLbConfig_LocalityWeightedLbConfig{}}
 	}

@@ -73,7 +73,7 @@ func (g *generator) subset(key portKey, port *model.Port, subset string, labels 
 		object = rule.Objects[0]
 	}
 	c := &clusterv3.Cluster{Name: name, AltStatName: g.statName(name), Metadata: g.clusterMetadata(s, how, object)}
-	inner, options := g.transport(key.kind, policy), httpOptions(key.kind, port.Protocol, policy)
+	inner, options := g.transport(key.kind, port.Protocol, policy), g.httpOptions(key.kind, port.Protocol, policy)
 	c.TransportSocket = g.internalSocket(inner, true)
 	g.protocolOptions(c, withServerName(key.kind, policy, options))
 	g.discover(c, s, port, labels, policy)

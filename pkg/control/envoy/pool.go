@@ -9,6 +9,7 @@ import (
 	typev3 "github.com/envoyproxy/go-control-plane/envoy/type/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 	"google.golang.org/protobuf/types/known/durationpb"
+	meshapi "istio.io/api/mesh/v1alpha1"
 	networkingapi "istio.io/api/networking/v1alpha3"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
@@ -120,7 +121,7 @@ func keepalive(c *clusterv3.Cluster, k *networkingapi.ConnectionPoolSettings_TCP
 
 // httpOptions are a cluster's HTTP options for a port's protocol and a policy,
 // nil where the defaults do.
-func httpOptions(kind Kind, protocol model.Protocol, p *networkingapi.TrafficPolicy) *upstreamsv3.HttpProtocolOptions {
+func (g *generator) httpOptions(kind Kind, protocol model.Protocol, p *networkingapi.TrafficPolicy) *upstreamsv3.HttpProtocolOptions {
 	tcp, http := p.GetConnectionPool().GetTcp(), p.GetConnectionPool().GetHttp()
 	o := &upstreamsv3.HttpProtocolOptions{}
 	common := &corev3.HttpProtocolOptions{IdleTimeout: tcp.GetIdleTimeout(), MaxConnectionDuration: tcp.GetMaxConnectionDuration()}
@@ -154,7 +155,7 @@ func httpOptions(kind Kind, protocol model.Protocol, p *networkingapi.TrafficPol
 	case http.GetUseClientProtocol(), protocol == model.Unsupported:
 		o.UpstreamProtocolOptions = &upstreamsv3.HttpProtocolOptions_UseDownstreamProtocolConfig{
 			UseDownstreamProtocolConfig: &upstreamsv3.HttpProtocolOptions_UseDownstreamHttpConfig{HttpProtocolOptions: &corev3.Http1ProtocolOptions{}, Http2ProtocolOptions: h2}}
-	case protocol != model.HTTP, http.GetH2UpgradePolicy() == networkingapi.ConnectionPoolSettings_HTTPSettings_UPGRADE:
+	case protocol != model.HTTP, g.upgrades(http):
 		o.UpstreamProtocolOptions = explicit(h2)
 	case !limited && o.OutlierDetection == nil:
 		return nil
@@ -162,4 +163,15 @@ func httpOptions(kind Kind, protocol model.Protocol, p *networkingapi.TrafficPol
 		o.UpstreamProtocolOptions = explicit(nil)
 	}
 	return o
+}
+
+// upgrades tells whether requests go on as HTTP/2, by the policy or else the mesh.
+func (g *generator) upgrades(http *networkingapi.ConnectionPoolSettings_HTTPSettings) bool {
+	switch http.GetH2UpgradePolicy() {
+	case networkingapi.ConnectionPoolSettings_HTTPSettings_UPGRADE:
+		return true
+	case networkingapi.ConnectionPoolSettings_HTTPSettings_DO_NOT_UPGRADE:
+		return false
+	}
+	return g.m.Objects.Mesh.GetH2UpgradePolicy() == meshapi.MeshConfig_UPGRADE
 }

@@ -64,7 +64,7 @@ func (g *generator) provider(s *model.Service, port *model.Port) {
 	}
 	policy := g.rules.For(s).Policy(port.Number, "")
 	c := &clusterv3.Cluster{Name: name, AltStatName: g.statName(name), Metadata: g.clusterMetadata(s, "", nil)}
-	g.protocolOptions(c, httpOptions(HTTP, port.Protocol, policy))
+	g.protocolOptions(c, g.httpOptions(HTTP, port.Protocol, policy))
 	namespace := g.metadataNamespace()
 	pass := []*internalv3.InternalUpstreamTransport_MetadataValueSource{ofHost(originalDst), ofCluster(namespace), ofHost(namespace)}
 	raw := g.socket("envoy.transport_sockets.raw_buffer", &rawbufferv3.RawBuffer{})

@@ -9,15 +9,17 @@ import (
 	upstreamsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/upstreams/http/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	networkingapi "istio.io/api/networking/v1alpha3"
+
+	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 )
 
 // transport is what a policy's tls and proxyProtocol put on a connection, inside
 // the mesh's tunnel if there is one; nil for nothing. ISTIO_MUTUAL is the tunnel
 // itself.
-func (g *generator) transport(kind Kind, p *networkingapi.TrafficPolicy) *corev3.TransportSocket {
+func (g *generator) transport(kind Kind, protocol model.Protocol, p *networkingapi.TrafficPolicy) *corev3.TransportSocket {
 	var out *corev3.TransportSocket
 	if originates(p.GetTls()) {
-		out = g.socket("envoy.transport_sockets.tls", g.clientTLS(kind, p))
+		out = g.socket("envoy.transport_sockets.tls", g.clientTLS(kind, protocol, p))
 	}
 	if pp := p.GetProxyProtocol(); pp != nil {
 		inner := out
@@ -38,11 +40,11 @@ func originates(t *networkingapi.ClientTLSSettings) bool {
 	return t.GetMode() == networkingapi.ClientTLSSettings_SIMPLE || t.GetMode() == networkingapi.ClientTLSSettings_MUTUAL
 }
 
-func (g *generator) clientTLS(kind Kind, p *networkingapi.TrafficPolicy) *tlsv3.UpstreamTlsContext {
+func (g *generator) clientTLS(kind Kind, protocol model.Protocol, p *networkingapi.TrafficPolicy) *tlsv3.UpstreamTlsContext {
 	t := p.GetTls()
 	common := &tlsv3.CommonTlsContext{TlsParams: &tlsv3.TlsParameters{
 		TlsMinimumProtocolVersion: tlsv3.TlsParameters_TLSv1_2, TlsMaximumProtocolVersion: tlsv3.TlsParameters_TLSv1_3}}
-	if kind == HTTP && p.GetConnectionPool().GetHttp().GetH2UpgradePolicy() == networkingapi.ConnectionPoolSettings_HTTPSettings_UPGRADE {
+	if kind == HTTP && (protocol == model.HTTP2 || protocol == model.GRPC || g.upgrades(p.GetConnectionPool().GetHttp())) {
 		common.AlpnProtocols = []string{"h2"}
 	}
 	if t.Mode == networkingapi.ClientTLSSettings_MUTUAL {

@@ -114,7 +114,8 @@ func (w *world) modelEndpoints(workloads []*workload, services map[string]*model
 				e.Tunnel, e.Namespace, e.ServiceAccount = true, pod.Namespace, pod.ServiceAccount
 			}
 		}
-		if wp := waypoints[wl.waypoint]; wp != nil {
+		// The address of one on the node's network is not its own.
+		if wp := waypoints[wl.waypoint]; wp != nil && wl.wire.NetworkMode != workloadapi.NetworkMode_HOST_NETWORK {
 			wp.Workloads = append(wp.Workloads, e)
 		}
 		for key, ports := range wl.wire.Services {
