@@ -10,6 +10,11 @@ type WorkloadID string
 // that it is TCP alone that may reach it and leave it. Others ignore it.
 const ExtensionTCPOnly = "fairlead.dev/tcp-only"
 
+// ExtensionWaypointAuthorizes is the extension of a workload by which our control plane
+// says that its waypoints decide by its policies, on those who call them: what comes
+// from them is not decided on again. Others ignore it.
+const ExtensionWaypointAuthorizes = "fairlead.dev/waypoint-authorizes"
+
 // Tunnel is how a workload takes traffic from the mesh.
 type Tunnel uint8
 
@@ -46,6 +51,9 @@ type Workload struct {
 	// TCPOnly: packets of other protocols, to it and from it, are dropped. See
 	// ExtensionTCPOnly.
 	TCPOnly bool
+
+	// WaypointAuthorizes: see ExtensionWaypointAuthorizes.
+	WaypointAuthorizes bool
 
 	Tunnel         Tunnel
 	NativeTunnel   bool

@@ -32,6 +32,7 @@ func FromWorkload(w *workload.Workload) (*mesh.Workload, error) {
 	}
 	for _, e := range w.Extensions {
 		out.TCPOnly = out.TCPOnly || e.Name == mesh.ExtensionTCPOnly
+		out.WaypointAuthorizes = out.WaypointAuthorizes || e.Name == mesh.ExtensionWaypointAuthorizes
 	}
 	switch w.TunnelProtocol {
 	case workload.TunnelProtocol_NONE:

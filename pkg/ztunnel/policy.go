@@ -12,14 +12,15 @@ import (
 // view is what live connections are decided on again with.
 type view struct {
 	snapshot *store.Snapshot
+	self     *mesh.Workload
 	policies []*mesh.Policy // of the pod itself
 }
 
 // allowed decides on a connection to the pod with the policies of the moment;
 // those that are named and not here are waited for, briefly.
 func (p *Proxy) allowed(ctx context.Context, self *mesh.Workload, conn authz.Conn, record *telemetry.Record) error {
-	_, policies, _ := p.o.State.WaitPolicies(ctx, self)
-	d := authz.Evaluate(policies, conn)
+	snapshot, policies, _ := p.o.State.WaitPolicies(ctx, self)
+	d := decide(snapshot, self, policies, conn)
 	record.Decided(d.Policy, d.Reason)
 	for _, key := range d.DryRun {
 		p.log.Info("a dry-run policy would have refused a connection", "policy", key, "from", conn.SourceIP.String(), "identity", conn.Source.String(), "to", conn.Destination.String())
@@ -33,7 +34,7 @@ func (p *Proxy) allowed(ctx context.Context, self *mesh.Workload, conn authz.Con
 // stillAllowed decides again on a connection to the pod.
 func stillAllowed(conn authz.Conn, record *telemetry.Record) func(*view) error {
 	return func(v *view) error {
-		d := authz.Evaluate(v.policies, conn)
+		d := decide(v.snapshot, v.self, v.policies, conn)
 		if d.Allow {
 			return nil
 		}
@@ -69,7 +70,7 @@ func (p *Proxy) watch(ctx context.Context) {
 		}
 		if self != nil {
 			policies, _ := s.Policies(self)
-			p.live.revise(&view{s, policies})
+			p.live.revise(&view{s, self, policies})
 			p.reviseOlder(ctx, policies)
 			if err := p.sockets.SetTCPOnly(self.TCPOnly); err != nil {
 				p.log.Warn("the setting for other protocols than TCP is not in force", "err", err)

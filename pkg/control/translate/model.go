@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	workloadapi "github.com/fairlead-mesh/fairlead/api/workload"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
@@ -23,6 +24,13 @@ type workload struct {
 // as; without it they run as one of the Gateway's own name.
 const annotationServiceAccount = "gateway.istio.io/service-account"
 
+func serviceAccount(g *gatewayv1.Gateway) string {
+	if name := g.Annotations[annotationServiceAccount]; name != "" {
+		return name
+	}
+	return g.Name
+}
+
 // model is the mesh as the translation for waypoints sees it.
 func (w *world) model(workloads []*workload) *model.Model {
 	m := &model.Model{
@@ -33,10 +41,7 @@ func (w *world) model(workloads []*workload) *model.Model {
 	waypoints := map[*waypoint]*model.Waypoint{}
 	for _, p := range w.waypoints {
 		g := p.gateway
-		wp := &model.Waypoint{Key: model.Key{Namespace: g.Namespace, Name: g.Name}, Gateway: g, ServiceAccount: g.Annotations[annotationServiceAccount]}
-		if wp.ServiceAccount == "" {
-			wp.ServiceAccount = g.Name
-		}
+		wp := &model.Waypoint{Key: model.Key{Namespace: g.Namespace, Name: g.Name}, Gateway: g, ServiceAccount: serviceAccount(g)}
 		waypoints[p] = wp
 		m.Waypoints = append(m.Waypoints, wp)
 	}

@@ -31,8 +31,12 @@ func collectPolicies(w *world) *policySet {
 	s.peers = w.peerPolicies()
 	s.wire = append(s.wire, s.peers.wire...)
 	s.refused()
-	slices.SortFunc(s.wire, func(a, b *securityapi.Authorization) int { return cmp.Compare(PolicyName(a), PolicyName(b)) })
+	s.sort()
 	return s
+}
+
+func (s *policySet) sort() {
+	slices.SortFunc(s.wire, func(a, b *securityapi.Authorization) int { return cmp.Compare(PolicyName(a), PolicyName(b)) })
 }
 
 // add takes a policy that has a selector, or not: then it holds for its

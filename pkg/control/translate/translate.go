@@ -24,8 +24,9 @@ func Translate(in *source.Objects, opts Options) (Output, error) {
 		out.Addresses = append(out.Addresses, &workloadapi.Address{Type: &workloadapi.Address_Service{Service: s.wire}})
 	}
 	policies := collectPolicies(w)
-	out.Policies, out.Denied = policies.wire, policies.denied
 	workloads := slices.Concat(w.podWorkloads(policies), w.sliceWorkloads(), w.workloadEntryWorkloads(policies), w.serviceEntryWorkloads(policies))
+	policies.requireWaypoints(workloads)
+	out.Policies, out.Denied = policies.wire, policies.denied
 	for _, wl := range workloads {
 		out.Addresses = append(out.Addresses, &workloadapi.Address{Type: &workloadapi.Address_Workload{Workload: wl.wire}})
 	}
