@@ -37,6 +37,11 @@ const (
 // noticed.
 const minBackoff, maxBackoff = 100 * time.Millisecond, 10 * time.Second
 
+// maxRegexProgram bounds compiled regular expressions, in RE2's instructions. Envoy's
+// default, 100, is less than what a list of a few words takes, and one expression over
+// it makes Envoy refuse all routes of a response. It is the bound that istiod sets.
+const maxRegexProgram = 32768
+
 // Bootstrap is what an Envoy starts with that stands in a waypoint's place.
 type Bootstrap struct {
 	// NodeID, Cluster and Metadata are how it tells the control plane who it is.
@@ -73,7 +78,14 @@ func (b Bootstrap) JSON() ([]byte, error) {
 			BaseInterval: durationpb.New(minBackoff), MaxInterval: durationpb.New(maxBackoff),
 		}},
 	}}}}
+	limits, err := structpb.NewStruct(map[string]any{"re2.max_program_size.error_level": maxRegexProgram})
+	if err != nil {
+		return nil, err
+	}
 	out := &bootstrapv3.Bootstrap{
+		LayeredRuntime: &bootstrapv3.LayeredRuntime{Layers: []*bootstrapv3.RuntimeLayer{
+			{Name: "limits", LayerSpecifier: &bootstrapv3.RuntimeLayer_StaticLayer{StaticLayer: limits}},
+		}},
 		Node:  &core.Node{Id: b.NodeID, Cluster: b.Cluster, Metadata: metadata},
 		Admin: &bootstrapv3.Admin{Address: socket(b.Admin)},
 		BootstrapExtensions: []*core.TypedExtensionConfig{

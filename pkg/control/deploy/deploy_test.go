@@ -1,0 +1,113 @@
+package deploy
+
+import (
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	"sigs.k8s.io/yaml"
+)
+
+var update = flag.Bool("update", false, "write the golden files anew")
+
+var options = Options{
+	XDSAddress: "10.0.0.2:15012", ServerName: "istiod.istio-system.svc", ClusterID: "Kubernetes", TrustDomain: "cluster.local",
+	Image: "fairlead-waypoint", EnvoyImage: "envoyproxy/envoy:v1.40.0",
+}
+
+// A Gateway of the class becomes what runs its waypoint; others become nothing, and one
+// that asks for what there is not is told so by name.
+func TestGolden(t *testing.T) {
+	in, err := os.ReadFile(filepath.Join("testdata", "gateways.in.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var gateways []*gatewayv1.Gateway
+	for doc := range strings.SplitSeq(string(in), "\n---\n") {
+		g := &gatewayv1.Gateway{}
+		if err := yaml.UnmarshalStrict([]byte(doc), g); err != nil {
+			t.Fatal(err)
+		}
+		gateways = append(gateways, g)
+	}
+	objects, problems := Objects(gateways, options)
+	var out strings.Builder
+	for _, o := range objects {
+		text, err := yaml.Marshal(o)
+		if err != nil {
+			t.Fatal(err)
+		}
+		out.WriteString("---\n" + string(text))
+	}
+	for _, name := range []string{"shop/many", "shop/strange"} {
+		if problems[name] == nil {
+			t.Errorf("nothing is said about %s", name)
+			continue
+		}
+		out.WriteString("# " + name + ": " + problems[name].Error() + "\n")
+	}
+	golden := filepath.Join("testdata", "gateways.out.yaml")
+	if *update {
+		if os.Getenv("CI") == "true" {
+			t.Fatal("golden files are not written in CI")
+		}
+		if err := os.WriteFile(golden, []byte(out.String()), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := cmp.Diff(string(want), out.String()); d != "" {
+		t.Errorf("(-want +got), `go test -update` writes it anew:\n%s", d)
+	}
+}
+
+// The directory holds just the objects of the last Write, also after a restart.
+func TestWriterKeepsJustWhatIsWanted(t *testing.T) {
+	dir := t.TempDir()
+	objects, _ := Objects([]*gatewayv1.Gateway{
+		{ObjectMeta: named("a"), Spec: gatewayv1.GatewaySpec{GatewayClassName: Class}},
+		{ObjectMeta: named("b"), Spec: gatewayv1.GatewaySpec{GatewayClassName: Class}},
+	}, options)
+	w, err := NewWriter(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Write(objects); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, dir, 6)
+	again, err := NewWriter(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, dir, 6)
+	if err := again.Write(objects[:3]); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, dir, 3)
+	if err := again.Write(nil); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, dir, 0)
+}
+
+func expect(t *testing.T, dir string, want int) {
+	t.Helper()
+	files, err := os.ReadDir(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(files) != want {
+		t.Errorf("%d files, want %d: %v", len(files), want, files)
+	}
+}
+
+func named(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Name: name, Namespace: "shop"} }
