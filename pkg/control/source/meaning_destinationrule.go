@@ -247,6 +247,9 @@ func (m meaning) connectionPool(at string, p *networkingapi.ConnectionPoolSettin
 			m.fail(at+".tcp.tcpKeepalive"+path, "%s is not a number of seconds", d.AsDuration())
 		}
 	}
+	if k := http.GetHttp2KeepAlive(); k != nil && (k.Interval == nil || k.Timeout == nil) {
+		m.fail(at+".http.http2KeepAlive", "interval and timeout are both needed")
+	}
 	if http.GetUseClientProtocol() && http.GetH2UpgradePolicy() == networkingapi.ConnectionPoolSettings_HTTPSettings_UPGRADE {
 		m.fail(at+".http.useClientProtocol", "cannot be set together with h2UpgradePolicy UPGRADE")
 	}
