@@ -34,6 +34,11 @@ demo: setup build
 test: setup build
 	@test/run.sh
 
+## test-envoy: our waypoint and a real Envoy, side by side: equal configuration and requests, equal outcomes
+.PHONY: test-envoy
+test-envoy:
+	DIFFERENTIAL=1 go test -count=1 -timeout 15m ./test/differential
+
 ## lint: vet, golangci-lint and the layer rules
 .PHONY: lint
 lint: $(CACHE)/golangci-lint

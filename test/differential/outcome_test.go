@@ -1,0 +1,256 @@
+package differential
+
+import (
+	"fmt"
+	"maps"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// comparison is one request, sent to both proxies.
+type comparison struct {
+	name    string
+	port    int
+	request request
+	loose   loose
+	marks   map[*proxy]string
+	answers map[*proxy]answer
+}
+
+// loose is what of a case is not compared, since it is drawn at random.
+type loose uint
+
+const (
+	anyEndpoint loose = 1 << iota // which of a cluster's endpoints is tried
+	anyTries                      // how many tries, and when
+	noLog                         // the access log
+)
+
+// send asks both proxies the same, one after the other.
+func (w *world) send(name string, port int, r request, how ...loose) *comparison {
+	c := &comparison{name: name, port: port, request: r.withDefaults(), marks: map[*proxy]string{}, answers: map[*proxy]answer{}}
+	for _, l := range how {
+		c.loose |= l
+	}
+	number := lastCase.Add(1)
+	var both sync.WaitGroup
+	var mu sync.Mutex
+	for _, p := range proxies() {
+		mark := fmt.Sprintf("%s%06d", p.mark, number)
+		c.marks[p] = mark
+		both.Go(func() {
+			a := ask(p, port, c.request, mark)
+			mu.Lock()
+			c.answers[p] = a
+			mu.Unlock()
+		})
+	}
+	both.Wait()
+	w.mu.Lock()
+	w.cases = append(w.cases, c)
+	w.mu.Unlock()
+	return c
+}
+
+// batch is requests that are sent at the same time, as those that wait for timeouts.
+type batch struct {
+	w     *world
+	work  sync.WaitGroup
+	slots chan struct{}
+}
+
+func (w *world) batch(n int) *batch { return &batch{w: w, slots: make(chan struct{}, n)} }
+
+func (b *batch) send(name string, port int, r request, how ...loose) {
+	b.slots <- struct{}{}
+	b.work.Go(func() {
+		defer func() { <-b.slots }()
+		b.w.send(name, port, r, how...)
+	})
+}
+
+var (
+	uuid   = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-4[0-9a-f]{3}-[89ab][0-9a-f]{3}-[0-9a-f]{12}$`)
+	number = regexp.MustCompile(`^[0-9]+$`)
+	clock  = regexp.MustCompile(`^[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT$`)
+)
+
+// normal is a field's value without what is of the moment. These are all that are
+// normalised.
+func normal(name, value string) string {
+	switch {
+	case name == "date" && clock.MatchString(value):
+		return "(date)"
+	case name == "x-request-id" && uuid.MatchString(value):
+		return "(uuid)"
+	case name == "x-envoy-upstream-service-time" && number.MatchString(value):
+		return "(number)"
+	case name == "x-case":
+		return "(case)"
+	}
+	return value
+}
+
+// outcome is what came of a case, as keys and values.
+func (c *comparison) outcome(p *proxy) map[string]string {
+	out := map[string]string{}
+	a := c.answers[p]
+	out["status"] = fmt.Sprint(a.status)
+	out["end"] = a.end
+	out["body"] = normalBody(a.body, c.marks[p])
+	out["infos"] = fmt.Sprint(a.infos)
+	if c.request.more != "" || c.request.all {
+		out["rest"] = a.rest
+	}
+	addFields(out, "header ", a.fields)
+	addFields(out, "trailer ", a.trailers)
+	tries := upstreams.seenOf(c.marks[p])
+	if c.loose&anyTries == 0 {
+		out["tries"] = fmt.Sprint(len(tries))
+	}
+	for i, s := range tries {
+		if c.loose&anyTries != 0 {
+			break
+		}
+		key := fmt.Sprintf("try %d ", i+1)
+		if c.loose&anyEndpoint == 0 {
+			out[key+"endpoint"] = fmt.Sprint(s.endpoint)
+		}
+		out[key+"request"] = s.method + " " + s.path + " " + s.proto
+		out[key+"authority"] = s.authority
+		out[key+"body"] = s.body
+		out[key+"broken"] = s.broken
+		addFields(out, key+"header ", s.fields)
+		addFields(out, key+"trailer ", s.trailers)
+	}
+	if c.loose&noLog == 0 {
+		c.logged(p, out)
+	}
+	return out
+}
+
+func normalBody(body, mark string) string {
+	body = strings.ReplaceAll(body, mark, "(case)")
+	if len(body) > 200 {
+		return fmt.Sprintf("%.200s... %d bytes", body, len(body))
+	}
+	return body
+}
+
+// logged adds the fields of the access log.
+func (c *comparison) logged(p *proxy, out map[string]string) {
+	records := p.recordsOf(c.marks[p])
+	if len(records) != 1 {
+		out["log"] = fmt.Sprintf("%d lines", len(records))
+		return
+	}
+	for name := range logFormat {
+		if name == "case" || name == "prefix" || name == "upstream" && c.loose&(anyEndpoint|anyTries) != 0 || name == "attempts" && c.loose&anyTries != 0 {
+			continue
+		}
+		if v, ok := records[0][name]; ok && v != nil {
+			out["log "+name] = strings.ReplaceAll(fmt.Sprint(v), c.marks[p], "(case)")
+		} else {
+			out["log "+name] = "-"
+		}
+	}
+}
+
+func addFields(out map[string]string, prefix string, fields []field) {
+	all := map[string][]string{}
+	for _, f := range fields {
+		all[f.Name] = append(all[f.Name], normal(f.Name, f.Value))
+	}
+	for name, values := range all {
+		out[prefix+name] = strings.Join(values, " | ")
+	}
+}
+
+// compare waits for the access logs, and reports what is not equal.
+func (w *world) compare() {
+	w.t.Helper()
+	w.awaitLogs()
+	n := 0
+	for _, c := range w.cases {
+		if len(c.answers) != len(proxies()) {
+			continue
+		}
+		n++
+		w.differ(c.name, c.outcome(envoyProxy), c.outcome(ourProxy))
+	}
+	w.t.Logf("%d requests compared", n)
+	w.compareStrays()
+	count(w.name, n)
+	w.cases = nil
+}
+
+// compareStrays compares what was logged of requests without a number.
+func (w *world) compareStrays() {
+	for _, prefix := range w.prefixes {
+		of := func(p *proxy) map[string]string {
+			lines := map[string]int{}
+			for _, r := range p.recordsOf("of " + prefix) {
+				lines[fmt.Sprintf("log of none: %v %v %v %v", r["code"], r["flags"], r["details"], r["method"])]++
+			}
+			out := map[string]string{}
+			for l, n := range lines {
+				out[l] = fmt.Sprint(n)
+			}
+			return out
+		}
+		w.differ("strays", of(envoyProxy), of(ourProxy))
+	}
+}
+
+func (w *world) awaitLogs() {
+	deadline := time.Now().Add(3 * time.Second)
+	tick := time.NewTicker(10 * time.Millisecond)
+	defer tick.Stop()
+	for ; ; <-tick.C {
+		missing := false
+		for _, p := range proxies() {
+			if err := p.readLog(); err != nil {
+				w.t.Fatal(err)
+			}
+			for _, c := range w.cases {
+				missing = missing || c.loose&noLog == 0 && len(p.recordsOf(c.marks[p])) == 0
+			}
+		}
+		if !missing || time.Now().After(deadline) {
+			return
+		}
+	}
+}
+
+// differ reports the keys in which two outcomes differ.
+func (w *world) differ(name string, envoy, ours map[string]string) {
+	w.t.Helper()
+	keys := maps.Clone(envoy)
+	maps.Copy(keys, ours)
+	if keys["log"] != "" { // a line is missing: what would stand in it differs, too
+		maps.DeleteFunc(keys, func(k, _ string) bool { return strings.HasPrefix(k, "log ") })
+	}
+	if envoy["tries"] != ours["tries"] { // and what tries there are on one side alone
+		maps.DeleteFunc(keys, func(k, _ string) bool {
+			_, e := envoy[k]
+			_, o := ours[k]
+			return strings.HasPrefix(k, "try ") && e != o
+		})
+	}
+	var unknown []string
+	for _, key := range slices.Sorted(maps.Keys(keys)) {
+		if envoy[key] == ours[key] {
+			continue
+		}
+		d := difference{w.name + "/" + name, key, envoy[key], ours[key]}
+		if !differences.known(d) {
+			unknown = append(unknown, fmt.Sprintf("  %s: envoy %q, ours %q", key, d.envoy, d.ours))
+		}
+	}
+	if len(unknown) > 0 {
+		w.t.Errorf("%s/%s\n%s", w.name, name, strings.Join(unknown, "\n"))
+	}
+}
