@@ -1,66 +1,29 @@
 package envoy
 
 import (
-	"bytes"
 	"encoding/json"
-	"flag"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 	"sigs.k8s.io/yaml"
 
+	"github.com/fairlead-mesh/fairlead/pkg/control/golden"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
 )
-
-var update = flag.Bool("update", false, "write testdata/*.out.yaml anew; read the difference before it is committed")
 
 // TestGolden compares the resources of testdata/x.in.yaml's first waypoint with
 // testdata/x.out.yaml. A name that begins with istio is of a client with Istio's
 // extensions. The access logger that counts is written out in one file only.
 func TestGolden(t *testing.T) {
-	if *update && os.Getenv("CI") != "" {
-		t.Fatal("-update is for people: in CI the outputs are compared only")
-	}
-	inputs, err := filepath.Glob("testdata/*.in.yaml")
-	if err != nil || len(inputs) == 0 {
-		t.Fatalf("no inputs in testdata: %v", err)
-	}
-	for _, in := range inputs {
-		name := strings.TrimSuffix(filepath.Base(in), ".in.yaml")
-		t.Run(name, func(t *testing.T) {
-			text, err := os.ReadFile(in)
-			if err != nil {
-				t.Fatal(err)
-			}
-			o := Options{IstioExtensions: strings.HasPrefix(name, "istio"), Locality: Locality{Region: "r1", Zone: "z1"}}
-			got := render(t, generate(t, text, o), name == "listeners")
-			if again := render(t, generate(t, text, o), name == "listeners"); !bytes.Equal(got, again) {
-				t.Errorf("the same input gave another output:\n%s", cmp.Diff(string(got), string(again)))
-			}
-			file := strings.TrimSuffix(in, ".in.yaml") + ".out.yaml"
-			if *update {
-				if err := os.WriteFile(file, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("%s (-want +got), `go test -update` writes it anew:\n%s", file, diff)
-			}
-		})
-	}
+	golden.Run(t, func(t *testing.T, name string, in []byte) []byte {
+		o := Options{IstioExtensions: strings.HasPrefix(name, "istio"), Locality: Locality{Region: "r1", Zone: "z1"}}
+		return render(t, generate(t, in, o), name == "listeners")
+	})
 }
 
 // generate makes the resources of the first waypoint in a text, and holds what

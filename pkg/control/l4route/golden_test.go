@@ -1,61 +1,22 @@
 package l4route
 
 import (
-	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
 
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
-	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
-	"sigs.k8s.io/yaml"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/envoy"
+	"github.com/fairlead-mesh/fairlead/pkg/control/golden"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/control/status"
 	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
 )
 
-var update = flag.Bool("update", false, "write testdata/*.out.yaml anew; read the difference before it is committed")
-
 // TestGolden compares testdata/x.in.yaml, translated, with testdata/x.out.yaml.
 func TestGolden(t *testing.T) {
-	if *update && os.Getenv("CI") != "" {
-		t.Fatal("-update is for people: in CI the outputs are compared only")
-	}
-	inputs, err := filepath.Glob("testdata/*.in.yaml")
-	if err != nil || len(inputs) == 0 {
-		t.Fatalf("no inputs in testdata: %v", err)
-	}
-	for _, in := range inputs {
-		t.Run(strings.TrimSuffix(filepath.Base(in), ".in.yaml"), func(t *testing.T) {
-			text, err := os.ReadFile(in)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := render(t, string(text))
-			file := strings.TrimSuffix(in, ".in.yaml") + ".out.yaml"
-			if *update {
-				if err := os.WriteFile(file, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("%s (-want +got), `go test -update` writes it anew:\n%s", file, diff)
-			}
-		})
-	}
+	golden.Run(t, func(t *testing.T, _ string, in []byte) []byte { return render(t, string(in)) })
 }
 
 func world(t *testing.T, texts ...string) *model.Model {
@@ -86,11 +47,7 @@ func render(t *testing.T, text string) []byte {
 		}
 	}
 	view["status"] = said(b.Statuses())
-	out, err := yaml.Marshal(view)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
+	return golden.YAML(t, view)
 }
 
 func said(all []status.Status) map[string]any {
@@ -119,7 +76,7 @@ func streams(t *testing.T, s envoy.Streams) map[string]any {
 		if err := proxy.ValidateAll(); err != nil {
 			t.Errorf("route: %v", err)
 		}
-		route := map[string]any{"clusters": asJSON(t, proxy.GetWeightedClusters())["clusters"]}
+		route := map[string]any{"clusters": golden.Tree(t, proxy.GetWeightedClusters()).(map[string]any)["clusters"]}
 		if len(r.ServerNames) > 0 {
 			route["serverNames"] = r.ServerNames
 		}
@@ -129,17 +86,4 @@ func streams(t *testing.T, s envoy.Streams) map[string]any {
 		backends = append(backends, fmt.Sprintf("%s:%d %s", b.Service.Hostname, b.Port, b.Kind))
 	}
 	return map[string]any{"routes": routes, "backends": backends}
-}
-
-func asJSON(t *testing.T, m proto.Message) map[string]any {
-	t.Helper()
-	text, err := protojson.Marshal(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var v map[string]any
-	if err := json.Unmarshal(text, &v); err != nil {
-		t.Fatal(err)
-	}
-	return v
 }

@@ -1,60 +1,20 @@
 package logging
 
 import (
-	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 	"testing"
-
-	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
-	"sigs.k8s.io/yaml"
 
 	filev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
 
+	"github.com/fairlead-mesh/fairlead/pkg/control/golden"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
 )
 
-var update = flag.Bool("update", false, "write testdata/*.out.yaml anew; read the difference before it is committed")
-
 // TestGolden compares testdata/x.in.yaml, translated, with testdata/x.out.yaml.
 func TestGolden(t *testing.T) {
-	if *update && os.Getenv("CI") != "" {
-		t.Fatal("-update is for people: in CI the outputs are compared only")
-	}
-	inputs, err := filepath.Glob("testdata/*.in.yaml")
-	if err != nil || len(inputs) == 0 {
-		t.Fatalf("no inputs in testdata: %v", err)
-	}
-	for _, in := range inputs {
-		t.Run(strings.TrimSuffix(filepath.Base(in), ".in.yaml"), func(t *testing.T) {
-			text, err := os.ReadFile(in)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := render(t, string(text))
-			file := strings.TrimSuffix(in, ".in.yaml") + ".out.yaml"
-			if *update {
-				if err := os.WriteFile(file, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("%s (-want +got), `go test -update` writes it anew:\n%s", file, diff)
-			}
-		})
-	}
+	golden.Run(t, func(t *testing.T, _ string, in []byte) []byte { return render(t, string(in)) })
 }
 
 func world(t *testing.T, texts ...string) (*model.Model, *Logs) {
@@ -88,11 +48,7 @@ func render(t *testing.T, text string) []byte {
 		}
 	}
 	view["status"] = said
-	out, err := yaml.Marshal(view)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
+	return golden.YAML(t, view)
 }
 
 func accessLogs(t *testing.T, l *Logs, w *model.Waypoint, s *model.Service, cel bool) (out []any) {
@@ -112,20 +68,7 @@ func accessLogs(t *testing.T, l *Logs, w *model.Waypoint, s *model.Service, cel 
 		if err := file.ValidateAll(); err != nil {
 			t.Errorf("file: %v", err)
 		}
-		out = append(out, asJSON(t, log))
+		out = append(out, golden.Tree(t, log))
 	}
 	return out
-}
-
-func asJSON(t *testing.T, m proto.Message) any {
-	t.Helper()
-	text, err := protojson.Marshal(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var v any
-	if err := json.Unmarshal(text, &v); err != nil {
-		t.Fatal(err)
-	}
-	return v
 }

@@ -1,63 +1,28 @@
 package rbac
 
 import (
-	"encoding/json"
-	"flag"
 	"fmt"
-	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
-	"sigs.k8s.io/yaml"
 
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	netrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 
+	"github.com/fairlead-mesh/fairlead/pkg/control/golden"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
 )
 
-var update = flag.Bool("update", false, "write testdata/*.out.yaml anew; read the difference before it is committed")
-
 // TestGolden compares testdata/x.in.yaml, translated, with testdata/x.out.yaml.
 // A file layer4*.in.yaml is translated with the policies of layer 4.
 func TestGolden(t *testing.T) {
-	if *update && os.Getenv("CI") != "" {
-		t.Fatal("-update is for people: in CI the outputs are compared only")
-	}
-	inputs, err := filepath.Glob("testdata/*.in.yaml")
-	if err != nil || len(inputs) == 0 {
-		t.Fatalf("no inputs in testdata: %v", err)
-	}
-	for _, in := range inputs {
-		t.Run(strings.TrimSuffix(filepath.Base(in), ".in.yaml"), func(t *testing.T) {
-			text, err := os.ReadFile(in)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := render(t, text, strings.HasPrefix(filepath.Base(in), "layer4"))
-			file := strings.TrimSuffix(in, ".in.yaml") + ".out.yaml"
-			if *update {
-				if err := os.WriteFile(file, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("%s (-want +got), `go test -update` writes it anew:\n%s", file, diff)
-			}
-		})
-	}
+	golden.Run(t, func(t *testing.T, name string, in []byte) []byte {
+		return render(t, in, strings.HasPrefix(name, "layer4"))
+	})
 }
 
 // world translates YAML as the control plane does.
@@ -86,14 +51,14 @@ func render(t *testing.T, text []byte, layer4 bool) []byte {
 		put := func(name string, s *model.Service, port *model.Port) {
 			var filters []any
 			for _, f := range httpFilters(t, p, w, s, port) {
-				filters = append(filters, asJSON(t, f))
+				filters = append(filters, golden.Tree(t, f))
 			}
 			if len(filters) > 0 && (port == nil || port.Protocol.IsHTTP() || port.Protocol == model.Unsupported) {
 				of[name+" http"] = filters
 			}
 			filters = nil
 			for _, f := range networkFilters(t, p, w, s, port) {
-				filters = append(filters, asJSON(t, f))
+				filters = append(filters, golden.Tree(t, f))
 			}
 			if len(filters) > 0 && (port == nil || !port.Protocol.IsHTTP()) {
 				of[name+" tcp"] = filters
@@ -116,11 +81,7 @@ func render(t *testing.T, text []byte, layer4 bool) []byte {
 		}
 	}
 	view["status"] = said
-	out, err := yaml.Marshal(view)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return out
+	return golden.YAML(t, view)
 }
 
 func httpFilters(t *testing.T, p *Policies, w *model.Waypoint, s *model.Service, port *model.Port) (out []*httprbacv3.RBAC) {
@@ -165,17 +126,4 @@ func unpack[T interface {
 		t.Errorf("%s: %v", into.ProtoReflect().Descriptor().Name(), err)
 	}
 	return into
-}
-
-func asJSON(t *testing.T, m proto.Message) any {
-	t.Helper()
-	text, err := protojson.Marshal(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var v any
-	if err := json.Unmarshal(text, &v); err != nil {
-		t.Fatal(err)
-	}
-	return v
 }

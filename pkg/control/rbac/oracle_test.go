@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"sigs.k8s.io/yaml"
 
+	"github.com/fairlead-mesh/fairlead/pkg/control/golden"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 )
 
@@ -57,11 +58,11 @@ func TestAgainstRecordedIstiod(t *testing.T) {
 						got := []any{}
 						if kind == "http" {
 							for _, f := range httpFilters(t, p, w, s, port) {
-								got = append(got, asJSON(t, f))
+								got = append(got, golden.Tree(t, f))
 							}
 						} else {
 							for _, f := range networkFilters(t, p, w, s, port) {
-								got = append(got, asJSON(t, f))
+								got = append(got, golden.Tree(t, f))
 							}
 						}
 						compared++

@@ -1,14 +1,10 @@
 package routing
 
 import (
-	"bytes"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -16,12 +12,11 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"sigs.k8s.io/yaml"
 
+	"github.com/fairlead-mesh/fairlead/pkg/control/golden"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
 )
-
-var update = flag.Bool("update", false, "write testdata/*.out.yaml anew; read the difference before it is committed")
 
 // parse is the model of YAML texts.
 func parse(t testing.TB, texts ...[]byte) *model.Model {
@@ -94,39 +89,7 @@ func (subsets) HashPolicies(s *model.Service, _ uint32, subset string) []*routev
 // TestGolden compares testdata/x.in.yaml on top of base.yaml, translated, with
 // testdata/x.out.yaml. Ports with nothing but the default route are left out.
 func TestGolden(t *testing.T) {
-	if *update && os.Getenv("CI") != "" {
-		t.Fatal("-update is for people: in CI the outputs are compared only")
-	}
-	inputs, err := filepath.Glob("testdata/*.in.yaml")
-	if err != nil || len(inputs) == 0 {
-		t.Fatalf("no inputs in testdata: %v", err)
-	}
-	for _, in := range inputs {
-		t.Run(strings.TrimSuffix(filepath.Base(in), ".in.yaml"), func(t *testing.T) {
-			text, err := os.ReadFile(in)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := render(t, New(parse(t, base(t), text), nil))
-			if again := render(t, New(parse(t, base(t), text), nil)); !bytes.Equal(got, again) {
-				t.Errorf("the same input gave another output:\n%s", cmp.Diff(string(got), string(again)))
-			}
-			file := strings.TrimSuffix(in, ".in.yaml") + ".out.yaml"
-			if *update {
-				if err := os.WriteFile(file, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("%s (-want +got), `go test -update` writes it anew:\n%s", file, diff)
-			}
-		})
-	}
+	golden.Run(t, func(t *testing.T, _ string, in []byte) []byte { return render(t, New(parse(t, base(t), in), nil)) })
 }
 
 func render(t testing.TB, b *Builder) []byte {

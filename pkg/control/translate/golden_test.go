@@ -1,62 +1,22 @@
 package translate
 
 import (
-	"bytes"
-	"encoding/json"
-	"flag"
 	"os"
 	"path/filepath"
 	"slices"
-	"strings"
 	"testing"
 
-	"github.com/google/go-cmp/cmp"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/yaml"
 
 	securityapi "github.com/fairlead-mesh/fairlead/api/security"
+	"github.com/fairlead-mesh/fairlead/pkg/control/golden"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 )
 
-var update = flag.Bool("update", false, "write testdata/*.out.yaml anew; read the difference before it is committed")
-
 // TestGolden compares testdata/x.in.yaml, translated, with testdata/x.out.yaml.
 func TestGolden(t *testing.T) {
-	if *update && os.Getenv("CI") != "" {
-		t.Fatal("-update is for people: in CI the outputs are compared only")
-	}
-	inputs, err := filepath.Glob("testdata/*.in.yaml")
-	if err != nil || len(inputs) == 0 {
-		t.Fatalf("no inputs in testdata: %v", err)
-	}
-	for _, in := range inputs {
-		name := strings.TrimSuffix(filepath.Base(in), ".in.yaml")
-		t.Run(name, func(t *testing.T) {
-			text, err := os.ReadFile(in)
-			if err != nil {
-				t.Fatal(err)
-			}
-			got := render(t, run(t, text))
-			if again := render(t, run(t, text)); !bytes.Equal(got, again) {
-				t.Errorf("the same input gave another output:\n%s", cmp.Diff(string(got), string(again)))
-			}
-			file := strings.TrimSuffix(in, ".in.yaml") + ".out.yaml"
-			if *update {
-				if err := os.WriteFile(file, got, 0o644); err != nil {
-					t.Fatal(err)
-				}
-				return
-			}
-			want, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if diff := cmp.Diff(string(want), string(got)); diff != "" {
-				t.Errorf("%s (-want +got), `go test -update` writes it anew:\n%s", file, diff)
-			}
-		})
-	}
+	golden.Run(t, func(t *testing.T, _ string, in []byte) []byte { return render(t, run(t, in)) })
 }
 
 func run(t *testing.T, text []byte) Output {
@@ -114,16 +74,8 @@ func render(t *testing.T, out Output) []byte {
 	t.Helper()
 	view := map[string]any{"denied": out.Denied, "model": renderModel(out.Model)}
 	put := func(list string, m proto.Message) {
-		text, err := protojson.Marshal(m)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var v any
-		if err := json.Unmarshal(text, &v); err != nil {
-			t.Fatal(err)
-		}
 		all, _ := view[list].([]any)
-		view[list] = append(all, v)
+		view[list] = append(all, golden.Tree(t, m))
 	}
 	for _, a := range out.Addresses {
 		put("addresses", a)
