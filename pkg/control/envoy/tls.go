@@ -89,7 +89,8 @@ func (g *generator) verification(c *tlsv3.CommonTlsContext, t *networkingapi.Cli
 		v.MatchTypedSubjectAltNames = append(v.MatchTypedSubjectAltNames, &tlsv3.SubjectAltNameMatcher{SanType: kind, Matcher: exact(name)})
 	}
 	if t.CaCertificates == "" || t.CaCertificates == "system" {
-		v.SystemRootCerts = &tlsv3.CertificateValidationContext_SystemRootCerts{}
+		// Envoy does not act on system_root_certs: without the file it would verify nothing.
+		v.SystemRootCerts, v.TrustedCa = &tlsv3.CertificateValidationContext_SystemRootCerts{}, file(systemRoots)
 	} else {
 		v.TrustedCa = file(t.CaCertificates)
 	}
@@ -98,6 +99,10 @@ func (g *generator) verification(c *tlsv3.CommonTlsContext, t *networkingapi.Cli
 	}
 	c.ValidationContextType = &tlsv3.CommonTlsContext_ValidationContext{ValidationContext: v}
 }
+
+// systemRoots is where distributions, and the images of Envoy, keep the roots of the
+// world.
+const systemRoots = "/etc/ssl/certs/ca-certificates.crt"
 
 func file(name string) *corev3.DataSource {
 	return &corev3.DataSource{Specifier: &corev3.DataSource_Filename{Filename: name}}

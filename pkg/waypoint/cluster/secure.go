@@ -182,6 +182,9 @@ func (s *secure) validation(v *tlsv3.CertificateValidationContext) error {
 		return errors.New("trust_chain_verification ACCEPT_UNTRUSTED is not supported")
 	}
 	switch {
+	// Where both are given, the file is for an Envoy, which does not know the other.
+	case v.GetSystemRootCerts() != nil:
+		s.roots, s.verify = systemRoots, true
 	case v.GetTrustedCa() != nil:
 		pem, err := dataOf(v.GetTrustedCa())
 		if err != nil {
@@ -191,8 +194,6 @@ func (s *secure) validation(v *tlsv3.CertificateValidationContext) error {
 		if !s.pool.AppendCertsFromPEM(pem) {
 			return errors.New("trusted_ca: no certificate in it")
 		}
-	case v.GetSystemRootCerts() != nil:
-		s.roots, s.verify = systemRoots, true
 	}
 	for _, h := range v.GetVerifyCertificateHash() {
 		sum, err := hex.DecodeString(strings.ReplaceAll(h, ":", ""))
