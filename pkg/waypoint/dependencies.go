@@ -42,10 +42,10 @@ func (e *Engine) chainDependencies(c *compiled) chain.Dependencies {
 			Recorders: func(m *hcmv3.HttpConnectionManager) ([]hcm.Recorder, error) {
 				return e.o.Recorders.HTTP(HTTPLoggers{m.GetStatPrefix(), m.GetAccessLog()})
 			},
-			Router: router.Options{Clusters: e.o.Clusters, Authorize: e.o.Authorize, Logger: e.o.Logger},
+			Router: router.Options{Clusters: e.o.Clusters, Authorize: e.o.Authorize, Workload: e.o.Source, Logger: e.o.Logger},
 			Codec:  e.codecOptions(),
 		},
-		TCP: tcpproxy.Dependencies{Clusters: e.o.Clusters, Authorize: e.o.Authorize},
+		TCP: tcpproxy.Dependencies{Clusters: e.o.Clusters, Authorize: e.o.Authorize, Workload: e.o.Source},
 		Loggers: func(l []*accesslogv3.AccessLog) ([]hcm.Recorder, error) {
 			return e.o.Recorders.TCP(TCPLoggers{l})
 		},

@@ -3,6 +3,7 @@ package e2e
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"maps"
 	"os/exec"
@@ -15,6 +16,8 @@ import (
 	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
+
+	labs "github.com/fairlead-mesh/fairlead/pkg/lab"
 )
 
 // retryFor bounds a command that begins with `*`. It is long because two cores
@@ -35,6 +38,8 @@ var verbs = map[string]command{
 	"grows":  grows,
 	"loaded": loaded,
 	"says":   says,
+	"share":  share,
+	"waits":  waits,
 }
 
 var commands = func() map[string]func(*testscript.TestScript, bool, []string) {
@@ -128,14 +133,17 @@ func run(ts *testscript.TestScript, args []string) error {
 	return match("output", want, out)
 }
 
-// reach POD URL [status=N] [body=REGEXP] [error=refused|reset|timeout|any] asks
-// for URL with curl in the pod. A word without a scheme is taken as http.
+// reach POD URL [status=N] [body=REGEXP] [error=refused|reset|timeout|any] [-- args...]
+// asks for URL with curl in the pod, which is given what stands behind `--`. A word
+// without a scheme is taken as http.
 func reach(ts *testscript.TestScript, args []string) error {
 	if len(args) < 2 {
-		return fmt.Errorf("usage: reach POD URL [status=N] [body=REGEXP] [error=refused|reset|timeout|any]")
+		return fmt.Errorf("usage: reach POD URL [status=N] [body=REGEXP] [error=refused|reset|timeout|any] [-- curl's args...]")
 	}
+	argv := []string{"curl", "-sS", "-m", "15", "--noproxy", "*", "-w", "\n%{http_code}", args[1]}
+	args, more := cutAt(args, "--")
 	want := keyValues(args[2:])
-	out, err := inPod(ts, args[0], "curl", "-sS", "-m", "15", "--noproxy", "*", "-w", "\n%{http_code}", args[1])
+	out, err := inPod(ts, args[0], append(argv, more...)...)
 	if kind, ok := want["error"]; ok {
 		if err == nil {
 			return fmt.Errorf("answered, want error %s:\n%s", kind, out)
@@ -168,16 +176,108 @@ func curlError(kind string, err error) error {
 	return fmt.Errorf("want error %s: %w", kind, err)
 }
 
-// metrics is the page of a node's agent.
-func metrics(ts *testscript.TestScript, node string) (string, error) {
-	return inPod(ts, "node/"+node, "curl", "-sS", "-m", "10", "http://localhost:15020/metrics")
+// share POD URL N KIND LOW HIGH [-- args...] asks N times, with the load generator
+// and what stands behind `--`, and counts how often a version answered: KIND is the
+// "version" of an echo server or of Bookinfo's reviews. Every request must succeed.
+func share(ts *testscript.TestScript, args []string) error {
+	args, more := cutAt(args, "--")
+	if len(args) != 6 {
+		return fmt.Errorf("usage: share POD URL N KIND LOW HIGH [-- load's args...]")
+	}
+	low, err1 := strconv.ParseInt(args[4], 10, 64)
+	high, err2 := strconv.ParseInt(args[5], 10, 64)
+	if err := errors.Join(err1, err2); err != nil {
+		return err
+	}
+	argv := []string{"fairlead", "app", "load", "--url", args[1], "--requests", args[2], "--concurrency", "8", "--keep-alive", "--count", versionPattern}
+	out, err := inPod(ts, args[0], append(argv, more...)...)
+	if err != nil {
+		return err
+	}
+	got, _ := lastLoad(out)
+	ts.Logf("%s of %s: %v", args[3], args[2], got.Counts)
+	if got.Failed > 0 {
+		return fmt.Errorf("%d requests failed: %v", got.Failed, got.Errors)
+	}
+	if n := got.Counts[args[3]]; n < low || n > high {
+		return fmt.Errorf("%s answered %d of %d, want %d to %d: %v", args[3], n, got.OK, low, high, got.Counts)
+	}
+	return nil
 }
 
-// metric NODE 'name{label="value",...}' OP N compares the sum of a node agent's
-// matching series: OP is one of == >= <= > <.
+// versionPattern finds the version in the answers of the lab's programs.
+const versionPattern = `"(?:version|clustername)":"([^"]*)"`
+
+// waits is `* waits POD`: all pods of a deployment, or one, are ready, and none is on
+// its way out.
+func waits(ts *testscript.TestScript, args []string) error {
+	if len(args) != 1 {
+		return fmt.Errorf("usage: * waits NAMESPACE/NAME")
+	}
+	pods, err := podsOf(ts, args[0])
+	if err != nil {
+		return err
+	}
+	if len(pods) == 0 {
+		return fmt.Errorf("there is no pod of %s", args[0])
+	}
+	for _, p := range pods {
+		if !p.Ready || p.Terminating {
+			return fmt.Errorf("pod %s: ready %v, terminating %v %s", p.Name, p.Ready, p.Terminating, p.Reason)
+		}
+	}
+	return nil
+}
+
+// podsOf are those of a deployment, or the one, of the name namespace/name.
+func podsOf(ts *testscript.TestScript, name string) ([]labs.PodView, error) {
+	out, err := fairlead(ts, "lab", "ps", "--name", ts.Getenv("LAB"), "-o", "json")
+	if err != nil {
+		return nil, err
+	}
+	var v labs.View
+	if err := json.Unmarshal([]byte(out), &v); err != nil {
+		return nil, err
+	}
+	namespace, name, _ := strings.Cut(name, "/")
+	var pods []labs.PodView
+	for _, p := range v.Pods {
+		if p.Namespace == namespace && (p.Deployment == name || p.Name == name) {
+			pods = append(pods, p)
+		}
+	}
+	return pods, nil
+}
+
+// metrics is the page of a node's agent, or, of NAMESPACE/NAME, those of all ready pods
+// of a waypoint.
+func metrics(ts *testscript.TestScript, place string) (string, error) {
+	if !strings.Contains(place, "/") {
+		return inPod(ts, "node/"+place, "curl", "-sS", "-m", "10", "http://localhost:15020/metrics")
+	}
+	pods, err := podsOf(ts, place)
+	if err != nil {
+		return "", err
+	}
+	var pages strings.Builder
+	for _, p := range pods {
+		if !p.Ready {
+			continue
+		}
+		page, err := inPod(ts, p.Namespace+"/"+p.Name, "curl", "-sS", "-m", "10", "http://localhost:15020/stats/prometheus")
+		if err != nil {
+			return "", err
+		}
+		pages.WriteString(page)
+	}
+	return pages.String(), nil
+}
+
+// metric PLACE 'name{label="value",...}' OP N compares the sum of the matching series
+// of a node's agent, or of a waypoint's pods: OP is one of == >= <= > <.
 func metric(ts *testscript.TestScript, args []string) error {
 	if len(args) != 4 {
-		return fmt.Errorf("usage: metric NODE 'name{label=\"value\"}' OP N")
+		return fmt.Errorf("usage: metric NODE|NAMESPACE/WAYPOINT 'name{label=\"value\"}' OP N")
 	}
 	out, err := metrics(ts, args[0])
 	if err != nil {
@@ -199,7 +299,7 @@ func metric(ts *testscript.TestScript, args []string) error {
 // arguments. It is forgotten when they succeed.
 var firstSeen sync.Map
 
-// grows NODE 'name{label="value",...}' N succeeds when the sum of the matching
+// grows PLACE 'name{label="value",...}' N succeeds when the sum of the matching
 // series has grown by N since it was first asked: with `*`, from now on.
 func grows(ts *testscript.TestScript, args []string) error {
 	if len(args) != 3 {
@@ -373,6 +473,14 @@ func status(ts *testscript.TestScript, args []string) error {
 		return fmt.Errorf("%s: %s", file, out)
 	}
 	return match(args[0], args[1], string(out))
+}
+
+// cutAt are the arguments before a word and those behind it.
+func cutAt(args []string, word string) (before, behind []string) {
+	if i := slices.Index(args, word); i >= 0 {
+		return args[:i], args[i+1:]
+	}
+	return args, nil
 }
 
 func keyValues(args []string) map[string]string {

@@ -110,7 +110,7 @@ func setup(env *testscript.Env) error {
 	env.Setenv("HOME", env.WorkDir)
 	env.Defer(func() {
 		if f, ok := env.T().(interface{ Failed() bool }); ok && f.Failed() {
-			for _, part := range []string{"agent/n1", "agent/n2", "control-plane"} {
+			for _, part := range []string{"agent/n1", "agent/n2", "control-plane", "waypoint"} {
 				logs, _ := exec.Command(filepath.Join(binaries, "fairlead"), "lab", "logs", "--name", name, part).CombinedOutput()
 				env.T().Log("--- " + part + "\n" + lastLines(string(logs), 40))
 			}

@@ -19,55 +19,78 @@ type statusError int
 
 func (s statusError) Error() string { return fmt.Sprintf("status %d", int(s)) }
 
-func askHTTP(o loadOptions) func(context.Context) (int64, error) {
+func askHTTP(o loadOptions) asker {
 	c := &http.Client{Transport: &http.Transport{
 		DisableKeepAlives: !o.keepAlive, MaxIdleConnsPerHost: o.concurrency, DisableCompression: true,
 	}}
-	return func(ctx context.Context) (int64, error) {
+	return func(ctx context.Context) (int64, string, error) {
 		method, body := http.MethodGet, io.Reader(nil)
 		if o.bytes > 0 {
 			method, body = http.MethodPost, io.LimitReader(zeros{}, o.bytes)
 		}
 		req, err := http.NewRequestWithContext(ctx, method, o.url, body)
 		if err != nil {
-			return 0, err
+			return 0, "", err
 		}
-		req.ContentLength = o.bytes
+		req.ContentLength, req.Header = o.bytes, http.Header(o.headers).Clone()
+		req.Host = req.Header.Get("Host")
 		res, err := c.Do(req)
 		if err != nil {
-			return 0, err
+			return 0, "", err
 		}
 		defer res.Body.Close()
-		n, err := io.Copy(io.Discard, res.Body)
+		var head prefix
+		sink := io.Discard
+		if o.count != nil {
+			sink = &head
+		}
+		n, err := io.Copy(sink, res.Body)
 		if err == nil && res.StatusCode >= http.StatusBadRequest {
 			err = statusError(res.StatusCode)
 		}
-		return n, err
+		kind := ""
+		if o.count != nil && err == nil {
+			if m := o.count.FindSubmatch(head.bytes); m != nil {
+				kind = string(m[1])
+			}
+		}
+		return n, kind, err
 	}
+}
+
+// prefix keeps the beginning of what is written to it.
+type prefix struct{ bytes []byte }
+
+// maxPrefix is as far as --count looks into an answer.
+const maxPrefix = 16 << 10
+
+func (p *prefix) Write(b []byte) (int, error) {
+	p.bytes = append(p.bytes, b[:min(len(b), maxPrefix-len(p.bytes))]...)
+	return len(b), nil
 }
 
 // askTCP sends bytes to an echo server and wants exactly them back. Connections
 // are used again only with --keep-alive.
-func askTCP(host string, size int64, o loadOptions) func(context.Context) (int64, error) {
+func askTCP(host string, size int64, o loadOptions) asker {
 	idle := make(chan net.Conn, o.concurrency)
 	var d net.Dialer
-	return func(ctx context.Context) (int64, error) {
+	return func(ctx context.Context) (int64, string, error) {
 		var c net.Conn
 		select {
 		case c = <-idle:
 		default:
 			var err error
 			if c, err = d.DialContext(ctx, "tcp", host); err != nil {
-				return 0, err
+				return 0, "", err
 			}
 		}
 		n, err := exchange(ctx, c, size, !o.keepAlive)
 		if err == nil && o.keepAlive {
 			idle <- c
-			return n, nil
+			return n, "", nil
 		}
 		_ = c.Close()
-		return n, err
+		return n, "", err
 	}
 }
 

@@ -160,7 +160,7 @@ func looksLikeHTTP(r *bufio.Reader) bool {
 			return false
 		}
 		possible := false
-		for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodHead, http.MethodDelete, http.MethodOptions, http.MethodPatch} {
+		for _, m := range []string{http.MethodGet, http.MethodPost, http.MethodPut, http.MethodHead, http.MethodDelete, http.MethodOptions, http.MethodPatch, "PRI"} {
 			m += " "
 			if string(head) == m {
 				return true
@@ -230,7 +230,10 @@ func (l *connListener) Addr() net.Addr { return &net.TCPAddr{} }
 
 // serve answers HTTP on the connections that sniff found.
 func (h *echoHTTP) serve(ctx context.Context) error {
-	srv := &http.Server{Handler: h.mux(), ReadHeaderTimeout: 30 * time.Second}
+	var both http.Protocols
+	both.SetHTTP1(true)
+	both.SetUnencryptedHTTP2(true)
+	srv := &http.Server{Handler: h.mux(), ReadHeaderTimeout: 30 * time.Second, Protocols: &both, ConnContext: h.connContext}
 	go func() {
 		<-ctx.Done()
 		end, cancel := context.WithTimeout(context.Background(), drain)

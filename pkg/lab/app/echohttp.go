@@ -5,6 +5,7 @@ import (
 	"io"
 	"net/http"
 	"strconv"
+	"strings"
 	"time"
 )
 
@@ -12,6 +13,7 @@ import (
 type echoHTTP struct {
 	env   Env
 	conns *connListener
+	behaviour
 }
 
 // echoed is the answer to any path.
@@ -34,8 +36,6 @@ const maxBytes = 1 << 30
 func (h *echoHTTP) mux() http.Handler {
 	mux := http.NewServeMux()
 	healthy := func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") }
-	mux.HandleFunc("/health", healthy)
-	mux.HandleFunc("/healthz", healthy)
 	mux.HandleFunc("/status/{code}", func(w http.ResponseWriter, r *http.Request) {
 		code, err := strconv.Atoi(r.PathValue("code"))
 		if err != nil || code < 200 || code > 599 {
@@ -62,10 +62,24 @@ func (h *echoHTTP) mux() http.Handler {
 		_, _ = io.CopyN(w, zeros{}, n)
 	})
 	mux.HandleFunc("/", h.echo)
-	return mux
+	outer := http.NewServeMux()
+	outer.HandleFunc("/health", healthy)
+	outer.HandleFunc("/healthz", healthy)
+	outer.HandleFunc("POST /behave", h.change)
+	outer.HandleFunc("GET /seen", h.seen)
+	outer.Handle("/", h.behaving(mux))
+	return outer
 }
 
 func (h *echoHTTP) echo(w http.ResponseWriter, r *http.Request) {
+	switch {
+	case r.Header.Get("Upgrade") != "" && r.ProtoMajor == 1:
+		upgrade(w, r)
+		return
+	case strings.HasPrefix(r.Header.Get("Content-Type"), "application/grpc"):
+		echoGRPC(w, r)
+		return
+	}
 	n, _ := io.Copy(io.Discard, r.Body)
 	local := ""
 	if a, ok := r.Context().Value(http.LocalAddrContextKey).(interface{ String() string }); ok {

@@ -8,8 +8,12 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"maps"
+	"net/http"
 	"net/url"
+	"regexp"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -27,6 +31,23 @@ type loadOptions struct {
 	keepAlive   bool
 	timeout     time.Duration
 	interval    time.Duration
+	headers     headers
+	count       *regexp.Regexp // or nil
+}
+
+// headers is a flag that lists header fields.
+type headers http.Header
+
+func (h headers) String() string { return fmt.Sprint(map[string][]string(h)) }
+
+// Set implements flag.Value: "name: value".
+func (h headers) Set(s string) error {
+	name, value, ok := strings.Cut(s, ":")
+	if !ok {
+		return errors.New("want name: value")
+	}
+	http.Header(h).Add(name, strings.TrimSpace(value))
+	return nil
 }
 
 // runLoad asks a server again and again and prints one JSON object at the end:
@@ -34,7 +55,7 @@ type loadOptions struct {
 // on time, whatever became of the others, and a late start counts as latency);
 // without one a closed loop.
 func runLoad(ctx context.Context, env Env) error {
-	var o loadOptions
+	o := loadOptions{headers: headers{}}
 	flags := flag.NewFlagSet("load", flag.ContinueOnError)
 	flags.SetOutput(env.Stderr)
 	flags.StringVar(&o.url, "url", "", "http://host:port/path, or tcp://host:port for an echo server")
@@ -46,6 +67,13 @@ func runLoad(ctx context.Context, env Env) error {
 	flags.BoolVar(&o.keepAlive, "keep-alive", false, "use connections again")
 	flags.DurationVar(&o.timeout, "timeout", 10*time.Second, "of one request")
 	flags.DurationVar(&o.interval, "interval", 0, "print a line this often as well; 0 for never")
+	flags.Var(o.headers, "header", "a field of each request's head, \"name: value\"; may be repeated")
+	flags.Func("count", "count the answers by the first group of this regular expression in their body", func(s string) (err error) {
+		if o.count, err = regexp.Compile(s); err == nil && o.count.NumSubexp() == 0 {
+			err = errors.New("it has no group")
+		}
+		return err
+	})
 	if err := flags.Parse(env.Args); err != nil {
 		return err
 	}
@@ -62,7 +90,7 @@ func runLoad(ctx context.Context, env Env) error {
 		end, cancel = context.WithTimeout(ctx, o.duration)
 		defer cancel()
 	}
-	l := &load{options: o, ask: ask, started: time.Now(), errors: map[string]int64{}}
+	l := &load{options: o, ask: ask, started: time.Now(), errors: map[string]int64{}, counts: map[string]int64{}}
 	out := json.NewEncoder(env.Stdout)
 	if o.interval > 0 {
 		stop := l.report(end, out)
@@ -75,7 +103,7 @@ func runLoad(ctx context.Context, env Env) error {
 // load is one run.
 type load struct {
 	options loadOptions
-	ask     func(context.Context) (int64, error)
+	ask     asker
 	started time.Time
 	taken   atomic.Int64 // requests that were started
 
@@ -83,11 +111,18 @@ type load struct {
 	mu        sync.Mutex
 	ok, bytes int64
 	errors    map[string]int64
+	counts    map[string]int64
 	latencies []time.Duration
 }
 
 // maxLatencies bounds memory: past it every other sample is dropped, and so on.
 const maxLatencies = 1 << 20
+
+// maxCounts bounds the kinds of answers that are told apart.
+const maxCounts = 100
+
+// asker asks once. The kind is what --count found in the answer.
+type asker func(context.Context) (bytes int64, kind string, err error)
 
 func (l *load) run(ctx context.Context) {
 	var workers sync.WaitGroup
@@ -108,16 +143,16 @@ func (l *load) run(ctx context.Context) {
 				}
 				// A request that has begun may end: cutting it off would look like an error.
 				once, cancel := context.WithTimeout(context.WithoutCancel(ctx), l.options.timeout)
-				n, err := l.ask(once)
+				n, kind, err := l.ask(once)
 				cancel()
-				l.record(n, err, time.Since(due))
+				l.record(n, kind, err, time.Since(due))
 			}
 		})
 	}
 	workers.Wait()
 }
 
-func (l *load) record(n int64, err error, took time.Duration) {
+func (l *load) record(n int64, kind string, err error, took time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.bytes += n
@@ -126,6 +161,9 @@ func (l *load) record(n int64, err error, took time.Duration) {
 		return
 	}
 	l.ok++
+	if _, known := l.counts[kind]; kind != "" && (known || len(l.counts) < maxCounts) {
+		l.counts[kind]++
+	}
 	if len(l.latencies) == maxLatencies {
 		for i := range maxLatencies / 2 {
 			l.latencies[i] = l.latencies[2*i]
@@ -161,6 +199,7 @@ type LoadResult struct {
 	OK        int64            `json:"ok"`
 	Failed    int64            `json:"failed"`
 	Errors    map[string]int64 `json:"errors,omitempty"`
+	Counts    map[string]int64 `json:"counts,omitempty"`
 	Bytes     int64            `json:"bytes"`
 	PerSecond float64          `json:"perSecond"`
 	LatencyMS Latency          `json:"latencyMs"`
@@ -178,7 +217,7 @@ type Latency struct {
 func (l *load) result() LoadResult {
 	l.mu.Lock()
 	sorted := slices.Clone(l.latencies)
-	r := LoadResult{OK: l.ok, Bytes: l.bytes, Errors: map[string]int64{}}
+	r := LoadResult{OK: l.ok, Bytes: l.bytes, Errors: map[string]int64{}, Counts: maps.Clone(l.counts)}
 	for kind, n := range l.errors {
 		r.Errors[kind] = n
 		r.Failed += n
@@ -232,7 +271,7 @@ func innermost(err error) error {
 	}
 }
 
-func newAsker(o loadOptions) (func(context.Context) (int64, error), error) {
+func newAsker(o loadOptions) (asker, error) {
 	u, err := url.Parse(o.url)
 	if err != nil {
 		return nil, fmt.Errorf("--url: %w", err)
