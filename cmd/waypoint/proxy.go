@@ -77,7 +77,7 @@ func newProxy(o proxyOptions) (p *proxy, err error) {
 	if err := telemetry.RegisterBuild(registry, "waypoint"); err != nil {
 		return nil, err
 	}
-	if p.records, err = record.NewFactory(record.Options{Registry: registry, Stdout: os.Stdout, Logger: o.log}); err != nil {
+	if p.records, err = record.NewFactory(record.Options{Registry: registry, Stdout: os.Stdout, Cluster: p.clusterMetadata, Logger: o.log}); err != nil {
 		return nil, err
 	}
 	co := cluster.Options{Dial: dial, Secrets: o.secrets, TrustDomain: o.config.trustDomain, Logger: o.log}
@@ -87,6 +87,7 @@ func newProxy(o proxyOptions) (p *proxy, err error) {
 	}
 	if o.view != nil {
 		co.Expected = o.view.Expected
+		eo.Self = o.config.identity().String()
 		eo.Source = o.view.Workload
 		eo.Authorize = router.Authorizer(func(c *streaminfo.Connection, to netip.AddrPort) error { return o.view.Authorize(c, to) })
 	}
@@ -104,6 +105,14 @@ func newProxy(o proxyOptions) (p *proxy, err error) {
 		Pages: map[string]http.HandlerFunc{"/stats": p.statsPage, "/listeners": p.listenersPage},
 	})
 	return p, err
+}
+
+// clusterMetadata is a cluster's, or nil.
+func (p *proxy) clusterMetadata(name string) streaminfo.Metadata {
+	if c := p.clusters.Get(name); c != nil {
+		return c.Metadata()
+	}
+	return nil
 }
 
 // run waits for the end and then drains.

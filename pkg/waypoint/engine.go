@@ -30,6 +30,8 @@ type Options struct {
 	Secrets cluster.Secrets
 	// TunnelTLS is what tunnels that end here are taken with; nil: none end here.
 	TunnelTLS *tls.Config
+	// Self is the SPIFFE id that tunnels are taken with, or "".
+	Self string
 	// Source is the workload at an address, as far as it is known; or nil.
 	Source func(netip.Addr) *streaminfo.Workload
 	// Authorize decides at each endpoint by L4 policy; or nil.

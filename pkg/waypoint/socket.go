@@ -117,7 +117,7 @@ func (e *Engine) setTunnel(c *listenerv3.Listener, old *listening, m *hcmv3.Http
 	l.filters.Store(&filters)
 	if l != old {
 		t, err := listener.NewTerminate(listener.TerminateOptions{
-			TLS: tlsConfig, Source: e.o.Source, Logger: e.o.Logger,
+			TLS: tlsConfig, Self: e.o.Self, Source: e.o.Source, Logger: e.o.Logger,
 			Filters: func() []filter.Filter { return *l.filters.Load() },
 			Target:  func() *listener.Table { return e.internal(cluster) },
 			HTTP2:   h2.Config{MaxStreams: m.GetHttp2ProtocolOptions().GetMaxConcurrentStreams().GetValue()},

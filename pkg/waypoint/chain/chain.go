@@ -4,6 +4,7 @@
 package chain
 
 import (
+	"errors"
 	"fmt"
 
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
@@ -54,6 +55,18 @@ func (c *Chain) Admit(info *streaminfo.Connection) error {
 		}
 	}
 	return nil
+}
+
+// Denied records a connection that Admit refused. One of requests has none to record.
+func (c *Chain) Denied(info *streaminfo.Connection, err error) {
+	if c.tcp == nil {
+		return
+	}
+	why, denied := "network_filter_refused", (*DeniedError)(nil)
+	if errors.As(err, &denied) {
+		why = denied.details()
+	}
+	c.tcp.Refused(info, why)
 }
 
 // Allow asks the gates alone.

@@ -117,6 +117,15 @@ type DeniedError struct {
 	Policy string
 }
 
+// details are what the access log says of it, in Envoy's words.
+func (e *DeniedError) details() string {
+	policy := e.Policy
+	if policy == "" {
+		policy = "none"
+	}
+	return "rbac_access_denied_matched_policy[" + policy + "]"
+}
+
 func (e *DeniedError) Error() string {
 	if e.Policy == "" {
 		return "denied: allow policies exist, but none allowed"

@@ -111,10 +111,11 @@ func merge(groups []group, g group) []group {
 }
 
 func factsOf(e *endpointv3.LbEndpoint, priority int, name Locality) *facts {
+	metadata := metadataOf(e.GetMetadata())
 	return &facts{
 		weight: max(1, number(e.GetLoadBalancingWeight(), 1)), priority: priority, locality: name,
-		metadata: metadataOf(e.GetMetadata()),
-		hashKey:  e.GetMetadata().GetFilterMetadata()["envoy.lb"].GetFields()["hash_key"].GetStringValue(),
+		metadata: metadata, workload: streaminfo.FromEndpoint(metadata),
+		hashKey: e.GetMetadata().GetFilterMetadata()["envoy.lb"].GetFields()["hash_key"].GetStringValue(),
 	}
 }
 

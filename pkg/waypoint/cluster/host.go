@@ -45,7 +45,8 @@ type facts struct {
 	priority int
 	locality Locality
 	metadata streaminfo.Metadata
-	hashKey  string // of envoy.lb's hash_key, or ""
+	workload *streaminfo.Workload // as the metadata says, or nil
+	hashKey  string               // of envoy.lb's hash_key, or ""
 }
 
 // Locality is where a host is.
@@ -53,6 +54,9 @@ type Locality struct{ Region, Zone, SubZone string }
 
 // Metadata is the host's filter metadata, or nil.
 func (h *Host) Metadata() streaminfo.Metadata { return h.facts.Load().metadata }
+
+// Workload is who the host's metadata says it is, or nil.
+func (h *Host) Workload() *streaminfo.Workload { return h.facts.Load().workload }
 
 // Locality is where the host is.
 func (h *Host) Locality() Locality { return h.facts.Load().locality }

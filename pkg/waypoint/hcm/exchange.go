@@ -50,6 +50,7 @@ func (m *Manager) exchange(conn *streaminfo.Connection, x codec.Exchange) {
 	e.start(m, conn, x)
 	e.serve()
 	e.finish()
+	e.call.Close()
 	m.active.Add(-1)
 	e.reset()
 	exchanges.Put(e)
@@ -144,7 +145,7 @@ func (e *exchange) find() {
 	if e.call.Route == nil {
 		return
 	}
-	e.info.RouteName, e.info.VirtualHost = e.call.Route.Name, e.call.Route.VirtualHost()
+	e.info.RouteName, e.info.VirtualHost, e.info.RouteMetadata = e.call.Route.Name, e.call.Route.VirtualHost(), e.call.Route.Metadata
 	e.call.StreamIdle = e.m.streamIdle
 	e.call.Choose(&e.info)
 }
@@ -217,7 +218,19 @@ func (e *exchange) complete(r *message.Response) {
 func (e *exchange) Write(p []byte) (int, error) {
 	n, err := e.Exchange.Write(p)
 	e.info.BytesSent += uint64(n)
+	if e.grpc {
+		e.info.ResponseMessages.Feed(p[:n])
+	}
 	return n, err
+}
+
+// Next implements [codec.Reader].
+func (e *exchange) Next() ([]byte, error) {
+	b, err := e.Exchange.Next()
+	if e.grpc {
+		e.info.RequestMessages.Feed(b)
+	}
+	return b, err
 }
 
 // Finish implements [codec.Writer].
@@ -236,6 +249,12 @@ func (e *exchange) Reply(reply *filter.Reply) {
 	if reply.Abort || e.began {
 		e.Reset()
 		return
+	}
+	e.info.LocalReplyBody = reply.Body
+	if e.info.Cluster == "" && e.call.Route != nil && e.call.Route.Forward != nil {
+		// Whoever was refused asked for this one all the same.
+		e.info.Cluster = e.call.Choice.Cluster
+		e.info.ClusterMetadata = e.m.router.Metadata(e.info.Cluster)
 	}
 	r, body := local(reply, e.grpc, e.headMethod)
 	if e.call.Route != nil && e.passed == len(e.m.filters) {

@@ -104,6 +104,7 @@ func serve(slot *chain.Slot, conn codec.Conn, info *streaminfo.Connection, proto
 	c := slot.Chain()
 	info.Chain = c.Name
 	if err := c.Admit(info); err != nil {
+		c.Denied(info, err)
 		conn.Abort()
 		return err
 	}

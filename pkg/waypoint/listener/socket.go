@@ -22,6 +22,9 @@ const handshakeTimeout = 10 * time.Second
 // defaultMaxConnections bounds the connections of a socket.
 const defaultMaxConnections = 20_000
 
+// connections numbers the process's connections.
+var connections atomic.Uint64
+
 // SocketOptions are those of a listener for connections that are no tunnels.
 type SocketOptions struct {
 	// TLS is what a connection's chain begins with, or nil: plain.
@@ -84,7 +87,7 @@ func (s *Socket) Serve(l net.Listener) error {
 }
 
 func (s *Socket) serve(t *net.TCPConn) {
-	info := &streaminfo.Connection{Remote: addrPort(t.RemoteAddr()), Local: addrPort(t.LocalAddr())}
+	info := &streaminfo.Connection{ID: connections.Add(1), Remote: addrPort(t.RemoteAddr()), Local: addrPort(t.LocalAddr())}
 	info.DirectRemote = info.Remote
 	var conn codec.Conn = codec.TCPConn{TCPConn: t}
 	if s.o.TLS != nil {

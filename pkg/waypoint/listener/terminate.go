@@ -19,6 +19,8 @@ import (
 type TerminateOptions struct {
 	// TLS proves who we are and asks who calls. It must be non-nil.
 	TLS *tls.Config
+	// Self is the SPIFFE id that TLS proves, or "".
+	Self string
 	// Filters look at each CONNECT, such as to keep who called. They may be none.
 	Filters func() []filter.Filter
 	// Target is the table that serves what comes out of a tunnel, or nil: not here yet.
@@ -79,6 +81,9 @@ func (t *Terminate) handle(r *hbone.Request) {
 		r.Reject(status)
 		return
 	}
+	if info.Source == nil {
+		info.Source = streaminfo.FromState(info.FilterState)
+	}
 	conn, err := r.AcceptStream("")
 	if err != nil {
 		return // the tunnel is gone
@@ -91,7 +96,7 @@ func (t *Terminate) handle(r *hbone.Request) {
 // connection is what is known of the connection inside a tunnel.
 func (t *Terminate) connection(r *hbone.Request) *streaminfo.Connection {
 	info := &streaminfo.Connection{
-		Remote: r.Peer, DirectRemote: r.Peer, Authority: r.Authority.String(), TLS: r.TLS, Tunnelled: true,
+		ID: connections.Add(1), LocalURISAN: t.o.Self, Remote: r.Peer, DirectRemote: r.Peer, Authority: r.Authority.String(), TLS: r.TLS, Tunnelled: true,
 		Local: netip.AddrPortFrom(r.Authority.Addr, r.Authority.Port),
 	}
 	if len(r.TLS.PeerCertificates) > 0 {
@@ -101,6 +106,7 @@ func (t *Terminate) connection(r *hbone.Request) *streaminfo.Connection {
 	}
 	info.FilterState = map[string]string{
 		stateLocal: info.Authority, stateAuthority: info.Authority, stateRemote: r.Peer.String(), statePeer: info.PeerURISAN,
+		stateSelf: info.LocalURISAN,
 	}
 	if t.o.Source != nil {
 		info.Source = t.o.Source(r.Peer.Addr())

@@ -19,6 +19,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/hcm"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
 )
 
 // maxFiles bounds the files that access logs may be written to.
@@ -29,7 +30,10 @@ type Options struct {
 	Registry *prometheus.Registry // must be non-nil
 	// Stdout is where logs to /dev/stdout go. It must be non-nil.
 	Stdout io.Writer
-	Logger *slog.Logger // must be non-nil
+	// Cluster is the filter metadata of a cluster by its name, nil where there is none;
+	// it tells what was asked for where nothing was chosen. Or nil.
+	Cluster func(name string) streaminfo.Metadata
+	Logger  *slog.Logger // must be non-nil
 }
 
 // Factory makes recorders.
@@ -54,10 +58,10 @@ func NewFactory(o Options) (*Factory, error) {
 	}
 	f := &Factory{o: o, files: map[string]*telemetry.LineWriter{}}
 	var err error
-	if f.http, err = newHTTPMetrics(o.Registry); err != nil {
+	if f.http, err = newHTTPMetrics(f); err != nil {
 		return nil, err
 	}
-	if f.tcp, err = newTCPMetrics(o.Registry); err != nil {
+	if f.tcp, err = newTCPMetrics(f); err != nil {
 		return nil, err
 	}
 	if f.out, err = telemetry.NewLineWriter(o.Stdout, o.Registry); err != nil {

@@ -8,68 +8,73 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/fairlead-mesh/fairlead/pkg/message"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/hcm"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
-)
-
-const (
-	// maxSeries bounds the label sets; past it exchanges are counted under labels that
-	// are all unknown.
-	maxSeries = 10_000
 )
 
 // buckets are Istio's, of milliseconds and bytes alike.
 var buckets = []float64{0.5, 1, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000, 30000, 60000, 300000, 600000, 1800000, 3600000}
 
-// httpMetrics are Istio's metrics of requests.
+// httpMetrics are Istio's metrics of requests: each is counted once, however often it
+// was tried.
 type httpMetrics struct {
+	f                              *Factory
 	requests                       *prometheus.CounterVec
 	durations, received, sent      *prometheus.HistogramVec
 	requestMessages, replyMessages *prometheus.CounterVec
-	overflow                       prometheus.Counter
+	series                         *series
 
 	// mu guards below.
-	mu      sync.RWMutex
-	handles map[key]*handles
+	mu    sync.RWMutex
+	found map[key]*handles
 }
 
 var _ hcm.Recorder = (*httpMetrics)(nil)
 
+// noStatus is the gRPC status of an exchange that has none.
+const noStatus = -1
+
 // key is what an exchange's labels depend on.
 type key struct {
 	source, destination *streaminfo.Workload
-	principal, cluster  string
-	answered            string // the SPIFFE id of who answered
+	principal, answered string // SPIFFE ids of who called and of who answered
+	cluster, chain      string
 	code                int
 	flags               streaminfo.Flags
-	grpc                bool
-	grpcStatus          string
-	mutual              bool
+	status              int16 // of gRPC, or noStatus
+	grpc, mutual        bool
 }
 
 type handles struct {
-	requests                  prometheus.Counter
-	durations, received, sent prometheus.Observer
+	requests, requestMessages, replyMessages prometheus.Counter
+	durations, received, sent                prometheus.Observer
+	overflow                                 prometheus.Counter // or nil
 }
 
-func newHTTPMetrics(r *prometheus.Registry) (*httpMetrics, error) {
-	names := append([]string{}, labelNames...)
-	names = append(names, "request_protocol", "response_code", "grpc_response_status", "response_flags", "connection_security_policy")
+func newHTTPMetrics(f *Factory) (*httpMetrics, error) {
 	histogram := func(name, help string) *prometheus.HistogramVec {
-		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, names)
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets}, requestLabelNames)
 	}
+	counter := func(name, help string) *prometheus.CounterVec {
+		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, requestLabelNames)
+	}
+	overflow := prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "fairlead_request_metrics_overflow_total", Help: "Requests counted with few labels because there were too many label sets.",
+	})
 	m := &httpMetrics{
-		requests:  prometheus.NewCounterVec(prometheus.CounterOpts{Name: "istio_requests_total", Help: "Requests."}, names),
-		durations: histogram("istio_request_duration_milliseconds", "Time from a request's beginning to its response's end, in milliseconds."),
-		received:  histogram("istio_request_bytes", "Bytes of requests' bodies."),
-		sent:      histogram("istio_response_bytes", "Bytes of responses' bodies."),
-		overflow: prometheus.NewCounter(prometheus.CounterOpts{
-			Name: "fairlead_request_metrics_overflow_total", Help: "Requests counted without labels because there were too many label sets.",
-		}),
-		handles: map[key]*handles{},
+		f:               f,
+		requests:        counter("istio_requests_total", "Requests."),
+		requestMessages: counter("istio_request_messages_total", "Messages of gRPC requests."),
+		replyMessages:   counter("istio_response_messages_total", "Messages of gRPC responses."),
+		durations:       histogram("istio_request_duration_milliseconds", "Time from a request's beginning to its response's end, in milliseconds."),
+		received:        histogram("istio_request_bytes", "Bytes of requests' bodies."),
+		sent:            histogram("istio_response_bytes", "Bytes of responses' bodies."),
+		series:          newSeries(overflow),
+		found:           map[key]*handles{},
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.durations, m.received, m.sent, m.overflow} {
-		if err := r.Register(c); err != nil {
+	for _, c := range []prometheus.Collector{m.requests, m.requestMessages, m.replyMessages, m.durations, m.received, m.sent, overflow} {
+		if err := f.o.Registry.Register(c); err != nil {
 			return nil, err
 		}
 	}
@@ -80,57 +85,90 @@ func newHTTPMetrics(r *prometheus.Registry) (*httpMetrics, error) {
 func (m *httpMetrics) Record(i *streaminfo.Info) {
 	k := keyOf(i)
 	m.mu.RLock()
-	h := m.handles[k]
+	h := m.found[k]
 	m.mu.RUnlock()
 	if h == nil {
-		h = m.resolve(k, i)
+		h = m.find(k, i)
 	}
 	h.requests.Inc()
 	h.durations.Observe(float64(i.Duration) / float64(time.Millisecond))
 	h.received.Observe(float64(i.BytesReceived))
 	h.sent.Observe(float64(i.BytesSent))
+	if k.grpc {
+		h.requestMessages.Add(float64(i.RequestMessages.Count))
+		h.replyMessages.Add(float64(i.ResponseMessages.Count))
+	}
+	if h.overflow != nil {
+		h.overflow.Inc()
+	}
 }
 
 func keyOf(i *streaminfo.Info) key {
 	k := key{
-		source: i.Source, destination: i.Destination, principal: i.PeerURISAN, cluster: i.Cluster, answered: i.UpstreamURISAN,
-		code: i.ResponseCode, flags: i.Flags, mutual: i.TLS != nil && len(i.TLS.PeerCertificates) > 0,
+		source: i.Source, destination: i.Destination, principal: i.PeerURISAN, answered: i.UpstreamURISAN,
+		cluster: i.Cluster, chain: i.Chain, code: i.ResponseCode, flags: i.Flags, status: noStatus, mutual: mutual(i),
 	}
-	if i.Request != nil && strings.HasPrefix(i.Request.Fields.Get("content-type"), "application/grpc") {
-		k.grpc = true
-		if k.grpcStatus = i.Trailers.Get("grpc-status"); k.grpcStatus == "" && i.Response != nil {
-			k.grpcStatus = i.Response.Fields.Get("grpc-status")
-		}
+	if i.Request != nil && i.Request.GRPC() {
+		k.grpc, k.status = true, grpcStatus(i)
 	}
 	return k
 }
 
-// resolve finds the metrics of a label set, and makes room for it while there is any.
-func (m *httpMetrics) resolve(k key, i *streaminfo.Info) *handles {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	if h := m.handles[k]; h != nil {
-		return h
+// maxGRPC is the largest status that gRPC knows, and otherGRPC stands for all that it
+// does not.
+const (
+	maxGRPC   = 16
+	otherGRPC = maxGRPC + 1
+)
+
+// grpcStatus is that of the trailers, else of the head, else the one that stands for
+// the HTTP status.
+func grpcStatus(i *streaminfo.Info) int16 {
+	v, ok := i.Trailers.Lookup("grpc-status")
+	if !ok && i.Response != nil {
+		v, ok = i.Response.Fields.Lookup("grpc-status")
 	}
-	if len(m.handles) >= maxSeries {
-		m.overflow.Inc()
-		k = key{code: k.code}
-		if h := m.handles[k]; h != nil {
-			return h
+	if ok {
+		if n, err := strconv.ParseUint(v, 10, 8); err == nil && n <= maxGRPC {
+			return int16(n)
 		}
-		i = &streaminfo.Info{Connection: &streaminfo.Connection{}, ResponseCode: k.code}
+		return otherGRPC
 	}
-	protocol := "http"
+	if i.ResponseCode == 0 {
+		return noStatus
+	}
+	return int16(message.GRPCFromHTTP(i.ResponseCode)) //nolint:gosec // at most maxGRPC
+}
+
+// find resolves the metrics of a label set.
+func (m *httpMetrics) find(k key, i *streaminfo.Info) *handles {
+	protocol, status := "http", ""
 	if k.grpc {
 		protocol = "grpc"
+		if k.status == otherGRPC {
+			status = unknown
+		} else if k.status != noStatus {
+			status = strconv.Itoa(int(k.status))
+		}
 	}
-	values := append(labelValues(i), protocol, strconv.Itoa(k.code), k.grpcStatus, k.flags.String(), security(k.mutual))
+	values := m.series.admit(append(labels(i, m.f.serviceOf(i), protocol), strconv.Itoa(k.code), status))
 	h := &handles{
 		requests: m.requests.WithLabelValues(values...), durations: m.durations.WithLabelValues(values...),
 		received: m.received.WithLabelValues(values...), sent: m.sent.WithLabelValues(values...),
 	}
+	if k.grpc {
+		h.requestMessages, h.replyMessages = m.requestMessages.WithLabelValues(values...), m.replyMessages.WithLabelValues(values...)
+	}
+	if past(values) {
+		h.overflow = m.series.overflow
+	}
 	// What stays in the map must not stand in a connection's buffer.
-	k.principal, k.cluster, k.grpcStatus = strings.Clone(k.principal), strings.Clone(k.cluster), strings.Clone(k.grpcStatus)
-	m.handles[k] = h
+	k.principal, k.answered, k.cluster, k.chain = strings.Clone(k.principal), strings.Clone(k.answered), strings.Clone(k.cluster), strings.Clone(k.chain)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if len(m.found) >= maxCached {
+		clear(m.found)
+	}
+	m.found[k] = h
 	return h
 }

@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/message"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/filter"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/route"
@@ -39,6 +40,18 @@ type Call struct {
 	StreamIdle time.Duration
 	hash       uint64
 	hashed     bool
+	// answering is the stream whose response the client got: its head's strings
+	// stand in the connection's buffer until it is closed.
+	answering *cluster.Stream
+}
+
+// Close ends the use of what the exchange's info points to. It is called when the
+// exchange has been recorded.
+func (c *Call) Close() {
+	if c.answering != nil {
+		c.answering.Close()
+		c.answering = nil
+	}
 }
 
 // Choose draws the cluster and computes the hash by which an endpoint is chosen.

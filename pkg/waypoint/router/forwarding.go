@@ -47,7 +47,7 @@ type forwarding struct {
 func (f *forwarding) run() {
 	f.prepare()
 	if f.upload != nil {
-		defer func() { f.info.BytesReceived = f.upload.stop() }()
+		defer f.uploaded()
 	}
 	for {
 		f.attempts++
@@ -62,6 +62,15 @@ func (f *forwarding) run() {
 		if !again {
 			return
 		}
+	}
+}
+
+// uploaded ends the request's body and notes what there was of it.
+func (f *forwarding) uploaded() {
+	f.info.BytesReceived = f.upload.stop()
+	if ended, at, _ := f.upload.state(); ended {
+		f.info.RequestReceived = max(at.Sub(f.info.Start), 1)
+		f.info.RequestSent = f.info.RequestReceived
 	}
 }
 
@@ -81,7 +90,7 @@ func (f *forwarding) prepare() {
 	if f.d.HasBody() {
 		f.upload = &upload{d: f.d, keep: f.retries > 0 || len(f.forward.Mirrors) > 0}
 	} else {
-		f.complete = f.info.Start
+		f.complete, f.info.RequestReceived = f.info.Start, 1 // it was here with its head
 	}
 	if !f.r.o.SuppressEnvoyHeaders {
 		f.expected(r)
@@ -135,7 +144,11 @@ func (f *forwarding) attempt() (again bool) {
 		return f.failed(classify(err), false)
 	}
 	f.connected(s)
-	defer s.Close()
+	defer func() {
+		if f.call.answering != s {
+			s.Close()
+		}
+	}()
 	if err := f.send(s); err != nil {
 		f.detach(s)
 		return f.failed(classify(err), true)
@@ -145,7 +158,10 @@ func (f *forwarding) attempt() (again bool) {
 		f.detach(s)
 		return f.unanswered(err)
 	}
-	return f.answered(s, response, start)
+	if again = f.answered(s, response, start); !again {
+		f.call.answering = s
+	}
+	return again
 }
 
 // choose picks an endpoint that the caller may reach.
@@ -167,8 +183,13 @@ func (f *forwarding) choose() (*cluster.Host, *filter.Reply) {
 
 func (f *forwarding) note(h *cluster.Host) {
 	f.info.UpstreamHost, f.info.UpstreamRemote, f.info.HostMetadata = h.Address, h.Dial, h.Metadata()
+	f.info.UpstreamURISAN, f.info.UpstreamProtocol, f.info.TransportFailure = "", "", "" // of the try before
+	f.info.Destination = nil
 	if f.r.o.Workload != nil {
 		f.info.Destination = f.r.o.Workload(h.Dial.Addr())
+	}
+	if f.info.Destination == nil {
+		f.info.Destination = h.Workload()
 	}
 	if f.forward.AutoHostRewrite && h.Hostname != "" {
 		f.forward.SetAuthority(f.x.Request, h.Hostname, !f.r.o.SuppressEnvoyHeaders)
@@ -177,6 +198,7 @@ func (f *forwarding) note(h *cluster.Host) {
 
 func (f *forwarding) connected(s *cluster.Stream) {
 	f.info.UpstreamLocal, f.info.UpstreamURISAN = s.Connected.Local, s.Connected.PeerURISAN
+	f.info.UpstreamProtocol = s.Connected.Version.String()
 }
 
 // connectDeadline is when an attempt that finds no connection has to end.
@@ -206,7 +228,6 @@ func (f *forwarding) requestComplete() bool {
 	if f.complete.IsZero() {
 		if ended, at, _ := f.upload.state(); ended {
 			f.complete = at
-			f.info.RequestReceived = at.Sub(f.info.Start)
 		}
 	}
 	return !f.complete.IsZero()
@@ -221,7 +242,9 @@ func earliest(a, b time.Time) time.Time {
 
 func (f *forwarding) send(s *cluster.Stream) error {
 	if f.upload == nil {
-		return s.Send(f.x.Request, true)
+		err := s.Send(f.x.Request, true)
+		f.info.RequestSent = max(time.Since(f.info.Start), 1)
+		return err
 	}
 	if err := s.Send(f.x.Request, false); err != nil {
 		return err

@@ -26,7 +26,8 @@ type Authorizer func(c *streaminfo.Connection, destination netip.AddrPort) error
 type Options struct {
 	Clusters  Clusters   // must be non-nil
 	Authorize Authorizer // or nil: the destination decides
-	// Workload labels who has an address, for the record; or nil.
+	// Workload labels who has an address, for the record; or nil: what the endpoints
+	// themselves say is taken.
 	Workload func(netip.Addr) *streaminfo.Workload
 	// SuppressEnvoyHeaders leaves out x-envoy-* fields that tell of the proxy
 	// (Envoy's router.v3.Router.suppress_envoy_headers).
@@ -65,6 +66,14 @@ func (r *Router) Forward(d Downstream, x *filter.Context, c *Call) {
 	default:
 		r.upstream(d, x, c)
 	}
+}
+
+// Metadata is a cluster's filter metadata, or nil.
+func (r *Router) Metadata(name string) streaminfo.Metadata {
+	if cl := r.o.Clusters.Get(name); cl != nil {
+		return cl.Metadata()
+	}
+	return nil
 }
 
 func redirect(rt *route.Route, x *filter.Context) *filter.Reply {

@@ -40,15 +40,6 @@ type Connection struct {
 	ID uint64
 }
 
-// Workload labels telemetry: Istio's names. Empty values are "unknown".
-type Workload struct {
-	Name, Namespace, Principal          string
-	CanonicalService, CanonicalRevision string
-	App, Version, Cluster               string
-	// Service, ServiceName and ServiceNamespace are of the destination alone.
-	Service, ServiceName, ServiceNamespace string
-}
-
 // Info is one exchange, or one TCP connection.
 type Info struct {
 	*Connection
@@ -92,6 +83,10 @@ type Info struct {
 
 	// BytesReceived and BytesSent are the bodies', seen from downstream.
 	BytesReceived, BytesSent uint64
+	// RequestMessages and ResponseMessages are those of a gRPC exchange.
+	RequestMessages, ResponseMessages Messages
+	// Traffic counts while a TCP connection runs, or is nil: it is none.
+	Traffic *Traffic
 	// Times since Start; zero for what did not happen.
 	RequestReceived, RequestSent, UpstreamFirstByte, UpstreamLastByte, Duration time.Duration
 	// UpstreamServiceTime is what x-envoy-upstream-service-time says.

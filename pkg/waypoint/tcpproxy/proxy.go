@@ -24,7 +24,8 @@ const defaultIdle = time.Hour
 type Dependencies struct {
 	Clusters  router.Clusters   // must be non-nil
 	Authorize router.Authorizer // or nil
-	// Workload labels who has an address, for the record; or nil.
+	// Workload labels who has an address, for the record; or nil: what the endpoints
+	// themselves say is taken.
 	Workload  func(netip.Addr) *streaminfo.Workload
 	Recorders []hcm.Recorder
 }
@@ -85,11 +86,33 @@ func (p *Proxy) draw(v uint64) string {
 	return ""
 }
 
+// Opener is a recorder that is told of a connection also when it is established. The
+// record of its end is of the same info.
+type Opener interface {
+	hcm.Recorder
+	Opened(info *streaminfo.Info)
+}
+
+// Refused records a connection that a network filter refused, and why.
+func (p *Proxy) Refused(c *streaminfo.Connection, why string) {
+	info := streaminfo.Info{Connection: c, Start: time.Now(), Termination: why}
+	if len(p.clusters) == 1 {
+		info.Cluster = p.clusters[0].name
+		if cl := p.d.Clusters.Get(info.Cluster); cl != nil {
+			info.ClusterMetadata = cl.Metadata()
+		}
+	}
+	for _, r := range p.d.Recorders {
+		r.Record(&info)
+	}
+}
+
 // Serve carries a connection until both sides have ended. Failures are aborts: an end
 // in order would be a lie.
 func (p *Proxy) Serve(conn codec.Conn, c *streaminfo.Connection) error {
-	info := streaminfo.Info{Connection: c, Start: time.Now(), Seed: rand.Uint64()} //nolint:gosec // draws endpoints, guards nothing
+	info := streaminfo.Info{Connection: c, Start: time.Now(), Seed: rand.Uint64(), Traffic: &streaminfo.Traffic{}} //nolint:gosec // draws endpoints, guards nothing
 	err := p.carry(conn, &info)
+	info.BytesSent, info.BytesReceived = info.Traffic.Sent.Load(), info.Traffic.Received.Load()
 	info.Duration = time.Since(info.Start)
 	if err != nil {
 		conn.Abort()
@@ -111,6 +134,11 @@ func (p *Proxy) carry(conn codec.Conn, info *streaminfo.Info) error {
 	up, err := p.connect(cl, info)
 	if err != nil {
 		return err
+	}
+	for _, r := range p.d.Recorders {
+		if o, ok := r.(Opener); ok {
+			o.Opened(info)
+		}
 	}
 	return p.relay(conn, up, info)
 }
@@ -152,8 +180,10 @@ func (p *Proxy) connect(cl *cluster.Cluster, info *streaminfo.Info) (codec.Conn,
 }
 
 func (p *Proxy) workload(h *cluster.Host) *streaminfo.Workload {
-	if p.d.Workload == nil {
-		return nil
+	if p.d.Workload != nil {
+		if w := p.d.Workload(h.Dial.Addr()); w != nil {
+			return w
+		}
 	}
-	return p.d.Workload(h.Dial.Addr())
+	return h.Workload()
 }

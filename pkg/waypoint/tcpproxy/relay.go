@@ -39,23 +39,21 @@ func (p *Proxy) relay(down, up codec.Conn, info *streaminfo.Info) error {
 	if p.longest > 0 {
 		end = info.Start.Add(p.longest)
 	}
-	var sent, received uint64
 	failed := make(chan error, 1)
 	go func() {
-		err := p.oneWay(up, down, &received, &busy, end)
+		err := p.oneWay(up, down, &info.Traffic.Received, &busy, end)
 		if err != nil {
 			down.Abort() // the other direction must not wait for a peer that is gone
 		}
 		failed <- err
 	}()
-	err := p.oneWay(down, up, &sent, &busy, end)
+	err := p.oneWay(down, up, &info.Traffic.Sent, &busy, end)
 	if err != nil {
 		up.Abort()
 	}
 	if other := <-failed; err == nil {
 		err = other
 	}
-	info.BytesSent, info.BytesReceived = sent, received
 	switch {
 	case errors.Is(err, errIdle):
 		info.Flags |= streaminfo.StreamIdleTimeout
@@ -75,7 +73,7 @@ var (
 )
 
 // oneWay carries from src to dst until src's end, which it passes on.
-func (p *Proxy) oneWay(dst, src codec.Conn, count *uint64, busy *atomic.Int64, end time.Time) error {
+func (p *Proxy) oneWay(dst, src codec.Conn, count *atomic.Uint64, busy *atomic.Int64, end time.Time) error {
 	next, ok := bare(src).(nexter)
 	var buffer *[chunk]byte
 	if !ok {
@@ -97,7 +95,7 @@ func (p *Proxy) oneWay(dst, src codec.Conn, count *uint64, busy *atomic.Int64, e
 		}
 		if len(b) > 0 {
 			n, werr := dst.Write(b)
-			*count += uint64(n)
+			count.Add(uint64(n)) //nolint:gosec // not negative
 			if werr != nil {
 				return werr
 			}
