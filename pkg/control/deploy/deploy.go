@@ -9,12 +9,14 @@ import (
 	"fmt"
 	"maps"
 	"strconv"
+	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	"k8s.io/apimachinery/pkg/util/validation"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
@@ -71,15 +73,21 @@ type Options struct {
 // the others.
 func Objects(gateways []*gatewayv1.Gateway, o Options) (out []runtime.Object, problems map[string]error) {
 	problems = map[string]error{}
+	taken := map[string]string{} // Gateways by namespace and name of their objects
 	for _, g := range gateways {
 		if string(g.Spec.GatewayClassName) != Class {
 			continue
 		}
 		made, err := waypoint(g, o)
+		key := g.Namespace + "/" + name(g)
+		if other := taken[key]; err == nil && other != "" {
+			err = fmt.Errorf("the Gateway %s has objects of the name %s already", other, name(g))
+		}
 		if err != nil {
 			problems[g.Namespace+"/"+g.Name] = err
 			continue
 		}
+		taken[key] = g.Name
 		out = append(out, made...)
 	}
 	return out, problems
@@ -100,6 +108,24 @@ func name(g *gatewayv1.Gateway) string {
 	return g.Name
 }
 
+// checkNames refuses names that the API server would refuse: who writes Gateways has no
+// other check between them and the objects' files.
+func checkNames(g *gatewayv1.Gateway) error {
+	for _, c := range []struct {
+		what, name string
+		wrong      []string
+	}{
+		{"the waypoint's name (metadata.name, or the annotation " + nameOverride + ")", name(g), validation.IsDNS1035Label(name(g))},
+		{"the service account (the annotation " + accountOverride + ")", Account(g), validation.IsDNS1123Subdomain(Account(g))},
+		{"the namespace", g.Namespace, validation.IsDNS1123Label(g.Namespace)},
+	} {
+		if len(c.wrong) > 0 {
+			return fmt.Errorf("%s cannot be %q: %s", c.what, c.name, strings.Join(c.wrong, "; "))
+		}
+	}
+	return nil
+}
+
 func waypoint(g *gatewayv1.Gateway, o Options) ([]runtime.Object, error) {
 	replicas := int32(1)
 	if v := g.Annotations[annotationReplicas]; v != "" {
@@ -108,6 +134,9 @@ func waypoint(g *gatewayv1.Gateway, o Options) ([]runtime.Object, error) {
 			return nil, fmt.Errorf("annotation %s: %q is not a number of pods", annotationReplicas, v)
 		}
 		replicas = int32(n)
+	}
+	if err := checkNames(g); err != nil {
+		return nil, err
 	}
 	pod, err := template(g, o)
 	if err != nil {

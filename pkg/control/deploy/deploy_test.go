@@ -111,3 +111,40 @@ func expect(t *testing.T, dir string, want int) {
 }
 
 func named(name string) metav1.ObjectMeta { return metav1.ObjectMeta{Name: name, Namespace: "shop"} }
+
+// Names come from whoever may write a Gateway in a namespace: none of them leads out of
+// the objects' directory, and none takes another Gateway's objects.
+func TestNamesAreChecked(t *testing.T) {
+	gateway := func(name string, annotations map[string]string) *gatewayv1.Gateway {
+		return &gatewayv1.Gateway{
+			ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: name, Annotations: annotations}, Spec: gatewayv1.GatewaySpec{GatewayClassName: Class},
+		}
+	}
+	dir := filepath.Join(t.TempDir(), "objects")
+	w, err := NewWriter(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	objects, problems := Objects([]*gatewayv1.Gateway{
+		gateway("good", nil),
+		gateway("out", map[string]string{nameOverride: "/../../out"}),
+		gateway("account", map[string]string{accountOverride: "/../../account"}),
+		gateway("upper", map[string]string{nameOverride: "Web"}),
+		gateway("twice", map[string]string{nameOverride: "good"}),
+	}, options)
+	for _, name := range []string{"shop/out", "shop/account", "shop/upper", "shop/twice"} {
+		if problems[name] == nil {
+			t.Errorf("nothing is said about %s", name)
+		}
+	}
+	if len(objects) != 3 {
+		t.Errorf("%d objects, want those of one waypoint", len(objects))
+	}
+	if err := w.Write(objects); err != nil {
+		t.Error(err)
+	}
+	outside, err := os.ReadDir(filepath.Dir(dir))
+	if err != nil || len(outside) != 1 {
+		t.Errorf("beside the directory: %v, %v", outside, err)
+	}
+}
