@@ -19,12 +19,17 @@ func decide(s *store.Snapshot, self *mesh.Workload, policies []*mesh.Policy, con
 const reasonWaypoint = "authorized by the waypoint"
 
 // fromWaypoint tells whether a waypoint of the pod, or of a service that it is behind,
-// calls: its identity, from an address of one of its pods.
+// calls: its identity, from an address of one of its pods. Another namespace's service
+// can have the pod behind it, by an EndpointSlice; its waypoint is nobody whom the pod's
+// namespace has chosen.
 func fromWaypoint(s *store.Snapshot, self *mesh.Workload, conn authz.Conn) bool {
 	if self.Waypoint != nil && isEnd(s, self.Network, self.Waypoint, conn) {
 		return true
 	}
 	for _, svc := range s.ServicesOf(self) {
+		if svc.Key.Namespace != self.Namespace {
+			continue
+		}
 		if svc.Waypoint != nil && isEnd(s, self.Network, svc.Waypoint, conn) {
 			return true
 		}

@@ -26,11 +26,18 @@ func TestBehindAWaypoint(t *testing.T) {
 	service := pod("service", "10.0.0.3", authorizes, of(key("web")))
 	unsaid := pod("unsaid", "10.0.0.4", of(key("web")))
 	none := pod("none", "10.0.0.5", authorizes)
+	// Another namespace has put the pod behind a service of its own.
+	foreign := mesh.ServiceKey{Namespace: "other", Hostname: "web.other.svc.cluster.local"}
+	claimed := pod("claimed", "10.0.0.6", authorizes, of(key("web")), of(foreign))
+	theirs := mesh.ServiceKey{Namespace: "other", Hostname: "waypoint.other.svc.cluster.local"}
+	evil := pod("evil", "10.0.0.8", of(theirs), func(w *mesh.Workload) { w.Namespace = "other" })
 	if err := s.Apply(mesh.Delta{
-		Workloads: []*mesh.Workload{waypoint, own, service, unsaid, none, pod("client", "10.0.0.1")},
+		Workloads: []*mesh.Workload{waypoint, own, service, unsaid, none, claimed, evil, pod("client", "10.0.0.1")},
 		Services: []*mesh.Service{
 			{Key: key("waypoint"), Name: "waypoint", VIPs: []mesh.NetworkAddr{na("10.1.0.9")}},
 			{Key: key("web"), Name: "web", Waypoint: byName},
+			{Key: theirs, Name: "waypoint"},
+			{Key: foreign, Name: "web", Waypoint: &mesh.GatewayAddr{Service: theirs, Port: 15008}},
 		},
 	}); err != nil {
 		t.Fatal(err)
@@ -53,6 +60,8 @@ func TestBehindAWaypoint(t *testing.T) {
 		{"no identity from its address", service, mesh.Identity{}, "10.0.0.9", false},
 		{"a client", service, id("client"), "10.0.0.1", false},
 		{"a control plane that does not say so", unsaid, id("waypoint"), "10.0.0.9", false},
+		{"its waypoint, though another namespace claims the pod", claimed, id("waypoint"), "10.0.0.9", true},
+		{"the waypoint of another namespace that claims the pod", claimed, evil.Identity(), "10.0.0.8", false},
 		{"a waypoint that is not the pod's", none, id("waypoint"), "10.0.0.9", false},
 	} {
 		conn := authz.Conn{Source: c.peer, SourceIP: netip.MustParseAddr(c.from), Destination: netip.AddrPortFrom(c.self.Addrs[0], 8080)}

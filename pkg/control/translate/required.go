@@ -26,6 +26,11 @@ func (p *waypoint) required() bool {
 	return p.gateway.Annotations[annotationWaypoint] == waypointRequired || p.gateway.Labels[annotationWaypoint] == waypointRequired
 }
 
+// decides tells whether the waypoint decides by the policies of layer 4: it is one of
+// ours, or an Envoy that gets them as filters. What stands behind a Gateway of another
+// class is configured by others.
+func (p *waypoint) decides() bool { return p.gateway.Spec.GatewayClassName == classWaypoint }
+
 // principal is who the waypoint's pods are.
 func (w *world) principal(p *waypoint) string {
 	return w.Mesh.GetTrustDomain() + "/ns/" + p.gateway.Namespace + "/sa/" + serviceAccount(p.gateway)
@@ -55,7 +60,13 @@ func (s *policySet) requireWaypoints(workloads []*workload) {
 	}
 	made := map[string]bool{}
 	for _, wl := range workloads {
-		through, bound := map[string]*waypoint{}, wl.waypoint != nil
+		through, bound, decide := map[string]*waypoint{}, false, true
+		behind := func(p *waypoint) {
+			if p != nil {
+				bound, decide = true, decide && p.decides()
+			}
+		}
+		behind(wl.waypoint)
 		note := func(p *waypoint) {
 			if p != nil {
 				through[p.gateway.Namespace+"."+p.gateway.Name] = p
@@ -64,13 +75,13 @@ func (s *policySet) requireWaypoints(workloads []*workload) {
 		note(s.w.mustPass(metav1.ObjectMeta{Namespace: wl.wire.Namespace, Labels: wl.labels}, trafficWorkload))
 		for key := range wl.wire.Services {
 			svc := services[key]
-			if svc == nil {
-				continue
+			if svc == nil || svc.wire.Namespace != wl.wire.Namespace {
+				continue // an EndpointSlice can name any pod, and says nothing of who may reach it
 			}
-			bound = bound || svc.waypoint != nil
+			behind(svc.waypoint)
 			note(s.w.mustPass(svc.meta(), trafficService))
 		}
-		if bound {
+		if bound && decide {
 			wl.wire.Extensions = append(wl.wire.Extensions, &workloadapi.Extension{Name: mesh.ExtensionWaypointAuthorizes})
 		}
 		if len(through) == 0 || len(wl.wire.Addresses) == 0 {
