@@ -3,12 +3,14 @@ package router
 import (
 	"errors"
 	"io"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/message"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/route"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
 )
 
 // mirrorTimeout bounds a mirrored request whose route has no timeout.
@@ -51,7 +53,9 @@ func (f *forwarding) mirror(body []byte, trailers message.Fields) {
 			f.r.dropped.Add(1)
 			continue
 		}
-		request := clone(f.x.Request)
+		shallow := *f.x.Request
+		shallow.Fields = slices.Clone(shallow.Fields)
+		request := &shallow
 		switch {
 		case m.HostLiteral != "":
 			request.Authority = m.HostLiteral
@@ -60,26 +64,34 @@ func (f *forwarding) mirror(body []byte, trailers message.Fields) {
 		}
 		in.Request = request
 		m.Rewrite(&in)
+		// What was put in may stand in the connection's buffer, too.
+		request, trailers := clone(request), cloneFields(trailers)
 		timeout := f.global
 		if timeout <= 0 {
 			timeout = mirrorTimeout
 		}
 		choice := cluster.Choice{Random: f.info.Seed ^ uint64(i+1)*0x9e3779b97f4a7c15, Hash: f.call.hash, Hashed: f.call.hashed, Destination: f.info.Local}
+		router, conn := f.r, f.info.Connection
 		go func() {
-			defer func() { <-f.r.mirrors }()
-			copyTo(cl, choice, request, body, trailers, timeout)
+			defer func() { <-router.mirrors }()
+			router.copyTo(cl, choice, conn, request, body, trailers, timeout)
 		}()
 	}
 }
 
-// copyTo sends a copy of a request and forgets the answer.
-func copyTo(cl *cluster.Cluster, choice cluster.Choice, r *message.Request, body []byte, trailers message.Fields, timeout time.Duration) {
+// copyTo sends a copy of a request and forgets the answer. Whom the caller may not
+// reach gets none.
+func (r *Router) copyTo(cl *cluster.Cluster, choice cluster.Choice, caller *streaminfo.Connection, request *message.Request, body []byte, trailers message.Fields, timeout time.Duration) {
 	host, err := cl.Choose(choice)
 	if err != nil {
 		return
 	}
+	if r.o.Authorize != nil && r.o.Authorize(caller, host.Dial) != nil {
+		r.dropped.Add(1)
+		return
+	}
 	deadline := time.Now().Add(timeout)
-	s, err := cl.Open(host, cluster.OpenOptions{Deadline: deadline, Downstream: r.Version})
+	s, err := cl.Open(host, cluster.OpenOptions{Deadline: deadline, Downstream: request.Version})
 	if err != nil {
 		return
 	}
@@ -87,8 +99,8 @@ func copyTo(cl *cluster.Cluster, choice cluster.Choice, r *message.Request, body
 	_ = s.SetReadDeadline(deadline)
 	_ = s.SetWriteDeadline(deadline)
 	if len(body) == 0 && len(trailers) == 0 {
-		err = s.Send(r, true)
-	} else if err = s.Send(r, false); err == nil {
+		err = s.Send(request, true)
+	} else if err = s.Send(request, false); err == nil {
 		if _, err = s.Write(body); err == nil {
 			err = s.Finish(trailers)
 		}
@@ -120,9 +132,14 @@ func shadowHost(authority string) string {
 func clone(r *message.Request) *message.Request {
 	c := *r
 	c.Method, c.Scheme, c.Authority, c.Path, c.Upgrade = strings.Clone(r.Method), strings.Clone(r.Scheme), strings.Clone(r.Authority), strings.Clone(r.Path), strings.Clone(r.Upgrade)
-	c.Fields = make(message.Fields, len(r.Fields))
-	for i, f := range r.Fields {
-		c.Fields[i] = message.Field{Name: strings.Clone(f.Name), Value: strings.Clone(f.Value)}
-	}
+	c.Fields = cloneFields(r.Fields)
 	return &c
+}
+
+func cloneFields(fields message.Fields) message.Fields {
+	out := make(message.Fields, len(fields))
+	for i, f := range fields {
+		out[i] = message.Field{Name: strings.Clone(f.Name), Value: strings.Clone(f.Value)}
+	}
+	return out
 }
