@@ -1,29 +1,37 @@
 package telemetry
 
 import (
-	"bufio"
 	"io"
 	"sync"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 )
 
-// lineQueue bounds the lines that wait for a slow output. What comes past it is
-// dropped and counted: a log must not hold up traffic.
-const lineQueue = 8_192
+const (
+	// maxPending bounds the bytes of lines that wait for a slow output. What comes past
+	// it is dropped and counted: a log must not hold up traffic.
+	maxPending = 8 << 20
+	// batch is how many bytes are written without waiting for more, and gather how long
+	// fewer wait: a system call for each line would cost more than the line.
+	batch  = 32 << 10
+	gather = 20 * time.Millisecond
+)
 
 // LineWriter writes lines from many goroutines to one output, without making
 // them wait.
 type LineWriter struct {
-	queue   chan []byte
 	dropped prometheus.Counter
+	wake    chan struct{} // there is something
+	full    chan struct{} // there is a batch
+	closing chan struct{}
+	done    chan struct{}
 
-	closeOnce sync.Once
-	done      chan struct{}
-
-	// mu guards closed against a Write that races with Close.
-	mu     sync.RWMutex
-	closed bool
+	// mu guards below.
+	mu      sync.Mutex
+	pending []byte
+	lines   int // in pending
+	closed  bool
 }
 
 // NewLineWriter starts writing to out and registers its counter of dropped lines.
@@ -38,7 +46,9 @@ func NewLineWriter(out io.Writer, registry *prometheus.Registry) (*LineWriter, e
 }
 
 func newLineWriter(out io.Writer, dropped prometheus.Counter) *LineWriter {
-	w := &LineWriter{queue: make(chan []byte, lineQueue), dropped: dropped, done: make(chan struct{})}
+	w := &LineWriter{
+		dropped: dropped, wake: make(chan struct{}, 1), full: make(chan struct{}, 1), closing: make(chan struct{}), done: make(chan struct{}),
+	}
 	go w.drain(out)
 	return w
 }
@@ -46,47 +56,74 @@ func newLineWriter(out io.Writer, dropped prometheus.Counter) *LineWriter {
 // Beside starts writing to a further output; its dropped lines count with w's.
 func (w *LineWriter) Beside(out io.Writer) *LineWriter { return newLineWriter(out, w.dropped) }
 
-// Write queues a line, which must end in a newline and is kept.
+// Write queues a copy of a line, which must end in a newline.
 func (w *LineWriter) Write(line []byte) {
-	w.mu.RLock()
-	defer w.mu.RUnlock()
-	if w.closed {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.closed || len(w.pending)+len(line) > maxPending {
 		w.dropped.Inc()
 		return
 	}
+	before := len(w.pending)
+	w.pending = append(w.pending, line...)
+	w.lines++
+	if before == 0 {
+		signal(w.wake)
+	}
+	if before < batch && len(w.pending) >= batch {
+		signal(w.full)
+	}
+}
+
+// signal wakes who waits, or who will.
+func signal(c chan struct{}) {
 	select {
-	case w.queue <- line:
+	case c <- struct{}{}:
 	default:
-		w.dropped.Inc()
 	}
 }
 
 // Close writes what is queued and ends. It may be called again.
 func (w *LineWriter) Close() {
-	w.closeOnce.Do(func() {
-		w.mu.Lock()
+	w.mu.Lock()
+	if !w.closed {
 		w.closed = true
-		w.mu.Unlock()
-		close(w.queue)
-	})
+		close(w.closing)
+	}
+	w.mu.Unlock()
 	<-w.done
 }
 
-// drain writes in batches: it flushes when nothing waits.
+// drain writes what has gathered.
 func (w *LineWriter) drain(out io.Writer) {
 	defer close(w.done)
-	buffered := bufio.NewWriterSize(out, 64<<10)
-	for line := range w.queue {
-		if _, err := buffered.Write(line); err != nil {
-			w.dropped.Inc()
-			buffered.Reset(out)
+	timer := time.NewTimer(gather)
+	defer timer.Stop()
+	var spare []byte
+	for ended := false; !ended; {
+		select {
+		case <-w.wake:
+			timer.Reset(gather)
+			select {
+			case <-timer.C:
+			case <-w.full:
+			case <-w.closing:
+			}
+		case <-w.closing:
+			ended = true
+		}
+		lines := 0
+		w.mu.Lock()
+		spare, w.pending, lines, w.lines = w.pending, spare[:0], w.lines, 0
+		w.mu.Unlock()
+		if len(spare) == 0 {
 			continue
 		}
-		if len(w.queue) == 0 {
-			if err := buffered.Flush(); err != nil {
-				w.dropped.Inc()
-				buffered.Reset(out)
-			}
+		if _, err := out.Write(spare); err != nil {
+			w.dropped.Add(float64(lines))
+		}
+		if cap(spare) > 16*batch { // a burst does not keep its room
+			spare = nil
 		}
 	}
 }

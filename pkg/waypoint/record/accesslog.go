@@ -2,6 +2,7 @@ package record
 
 import (
 	"fmt"
+	"sync"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	filev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/access_loggers/file/v3"
@@ -63,11 +64,20 @@ func (l *logger) Record(i *streaminfo.Info) {
 	if l.filter != nil && !l.filter(i) {
 		return
 	}
-	line := make([]byte, 0, 512) // the writer keeps it
+	line := scratch.Get().(*[]byte)
 	if l.json != nil {
-		line = append(l.json.Append(line, i), '\n')
+		*line = append(l.json.Append((*line)[:0], i), '\n')
 	} else {
-		line = l.text.Append(line, i)
+		*line = l.text.Append((*line)[:0], i)
 	}
-	l.lines.Write(line)
+	l.lines.Write(*line)
+	if cap(*line) <= maxScratch {
+		scratch.Put(line)
+	}
 }
+
+// scratch are buffers that lines are made in. One that a long line made large is not
+// kept.
+var scratch = sync.Pool{New: func() any { b := make([]byte, 0, 512); return &b }}
+
+const maxScratch = 16 << 10

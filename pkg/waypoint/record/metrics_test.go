@@ -103,7 +103,7 @@ func TestRequestLabels(t *testing.T) {
 		}, `connection_security_policy="mutual_tls",` + nobody + `,` + serviceLabels + `,` + nobodyToo +
 			`,grpc_response_status="",reporter="waypoint",request_protocol="http",response_code="404",response_flags="NR",` + sourceLabels},
 		"a chain without a cluster of its own": {func(i *streaminfo.Info) {
-			i.Connection.Chain = "inbound-vip|80|http|other.shop.svc.cluster.local"
+			i.Chain = "inbound-vip|80|http|other.shop.svc.cluster.local"
 			*i = streaminfo.Info{Connection: i.Connection, Request: i.Request, ResponseCode: 403}
 		}, `connection_security_policy="mutual_tls",` + nobody +
 			`,destination_service="other.shop.svc.cluster.local",destination_service_name="other",destination_service_namespace="shop",` + nobodyToo +
@@ -117,7 +117,7 @@ func TestRequestLabels(t *testing.T) {
 			`,destination_service="x.example.com",destination_service_name="x",destination_service_namespace="n",destination_version="unknown",destination_workload="w",destination_workload_namespace="n"` +
 			`,grpc_response_status="",reporter="waypoint",request_protocol="http",response_code="200",response_flags="-"` +
 			`,source_app="unknown",source_canonical_revision="latest",source_canonical_service="unknown",source_cluster="unknown",source_principal="spiffe://td/ns/shop/sa/productpage",source_version="unknown",source_workload="unknown",source_workload_namespace="shop"`},
-		"plain": {func(i *streaminfo.Info) { i.Connection.TLS, i.Connection.PeerURISAN = nil, "" },
+		"plain": {func(i *streaminfo.Info) { i.TLS, i.PeerURISAN = nil, "" },
 			`connection_security_policy="none",` + answered + `,` + serviceLabels + `,` + answeredToo +
 				`,grpc_response_status="",reporter="waypoint",request_protocol="http",response_code="200",response_flags="-",` +
 				strings.Replace(sourceLabels, "spiffe://td/ns/shop/sa/productpage", "unknown", 1)},
@@ -194,7 +194,7 @@ func TestSeriesAreBounded(t *testing.T) {
 	const n = maxPerService + 500
 	for c := range n {
 		i := exchange()
-		i.Connection.Source = &streaminfo.Workload{Name: fmt.Sprint("w", c)}
+		i.Source = &streaminfo.Workload{Name: fmt.Sprint("w", c)}
 		f.http.Record(i)
 		i.ResponseCode = 100 + c%900 // as a server may answer
 		f.http.Record(i)
@@ -242,7 +242,7 @@ func TestWorkloadsThatComeAndGo(t *testing.T) {
 	for range 2*maxCached + maxPerService {
 		i := exchange()
 		same := *caller
-		i.Connection.Source = &same
+		i.Source = &same
 		f.http.Record(i)
 	}
 	if got := testutil.CollectAndCount(f.http.requests); got != 1 {
@@ -260,6 +260,20 @@ func TestRecordingAllocatesNothing(t *testing.T) {
 	i.Trailers = message.Fields{{Name: "grpc-status", Value: "0"}}
 	f.http.Record(i)
 	if got := testing.AllocsPerRun(100, func() { f.http.Record(i) }); got != 0 {
+		t.Errorf("%v allocations", got)
+	}
+}
+
+func TestLoggingAllocatesNothing(t *testing.T) {
+	f := newFactory(t, io.Discard)
+	l := &logger{lines: f.out}
+	if err := l.setFormat(nil); err != nil {
+		t.Fatal(err)
+	}
+	i := exchange()
+	i.Start = time.Now()
+	// What has not been written yet takes room, a part of an allocation for each line.
+	if got := testing.AllocsPerRun(1000, func() { l.Record(i) }); got >= 1 && !raceEnabled {
 		t.Errorf("%v allocations", got)
 	}
 }
