@@ -1,9 +1,11 @@
 package waypoint_test
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -149,5 +151,116 @@ func TestMirrorsAreAuthorized(t *testing.T) {
 	eventually(t, "the other mirror got no copies", func() bool { return allowed.Load() == 20 })
 	if main.Load() != 20 || denied.Load() != 0 {
 		t.Errorf("%d requests, %d copies to who may not be called", main.Load(), denied.Load())
+	}
+}
+
+// raw is a server of bytes: one connection at a time.
+func raw(t *testing.T, handle func(net.Conn)) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { l.Close() })
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return
+			}
+			go func() {
+				defer c.Close()
+				handle(c)
+			}()
+		}
+	}()
+	return l.Addr().String()
+}
+
+// A server that answers and takes no more of a request's body is heard all the same,
+// and so is the end of its answer.
+func TestUpstreamThatDoesNotRead(t *testing.T) {
+	more := make(chan struct{})
+	server := raw(t, func(c net.Conn) {
+		head := bufio.NewReader(c)
+		for line := "x"; line != "\r\n"; line, _ = head.ReadString('\n') {
+		}
+		fmt.Fprint(c, "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
+		<-more
+		fmt.Fprint(c, "5\r\nworld\r\n0\r\n\r\n")
+		<-t.Context().Done()
+	})
+	p := serve(t, routes(`{"match":{"prefix":"/"},"route":{"cluster":"main"}}`), map[string]string{"main": server}, nil)
+	c, err := net.Dial("tcp", p.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	fmt.Fprint(c, "POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+	full := make(chan struct{})
+	go func() { // more than all buffers on the way hold
+		chunk := []byte("8000\r\n" + strings.Repeat("x", 0x8000) + "\r\n")
+		for {
+			_ = c.SetWriteDeadline(time.Now().Add(500 * time.Millisecond))
+			if _, err := c.Write(chunk); err != nil {
+				close(full)
+				return
+			}
+		}
+	}()
+	_ = c.SetReadDeadline(time.Now().Add(patience))
+	in := bufio.NewReader(c)
+	r, err := http.ReadResponse(in, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	hello := make([]byte, 5)
+	if _, err := io.ReadFull(r.Body, hello); err != nil || string(hello) != "hello" {
+		t.Fatalf("%q, %v", hello, err)
+	}
+	<-full
+	close(more)
+	if rest, err := io.ReadAll(r.Body); err != nil || string(rest) != "world" {
+		t.Fatalf("after the upload was stuck: %q, %v", rest, err)
+	}
+}
+
+// A body that is kept is whole in the next try; a server that does not take it holds
+// nobody beyond the try's time.
+func TestKeptBodies(t *testing.T) {
+	body := strings.Repeat("0123456789", 90_000) // under what is kept, over what sockets take
+	for _, reads := range []bool{true, false} {
+		var tries atomic.Int64
+		server := raw(t, func(c net.Conn) {
+			for in := bufio.NewReader(c); ; {
+				if tries.Add(1) > 1 && !reads {
+					<-t.Context().Done()
+					return
+				}
+				r, err := http.ReadRequest(in)
+				if err != nil {
+					return
+				}
+				got, err := io.ReadAll(r.Body)
+				if err != nil || string(got) != body {
+					t.Errorf("%d bytes of %d, %v", len(got), len(body), err)
+				}
+				if tries.Load() == 1 {
+					fmt.Fprint(c, "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")
+				} else {
+					fmt.Fprint(c, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+				}
+			}
+		})
+		p := serve(t, routes(`{"match":{"prefix":"/"},"route":{"cluster":"main","timeout":"2s","retry_policy":{"retry_on":"5xx","num_retries":1}}}`), map[string]string{"main": server}, nil)
+		client := http.Client{Timeout: patience}
+		r, err := client.Post("http://"+p.addr, "text/plain", strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Body.Close()
+		if want := map[bool]int{true: 200, false: 504}[reads]; r.StatusCode != want || tries.Load() != 2 {
+			t.Errorf("a server that reads (%t): %d after %d tries, want %d", reads, r.StatusCode, tries.Load(), want)
+		}
 	}
 }

@@ -26,9 +26,14 @@ type upload struct {
 	d    Downstream
 	keep bool
 
+	// writing guards the attempt's stream, and is held while something is written to
+	// it: that may last for as long as the upstream does not read. It comes before mu.
+	writing sync.Mutex
+	stream  *cluster.Stream // of the attempt, or nil: between attempts
+	running chan struct{}   // of the goroutine; nil without one. The exchange's own.
+
 	// mu guards below.
 	mu       sync.Mutex
-	stream   *cluster.Stream // of the attempt, or nil: between attempts
 	kept     []byte
 	lost     bool // more came than may be kept
 	received uint64
@@ -37,49 +42,69 @@ type upload struct {
 	trailers message.Fields
 	err      error // of the client
 	stopped  bool
-	running  chan struct{} // of the goroutine; nil without one
 }
 
 // attach gives an attempt what is kept, and the rest as it comes. An error is the
 // attempt's.
 func (u *upload) attach(s *cluster.Stream) error {
+	u.writing.Lock()
 	u.mu.Lock()
-	if len(u.kept) > 0 {
-		if _, err := s.Write(u.kept); err != nil {
-			u.mu.Unlock()
+	kept, ended := u.kept, u.ended
+	u.mu.Unlock()
+	first := u.running == nil
+	if len(kept) > inline { // who waits for the answer does not wait for this
+		go func() {
+			defer u.writing.Unlock()
+			_ = u.followLocked(s, kept) // a stream that does not take it has failed: its reader says why
+		}()
+	} else {
+		err := u.followLocked(s, kept)
+		u.writing.Unlock()
+		if err != nil {
 			return err
 		}
 	}
-	if u.ended {
-		err := s.Finish(u.trailers)
-		u.mu.Unlock()
-		return err
-	}
-	u.stream = s
-	start := u.running == nil
-	u.mu.Unlock()
-	if !start {
+	if ended || !first {
 		return nil
 	}
-	for moved := 0; moved < inline && u.d.Ready(); {
+	for moved := len(kept); moved < inline && u.d.Ready(); {
 		n, more := u.step()
 		if moved += n; !more {
 			return nil
 		}
 	}
-	if err := s.Flush(); err != nil {
-		return err
+	if len(kept) <= inline {
+		if err := s.Flush(); err != nil {
+			return err
+		}
 	}
 	u.running = make(chan struct{})
 	go u.run()
 	return nil
 }
 
+// followLocked makes s the attempt's stream, once it has what is kept.
+func (u *upload) followLocked(s *cluster.Stream, kept []byte) error {
+	if len(kept) > 0 {
+		if _, err := s.Write(kept); err != nil {
+			return err
+		}
+	}
+	u.mu.Lock()
+	ended, trailers := u.ended, u.trailers
+	u.mu.Unlock()
+	if ended {
+		return s.Finish(trailers)
+	}
+	u.stream = s
+	return nil
+}
+
 // detach takes the attempt away; what comes meanwhile is kept.
 func (u *upload) detach() {
-	u.mu.Lock()
+	u.writing.Lock()
 	u.stream = nil
-	u.mu.Unlock()
+	u.writing.Unlock()
 }
 
 func (u *upload) run() {
@@ -94,20 +119,10 @@ func (u *upload) run() {
 // step carries what comes next; more is false after the end.
 func (u *upload) step() (n int, more bool) {
 	b, err := u.d.Next()
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if errors.Is(err, os.ErrDeadlineExceeded) && !u.stopped {
+	u.writing.Lock()
+	defer u.writing.Unlock()
+	if !u.take(b, err) {
 		return 0, true
-	}
-	u.received += uint64(len(b))
-	if u.keep && !u.lost && len(b) > 0 {
-		if len(u.kept)+len(b) > maxKept {
-			u.kept, u.lost = nil, true
-		} else {
-			u.kept = append(u.kept, b...)
-		}
-	} else if len(b) > 0 {
-		u.lost = true
 	}
 	s := u.stream
 	if len(b) > 0 && s != nil {
@@ -120,14 +135,39 @@ func (u *upload) step() (n int, more bool) {
 	case err == nil:
 		return len(b), true
 	case errors.Is(err, io.EOF):
-		u.ended, u.endedAt, u.trailers = true, time.Now(), u.d.Trailers()
+		trailers := u.d.Trailers()
+		u.mu.Lock()
+		u.ended, u.endedAt, u.trailers = true, time.Now(), trailers
+		u.mu.Unlock()
 		if s != nil {
-			_ = s.Finish(u.trailers)
+			_ = s.Finish(trailers)
 		}
 	default:
+		u.mu.Lock()
 		u.err = err
+		u.mu.Unlock()
 	}
 	return len(b), false
+}
+
+// take notes what came. It is false where only the wait for it was interrupted.
+func (u *upload) take(b []byte, err error) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if errors.Is(err, os.ErrDeadlineExceeded) && !u.stopped {
+		return false
+	}
+	u.received += uint64(len(b))
+	if u.keep && !u.lost && len(b) > 0 {
+		if len(u.kept)+len(b) > maxKept {
+			u.kept, u.lost = nil, true
+		} else {
+			u.kept = append(u.kept, b...)
+		}
+	} else if len(b) > 0 {
+		u.lost = true
+	}
+	return true
 }
 
 // state is whether the request has come in whole, since when, and the client's error.
@@ -146,8 +186,9 @@ func (u *upload) repeatable() bool {
 
 // stop ends the goroutine, if there is one, and returns how many bytes came.
 func (u *upload) stop() uint64 {
+	u.detach()
 	u.mu.Lock()
-	u.stopped, u.stream = true, nil
+	u.stopped = true
 	running, ended := u.running, u.ended
 	u.mu.Unlock()
 	if running != nil && !ended {
