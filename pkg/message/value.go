@@ -89,8 +89,6 @@ func (r *Request) GRPC() bool {
 // (gRPC's http-grpc-status-mapping).
 func GRPCFromHTTP(status int) int {
 	switch status {
-	case 200:
-		return 0
 	case 400:
 		return 13
 	case 401:

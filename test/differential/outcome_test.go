@@ -91,7 +91,8 @@ func normal(name, value string) string {
 	case name == "x-case":
 		return "(case)"
 	}
-	return value
+	// The listeners of the two have addresses of their own.
+	return strings.NewReplacer(envoyProxy.host, "(proxy)", ourProxy.host, "(proxy)").Replace(value)
 }
 
 // outcome is what came of a case, as keys and values.
@@ -152,7 +153,13 @@ func (c *comparison) logged(p *proxy, out map[string]string) {
 			continue
 		}
 		if v, ok := records[0][name]; ok && v != nil {
-			out["log "+name] = strings.ReplaceAll(fmt.Sprint(v), c.marks[p], "(case)")
+			value := strings.ReplaceAll(fmt.Sprint(v), c.marks[p], "(case)")
+			if name == "flags" { // they are a set
+				flags := strings.Split(value, ",")
+				slices.Sort(flags)
+				value = strings.Join(flags, ",")
+			}
+			out["log "+name] = value
 		} else {
 			out["log "+name] = "-"
 		}

@@ -6,13 +6,18 @@ import (
 )
 
 // manyRetries lets requests be repeated at the same time; by default three are.
-const manyRetries = `circuit_breakers: {thresholds: [{max_retries: 1000, max_connections: 5000}]}`
+// A connection serves one request, so that none ends just when it is used again.
+const (
+	manyRetries = `circuit_breakers: {thresholds: [{max_retries: 1000, max_connections: 5000}]}` + "\n" + oneEach
+	oneEach     = `typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http_protocol_options: {}}, common_http_protocol_options: {max_requests_per_connection: 1}}}`
+	manyOver2   = `circuit_breakers: {thresholds: [{max_retries: 1000}]}` + "\n" + `typed_extension_protocol_options: {envoy.extensions.upstreams.http.v3.HttpProtocolOptions: {"@type": type.googleapis.com/envoy.extensions.upstreams.http.v3.HttpProtocolOptions, explicit_http_config: {http2_protocol_options: {}}, common_http_protocol_options: {max_requests_per_connection: 1}}}`
+)
 
 // Every word of retry_on meets every kind of failure.
 func TestRetries(t *testing.T) {
 	w := newWorld(t)
 	w.cluster("up", manyRetries, 0)
-	w.cluster("up2", manyRetries+"\n"+http2Upstream, 1)
+	w.cluster("up2", manyOver2, 1)
 	w.cluster("dead", manyRetries, -1)
 	words := []string{"5xx", "gateway-error", "reset", "reset-before-request", "connect-failure", "envoy-ratelimited", "retriable-4xx", "refused-stream", "retriable-status-codes", "retriable-headers", "http3-post-connect-failure",
 		"cancelled", "deadline-exceeded", "internal", "resource-exhausted", "unavailable", "5xx,reset,connect-failure"}

@@ -52,7 +52,10 @@ func http2Sorted(err error) error {
 	case h2.Retryable(err):
 		return fmt.Errorf("%w: %w", ErrRefused, err)
 	case errors.As(err, &stream):
-		if !stream.Remote && stream.Code == h2.CodeProtocol {
+		switch {
+		case stream.Remote:
+			return fmt.Errorf("%w: %w: %w", ErrReset, ErrStreamReset, err)
+		case stream.Code == h2.CodeProtocol:
 			return fmt.Errorf("%w: %w", ErrProtocol, err)
 		}
 	case errors.As(err, &conn):

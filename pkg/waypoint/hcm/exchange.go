@@ -3,7 +3,6 @@ package hcm
 import (
 	"math/rand/v2"
 	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -82,7 +81,7 @@ func (e *exchange) serve() {
 		e.Reply(&filter.Reply{Status: 503, Body: "the configuration cannot be enforced: " + m.refusal, Details: "configuration_refused"})
 		return
 	}
-	if reply := m.admit(r); reply != nil {
+	if reply := m.admit(r, e.info.Local.Port()); reply != nil {
 		e.Reply(reply)
 		return
 	}
@@ -109,7 +108,7 @@ func (e *exchange) serve() {
 }
 
 // admit refuses what may not go further, and brings the head into order.
-func (m *Manager) admit(r *message.Request) *filter.Reply {
+func (m *Manager) admit(r *message.Request, port uint16) *filter.Reply {
 	if r.Upgrade != "" && r.Method != "CONNECT" && !m.upgradeAllowed(r.Upgrade) {
 		return &filter.Reply{Status: 403, Details: "upgrade_failed"}
 	}
@@ -124,14 +123,7 @@ func (m *Manager) admit(r *message.Request) *filter.Reply {
 			r.Path = path
 		}
 	}
-	if m.stripPort != keepPort {
-		r.Authority = strings.TrimSuffix(r.Authority, ":")
-		if i := strings.LastIndexByte(r.Authority, ':'); i > 0 && strings.IndexByte(r.Authority[i:], ']') < 0 {
-			if _, err := strconv.ParseUint(r.Authority[i+1:], 10, 16); err == nil {
-				r.Authority = r.Authority[:i]
-			}
-		}
-	}
+	r.Authority = m.authority(r.Authority, port)
 	return nil
 }
 
@@ -146,7 +138,7 @@ func (e *exchange) find() {
 		return
 	}
 	e.info.RouteName, e.info.VirtualHost, e.info.RouteMetadata = e.call.Route.Name, e.call.Route.VirtualHost(), e.call.Route.Metadata
-	e.call.StreamIdle = e.m.streamIdle
+	e.call.StreamIdle, e.call.Traced = e.m.streamIdle, e.m.traced
 	e.call.Choose(&e.info)
 }
 
@@ -192,6 +184,20 @@ func (e *exchange) complete(r *message.Response) {
 		}
 		f.filter.(filter.ResponseFilter).Response(&e.ctx, r)
 	}
+	m.sign(r)
+	if m.via != "" {
+		r.Fields.Add("via", m.via)
+	}
+	if m.returnRequestID {
+		if id := e.info.Request.Fields.Get("x-request-id"); id != "" {
+			r.Fields.Set("x-request-id", id)
+		}
+	}
+	e.info.Response, e.info.ResponseCode = r, r.Status
+}
+
+// sign puts into a response's head who it is from, and when.
+func (m *Manager) sign(r *message.Response) {
 	switch m.serverHeader {
 	case hcmv3.HttpConnectionManager_OVERWRITE:
 		r.Fields.Set("server", m.serverName)
@@ -203,15 +209,6 @@ func (e *exchange) complete(r *message.Response) {
 	if _, has := r.Fields.Lookup("date"); !has {
 		r.Fields.Add("date", date(time.Now()))
 	}
-	if m.via != "" {
-		r.Fields.Add("via", m.via)
-	}
-	if m.returnRequestID {
-		if id := e.info.Request.Fields.Get("x-request-id"); id != "" {
-			r.Fields.Set("x-request-id", id)
-		}
-	}
-	e.info.Response, e.info.ResponseCode = r, r.Status
 }
 
 // Write counts the body.
@@ -257,8 +254,15 @@ func (e *exchange) Reply(reply *filter.Reply) {
 		e.info.ClusterMetadata = e.m.router.Metadata(e.info.Cluster)
 	}
 	r, body := local(reply, e.grpc, e.headMethod)
+	e.info.Response = r
 	if e.call.Route != nil && e.passed == len(e.m.filters) {
+		if e.info.Attempts > 0 && e.call.Route.AttemptCountInResponse() {
+			r.Fields.Set("x-envoy-attempt-count", strconv.Itoa(e.info.Attempts))
+		}
 		e.call.Route.ResponseHeaders(r, &e.info, e.call.Choice)
+		if e.grpc { // a client of gRPC reads nothing else
+			r.Fields.Set("content-type", "application/grpc")
+		}
 	}
 	if err := e.Head(r, body == ""); err != nil {
 		return

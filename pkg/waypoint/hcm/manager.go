@@ -54,6 +54,8 @@ type Manager struct {
 	mergeSlashes      bool
 	slashes           hcmv3.HttpConnectionManager_PathWithEscapedSlashesAction
 	stripPort         stripPort
+	stripDot          bool // that ends the host
+	traced            bool // by the configuration, so that clients are told the operation
 	useRemoteAddress  bool
 	skipXFFAppend     bool
 	trustedHops       uint32
@@ -113,6 +115,7 @@ func Refusing(reason string, recorders []Recorder, o codec.Options) *Manager {
 
 // rejected records a request that the codec answered itself, since it was none.
 func (m *Manager) rejected(c *streaminfo.Connection, answer *message.Response, err error) {
+	m.sign(answer)
 	info := streaminfo.Info{Connection: c, Start: time.Now(), Response: answer, ResponseCode: answer.Status, Flags: streaminfo.DownstreamProtocolError, Details: err.Error()}
 	m.total.Add(1)
 	m.record(&info)

@@ -38,8 +38,10 @@ type Call struct {
 	Cookie string
 	// StreamIdle is the connection manager's stream_idle_timeout; 0 is none.
 	StreamIdle time.Duration
-	hash       uint64
-	hashed     bool
+	// Traced: clients are told the operation of the route that served them.
+	Traced bool
+	hash   uint64
+	hashed bool
 	// answering is the stream whose response the client got: its head's strings
 	// stand in the connection's buffer until it is closed.
 	answering *cluster.Stream

@@ -2,6 +2,8 @@ package router
 
 import (
 	"errors"
+	"strings"
+	"syscall"
 
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
@@ -70,7 +72,7 @@ func classify(err error) failure {
 	case errors.Is(err, cluster.ErrOverflow):
 		return failure{reason: overflow, err: err}
 	case errors.As(err, &connect):
-		f := failure{reason: connectFailure, transport: connect.Err.Error(), err: err}
+		f := failure{reason: connectFailure, transport: transport(connect.Err), err: err}
 		if connect.Timeout {
 			f.reason = connectTimeout
 		}
@@ -87,6 +89,16 @@ func classify(err error) failure {
 		return failure{reason: remoteReset, err: err}
 	}
 	return failure{reason: connectionTermination, err: err}
+}
+
+// transport is why a connection could not be had, in Envoy's words where it has some:
+// clients are shown it, and addresses are not for them.
+func transport(err error) string {
+	if errno := syscall.Errno(0); errors.As(err, &errno) {
+		text := errno.Error()
+		return "delayed connect error: " + strings.ToUpper(text[:1]) + text[1:]
+	}
+	return err.Error()
 }
 
 // flag is the response flag of a failure before the response began.
@@ -123,7 +135,7 @@ func (f failure) reply(attempts int) *filter.Reply {
 	r.Details = "upstream_reset_before_response_started{" + f.reason.details()
 	if f.transport != "" {
 		r.Body += ", transport failure reason: " + f.transport
-		r.Details += "|" + f.transport
+		r.Details += "|" + strings.ReplaceAll(f.transport, " ", "_")
 	}
 	r.Details += "}"
 	if f.reason == overflow {

@@ -27,9 +27,9 @@ func (f *forwarding) answered(s *cluster.Stream, response *message.Response, sta
 	}
 	f.answeredWell = response.Status < 500
 	upgraded := response.Status == 101 || f.x.Request.Method == "CONNECT" && response.Status/100 == 2
+	f.info.Response, f.info.ResponseCode, f.info.Details = response, response.Status, "via_upstream"
 	f.headers(response, now)
 	end := !s.HasBody() && !upgraded
-	f.info.Details = "via_upstream"
 	if err := f.d.Head(response, end); err != nil {
 		f.detach(s)
 		f.gone()
@@ -66,7 +66,7 @@ func (f *forwarding) headers(r *message.Response, now time.Time) {
 	if f.route.AttemptCountInResponse() {
 		r.Fields.Set("x-envoy-attempt-count", strconv.Itoa(f.attempts))
 	}
-	if f.route.Decorator != "" && !f.r.o.SuppressEnvoyHeaders {
+	if f.call.Traced && f.route.Decorator != "" && !f.r.o.SuppressEnvoyHeaders {
 		r.Fields.Set("x-envoy-decorator-operation", f.route.Decorator)
 	}
 	if f.call.Cookie != "" {

@@ -77,7 +77,7 @@ func (r *Router) Metadata(name string) streaminfo.Metadata {
 }
 
 func redirect(rt *route.Route, x *filter.Context) *filter.Reply {
-	location := rt.Location(&route.Input{Request: x.Request, Info: x.Info, Random: x.Info.Seed})
+	location := rt.Location(&route.Input{Request: x.Request, Info: x.Info, Random: x.Info.Seed, Scheme: x.Request.Fields.Get("x-forwarded-proto")})
 	reply := &filter.Reply{Status: rt.Redirect.Status, Details: "direct_response"}
 	reply.Fields.Add("location", location)
 	return reply
@@ -86,11 +86,11 @@ func redirect(rt *route.Route, x *filter.Context) *filter.Reply {
 func (r *Router) upstream(d Downstream, x *filter.Context, c *Call) {
 	name := c.Choice.Cluster
 	cl := r.o.Clusters.Get(name)
-	x.Info.Cluster = name
 	if cl == nil {
 		d.Reply(&filter.Reply{Status: c.Route.Forward.NotFoundStatus, Flags: streaminfo.NoClusterFound, Details: "cluster_not_found"})
 		return
 	}
+	x.Info.Cluster = name
 	x.Info.ClusterMetadata = cl.Metadata()
 	f := forwarding{r: r, d: d, x: x, info: x.Info, call: c, route: c.Route, forward: c.Route.Forward, cluster: cl}
 	f.run()
