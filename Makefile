@@ -55,10 +55,11 @@ generate:
 	bpf/generate.sh
 	api/generate.sh
 
-## bench: Fairlead beside direct veth, a Go TLS pair and HAProxy, interleaved
+## bench: Fairlead beside direct veth, TLS relays, Envoy and other proxies, interleaved (ARGS="--only w1,w2")
 .PHONY: bench
 bench: setup build
-	go run ./test/bench
+	@test/bench/waypoint/install.sh
+	go run ./test/bench $(ARGS)
 
 ## clean: what the build left
 .PHONY: clean

@@ -1,6 +1,7 @@
 // Command bench measures the L4 mesh beside its peers, in one run and interleaved:
-// plain veth, a pair of Go TLS relays, a pair of HAProxy, a Go copy relay. Each
-// round runs every peer; what is shown is the median of the same-round ratios.
+// plain veth, a pair of Go TLS relays, a pair of HAProxy, a Go copy relay; and the
+// waypoint beside other L7 proxies (package waypoint). Each round runs every peer;
+// what is shown is the median of the same-round ratios.
 package main
 
 import (
@@ -8,12 +9,16 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
+	"maps"
 	"os"
 	"os/signal"
 	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/test/bench/measure"
+	"github.com/fairlead-mesh/fairlead/test/bench/waypoint"
 )
 
 type options struct {
@@ -23,9 +28,11 @@ type options struct {
 	out, bin string
 	idle     int
 	pods     int
+	changes  int
 }
 
 func main() {
+	maps.Copy(parts, waypoint.Parts)
 	if len(os.Args) > 1 {
 		if run := parts[os.Args[1]]; run != nil { // one of its own processes, in a pod
 			if err := run(os.Args[2:]); err != nil {
@@ -38,11 +45,12 @@ func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 7, "interleaved rounds")
 	flag.DurationVar(&o.duration, "duration", 2*time.Second, "of each sample")
-	flag.StringVar(&o.only, "only", "", "comma-separated: bulk1, bulk8, bulk16, rr1, rr1k, rr16, crr, pass, idle, pods; empty is all")
+	flag.StringVar(&o.only, "only", "", "comma-separated: bulk1, bulk8, bulk16, rr1, rr1k, rr16, crr, pass, idle, pods of L4; w1, w1b, w2, w3, w4, c1, l7idle of the waypoint; empty is all")
 	flag.StringVar(&o.out, "out", ".cache/bench.json", "file for each round's samples")
 	flag.StringVar(&o.bin, "bin", "bin", "where fairlead, node-agent and control-plane are")
 	flag.IntVar(&o.idle, "idle", 10_000, "idle connections to hold; the limit of open files is per process")
 	flag.IntVar(&o.pods, "pods", 500, "pods to enrol on one node")
+	flag.IntVar(&o.changes, "changes", 200, "routes to change, one after the other")
 	quick := flag.Bool("quick", false, "three rounds of half a second: a look, not a result")
 	flag.Usage = func() {
 		fmt.Fprint(os.Stderr, `bench measures the mesh beside its peers. It needs root, and bin/ (make build).
@@ -82,8 +90,8 @@ func run(ctx context.Context, o options) error {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("it needs root: the lab makes network namespaces")
 	}
-	result := map[string]any{"machine": machine(), "rounds": o.rounds, "duration": o.duration.String()}
-	fmt.Println(machine())
+	result := map[string]any{"machine": measure.Machine(), "rounds": o.rounds, "duration": o.duration.String()}
+	fmt.Println(measure.Machine())
 	samples, err := compare(ctx, o)
 	if err != nil {
 		return err
@@ -102,6 +110,11 @@ func run(ctx context.Context, o options) error {
 			return err
 		}
 		result["pods"] = m
+	}
+	if result["waypoint"], err = waypoint.Run(ctx, waypoint.Options{
+		Rounds: o.rounds, Duration: o.duration, Bin: o.bin, Peers: ".cache", Idle: o.idle, Changes: o.changes, Wants: o.wants,
+	}); err != nil {
+		return fmt.Errorf("waypoint: %w", err)
 	}
 	b, err := json.MarshalIndent(result, "", " ")
 	if err != nil {

@@ -7,6 +7,8 @@ import (
 	"os"
 	"strings"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/test/bench/measure"
 )
 
 // memory is what was measured of an agent, in bytes and seconds.
@@ -32,7 +34,7 @@ func idle(ctx context.Context, o options) (memory, error) {
 			if _, err := ask(ctx, n.NetNS, "http://localhost:15000/debug/pprof/heap?gc=1"); err != nil {
 				return err
 			}
-			b, err := rss(n.Agent.PID)
+			b, err := measure.RSS(n.Agent.PID)
 			if err != nil {
 				return err
 			}
@@ -120,11 +122,11 @@ spec:
 		if _, err := ask(ctx, c.Nodes[0].NetNS, "http://localhost:15000/debug/pprof/heap?gc=1"); err != nil {
 			return err
 		}
-		b, err := rss(pid)
+		b, err := measure.RSS(pid)
 		if err != nil {
 			return err
 		}
-		used, err := cpu(pid)
+		used, err := measure.CPU(pid)
 		if err != nil {
 			return err
 		}

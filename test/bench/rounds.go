@@ -3,14 +3,11 @@ package main
 import (
 	"context"
 	"fmt"
-	"math"
 	"os"
 	"os/exec"
-	"runtime"
 	"slices"
-	"strconv"
-	"strings"
-	"time"
+
+	"github.com/fairlead-mesh/fairlead/test/bench/measure"
 )
 
 const clusterYAML = `apiVersion: v1
@@ -120,7 +117,7 @@ func compare(ctx context.Context, o options) ([]sample, error) {
 }
 
 func (c *cluster) one(ctx context.Context, o options, s scenario, p peer, round int) (sample, error) {
-	out := sample{Scenario: s.name, Peer: p.name, Round: round, Load: loadAverage()}
+	out := sample{Scenario: s.name, Peer: p.name, Round: round, Load: measure.Load()}
 	meshed := p.name == "fairlead" || p.name == "passthrough"
 	var walked path
 	var err error
@@ -129,7 +126,7 @@ func (c *cluster) one(ctx context.Context, o options, s scenario, p peer, round 
 			return out, err
 		}
 	}
-	before, err := cpu(p.pids...)
+	before, err := measure.CPU(p.pids...)
 	if err != nil {
 		return out, err
 	}
@@ -140,7 +137,7 @@ func (c *cluster) one(ctx context.Context, o options, s scenario, p peer, round 
 	if m.Errors > 0 {
 		return out, fmt.Errorf("%d errors, the last: %s", m.Errors, m.LastError)
 	}
-	after, err := cpu(p.pids...)
+	after, err := measure.CPU(p.pids...)
 	if err != nil {
 		return out, err
 	}
@@ -218,7 +215,7 @@ func (c *cluster) peers(ctx context.Context) (map[string]peer, error) {
 
 // report prints medians, and the median of ours over each other's in the same round.
 func report(s scenario, all []sample) {
-	fmt.Printf("\n%s: %s\n  %-12s %12s %14s %10s %10s   %s\n", s.name, s.what, "", "rate", "CPU "+s.unit, "p50 us", "p99 us", "ours / its: rate, CPU (range)")
+	fmt.Printf("\n%s: %s\n  %-12s %12s %14s %10s %10s   %s\n", s.name, s.what, "", "rate", "CPU "+s.unit, "p50 us", "p99 us", "ours / its: rate, CPU (95 %)")
 	own := "fairlead"
 	if slices.Contains(s.peers, "passthrough") {
 		own = "passthrough"
@@ -235,58 +232,15 @@ func report(s scenario, all []sample) {
 	rate := func(x sample) float64 { return x.Rate }
 	used := func(x sample) float64 { return x.CPU }
 	for _, p := range s.peers {
-		line := fmt.Sprintf("  %-12s %12.2f %14.3f %10.0f %10.0f", p, median(of(p, rate)), median(of(p, used)), median(of(p, func(x sample) float64 { return x.P50 })), median(of(p, func(x sample) float64 { return x.P99 })))
+		line := fmt.Sprintf("  %-12s %12.2f %14.3f %10.0f %10.0f", p, measure.Median(of(p, rate)), measure.Median(of(p, used)), measure.Median(of(p, func(x sample) float64 { return x.P50 })), measure.Median(of(p, func(x sample) float64 { return x.P99 })))
 		if p == own {
 			line += "   " + pathOf(all, p).String()
 		} else {
-			line += "   " + ratio(of(own, rate), of(p, rate)) + ", " + ratio(of(own, used), of(p, used))
+			line += "   " + measure.RatioOf(of(own, rate), of(p, rate)).String() + ", " + measure.RatioOf(of(own, used), of(p, used)).String()
 		}
 		fmt.Println(line)
 	}
 	if direct := of("direct", rate); len(direct) > 0 && slices.Max(direct) > 1.15*slices.Min(direct) {
 		fmt.Printf("  noisy: plain veth moved by %.0f %% between rounds\n", 100*(slices.Max(direct)/slices.Min(direct)-1))
 	}
-}
-
-func ratio(a, b []float64) string {
-	var r []float64
-	for i := range a {
-		if b[i] > 0 {
-			r = append(r, a[i]/b[i])
-		}
-	}
-	if len(r) == 0 {
-		return "-"
-	}
-	return fmt.Sprintf("%.2f (%.2f..%.2f)", median(r), slices.Min(r), slices.Max(r))
-}
-
-func median(v []float64) float64 {
-	if len(v) == 0 {
-		return math.NaN()
-	}
-	v = slices.Sorted(slices.Values(v))
-	return (v[len(v)/2] + v[(len(v)-1)/2]) / 2
-}
-
-func loadAverage() float64 {
-	b, _ := os.ReadFile("/proc/loadavg")
-	v, _ := strconv.ParseFloat(strings.Fields(string(b) + " 0")[0], 64)
-	return v
-}
-
-func machine() string {
-	b, _ := os.ReadFile("/proc/cpuinfo")
-	model := "unknown CPU"
-	aes := "no VAES"
-	for line := range strings.Lines(string(b)) {
-		if rest, ok := strings.CutPrefix(line, "model name"); ok {
-			model = strings.Trim(rest, "\t :\n")
-		}
-		if strings.HasPrefix(line, "flags") && strings.Contains(line, " vaes") {
-			aes = "VAES"
-		}
-	}
-	kernel, _ := os.ReadFile("/proc/sys/kernel/osrelease")
-	return fmt.Sprintf("%s, %s, %d CPUs, Linux %s, %s, %s", model, aes, runtime.NumCPU(), strings.TrimSpace(string(kernel)), runtime.Version(), time.Now().Format(time.DateOnly))
 }
