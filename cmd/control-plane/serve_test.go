@@ -52,14 +52,14 @@ spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1], selector: {app: web}, port
 
 // plane is a control plane under test, run in this process.
 type plane struct {
-	t              *testing.T
+	t              testing.TB
 	dir, roots     string
 	address, admin string
 	key            *ecdsa.PrivateKey
 	stop           context.CancelFunc
 }
 
-func freePort(t *testing.T) string {
+func freePort(t testing.TB) string {
 	t.Helper()
 	l, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
@@ -69,7 +69,16 @@ func freePort(t *testing.T) string {
 	return l.Addr().String()
 }
 
-func newPlane(t *testing.T) *plane {
+func newPlane(t testing.TB) *plane {
+	t.Helper()
+	p := emptyPlane(t)
+	p.write("config/cluster.yaml", cluster)
+	p.start()
+	return p
+}
+
+// emptyPlane has no objects, and does not run yet.
+func emptyPlane(t testing.TB) *plane {
 	t.Helper()
 	p := &plane{t: t, dir: t.TempDir(), address: freePort(t), admin: freePort(t)}
 	p.roots = filepath.Join(p.dir, "roots.pem")
@@ -82,8 +91,6 @@ func newPlane(t *testing.T) *plane {
 		t.Fatal(err)
 	}
 	p.write("keys.pem", string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})))
-	p.write("config/cluster.yaml", cluster)
-	p.start()
 	return p
 }
 

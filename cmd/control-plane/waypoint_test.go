@@ -34,7 +34,7 @@ spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1], selector: {app: web}, port
 
 // engine keeps what it gets, and wants what that names.
 type engine struct {
-	t    *testing.T
+	t    testing.TB
 	want func(typeURL string, names []string)
 
 	mu   sync.Mutex

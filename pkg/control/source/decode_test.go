@@ -152,9 +152,6 @@ items:
 	if s := o.Services[0]; s.Namespace != "default" || s.Name != "b" {
 		t.Errorf("first service is %s/%s", s.Namespace, s.Name)
 	}
-	if pos := o.Positions[Ref{"", "Service", "shop", "a"}]; pos != (Position{"a.yaml", 8}) {
-		t.Errorf("position %v", pos)
-	}
 }
 
 func TestAnchorsAndYAML11(t *testing.T) {

@@ -7,8 +7,6 @@ import (
 	"log/slog"
 	"sync"
 	"time"
-
-	"github.com/fsnotify/fsnotify"
 )
 
 // Options configure a Directory.
@@ -93,105 +91,89 @@ func (d *Directory) Changed() <-chan struct{} {
 
 // Run follows the directories until ctx ends. Call it once.
 func (d *Directory) Run(ctx context.Context) error {
-	events := make(chan string, 1)
-	watcher, err := fsnotify.NewWatcher()
-	if err != nil {
-		d.opts.Logger.Warn("changes of files are noticed by reading them again only", "every", d.opts.Rescan, "error", err)
-	} else {
-		done := make(chan struct{})
-		go func() { defer close(done); pump(watcher, events) }()
-		defer func() { watcher.Close(); <-done }()
+	w := newWatch(d.opts.Logger)
+	if w == nil {
+		d.opts.Logger.Warn("changes of files are noticed by reading them again only", "every", d.opts.Rescan)
 	}
-	rescan := time.NewTicker(d.opts.Rescan)
-	defer rescan.Stop()
-	d.watch(watcher)
-	d.rescan()
-	again := time.NewTimer(d.opts.Settle)
+	defer w.close()
+	again := time.NewTimer(0)
 	defer again.Stop()
-	read, since := time.Now(), time.Time{} // the last reading, and the first change after it
+	rescan := time.NewTimer(d.opts.Rescan)
+	defer rescan.Stop()
+	listed := make(chan func(), 1)
+	w.noteAll()
+	var read, since time.Time // the last reading, and the first change after it
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
-		case name := <-events:
+		case <-w.signal():
 			if since.IsZero() {
 				since = time.Now()
 			}
 			wait := d.opts.Settle
-			if complete(name) {
+			if path := w.single(); path != "" && complete(path) {
 				wait = max(0, d.opts.Settle/2-time.Since(read))
 			}
 			again.Reset(min(wait, max(0, 4*d.opts.Settle-time.Since(since))))
 			continue
 		case <-again.C:
+			paths, all := w.take()
+			if all || w == nil {
+				d.rescan(w, again)
+			} else {
+				d.apply(d.tree.read(paths, 4*d.opts.Settle), again)
+			}
 		case <-rescan.C:
-		}
-		d.watch(watcher)
-		if d.rescan() {
-			again.Reset(d.opts.Settle)
+			// Looking at thousands of files takes longer than a change may take, so it is
+			// not waited for.
+			go func() {
+				start := time.Now()
+				l, err := survey(d.tree.roots)
+				took := time.Since(start)
+				listed <- func() {
+					d.takeListing(l, err, w, again)
+					rescan.Reset(max(d.opts.Rescan, 20*took))
+				}
+			}()
+			continue
+		case take := <-listed:
+			take()
+			continue
 		}
 		read, since = time.Now(), time.Time{}
 	}
 }
 
-// pump turns a watcher's events into one that is pending or not: the name of what
-// changed, or "" if it was more than one.
-func pump(w *fsnotify.Watcher, events chan string) {
-	for {
-		name := ""
-		select {
-		case e, ok := <-w.Events:
-			if !ok {
-				return
-			}
-			name = e.Name
-		case _, ok := <-w.Errors:
-			if !ok {
-				return
-			}
-		}
-		select {
-		case pending := <-events:
-			if pending != name {
-				name = ""
-			}
-		default:
-		}
-		events <- name // there is room: nobody else sends
+// rescan looks at all files, at once.
+func (d *Directory) rescan(w *watch, again *time.Timer) {
+	l, err := survey(d.tree.roots)
+	if err == nil && w.add(l.directories) {
+		l, err = survey(d.tree.roots) // what came before they were watched
 	}
+	d.takeListing(l, err, w, again)
 }
 
-// watch follows every directory there is; the kernel forgets those removed.
-func (d *Directory) watch(w *fsnotify.Watcher) {
-	if w == nil {
-		return
-	}
-	known := map[string]bool{}
-	for _, dir := range w.WatchList() {
-		known[dir] = true
-	}
-	for _, dir := range d.tree.directories() {
-		if known[dir] {
-			continue
-		}
-		if err := w.Add(dir); err != nil {
-			d.opts.Logger.Debug("a directory is read again at intervals only", "directory", dir, "error", err)
-		}
-	}
-}
-
-// rescan reads what changed and publishes it. It tells whether a file is being
-// saved, so that it must be looked at again soon.
-func (d *Directory) rescan() (again bool) {
-	result, err := d.tree.scan(4 * d.opts.Settle)
+func (d *Directory) takeListing(l listing, err error, w *watch, again *time.Timer) {
 	if err != nil {
 		d.opts.Logger.Error("the directory cannot be read; what it held stays in force", "error", err)
-		return false
+		return
 	}
+	if w.add(l.directories) {
+		w.noteAll()
+	}
+	d.apply(d.tree.take(l, 4*d.opts.Settle), again)
+}
+
+// apply publishes what was read. Where a file is being saved it is looked at again
+// soon.
+func (d *Directory) apply(result scanResult, again *time.Timer) {
 	if result.changed {
 		d.publish()
 	}
-	return result.pending
+	if result.pending {
+		again.Reset(d.opts.Settle)
+	}
 }
 
 func (d *Directory) publish() {
@@ -211,6 +193,9 @@ func (d *Directory) publish() {
 
 // report logs problems that were not there before.
 func (d *Directory) report(before, now []Problem) {
+	if len(before) == len(now) && (len(now) == 0 || &before[0] == &now[0]) {
+		return
+	}
 	known := make(map[Problem]bool, len(before))
 	for _, p := range before {
 		known[p] = true

@@ -16,7 +16,7 @@ import (
 
 // Objects is one consistent state of the directory. It and everything it points
 // to is never changed after it was published. Slices are sorted by namespace
-// and name.
+// and name; of a kind of which nothing has changed it is the same slice in two states.
 type Objects struct {
 	// Generation grows with every published change, from 1.
 	Generation uint64
@@ -52,8 +52,6 @@ type Objects struct {
 	Refused []Refused
 	// Problems are errors and warnings, sorted by file and line.
 	Problems []Problem
-	// Positions tells where each object was read.
-	Positions map[Ref]Position
 }
 
 // Ref names an object.

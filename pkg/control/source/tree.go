@@ -24,6 +24,7 @@ type root struct {
 type tree struct {
 	roots  []root
 	files  map[entryKey]*fileState
+	hidden map[entryKey]bool // those that are missing or empty, perhaps for the moment
 	ledger ledger
 }
 
@@ -42,45 +43,128 @@ type scanResult struct {
 	pending bool
 }
 
+// listing is what is in the roots, as it was looked at some moment.
+type listing struct {
+	files []found
+	// directories are those that must be watched.
+	directories []string
+}
+
+type found struct {
+	key  entryKey
+	path string
+	info fs.FileInfo
+}
+
+// survey looks at all files, and reads none.
+func survey(roots []root) (listing, error) {
+	var l listing
+	for _, r := range roots {
+		if err := l.walk(r); err != nil && (!errors.Is(err, fs.ErrNotExist) || !r.optional) {
+			return listing{}, err
+		}
+	}
+	return l, nil
+}
+
 // scan reads what changed. A file that had content and is now missing or empty
 // is left as it was until it has been so for the grace.
 func (t *tree) scan(grace time.Duration) (scanResult, error) {
+	l, err := survey(t.roots)
+	if err != nil {
+		return scanResult{}, err
+	}
+	return t.take(l, grace), nil
+}
+
+// take reads what is not as a listing, perhaps of a moment ago, has it.
+func (t *tree) take(l listing, grace time.Duration) (result scanResult) {
 	if t.files == nil {
-		t.files = map[entryKey]*fileState{}
+		t.files, t.hidden = map[entryKey]*fileState{}, map[entryKey]bool{}
 	}
-	var result scanResult
-	seen := map[entryKey]bool{}
+	seen := make(map[entryKey]bool, len(l.files))
+	for _, f := range l.files {
+		seen[f.key] = true
+		t.look(f.key, f.path, f.info, grace, &result)
+	}
+	for key := range t.files {
+		if !seen[key] {
+			t.check(key, t.path(key), grace, &result)
+		}
+	}
+	return result
+}
+
+// read looks at files by their paths, at those of which it is open whether they
+// are being saved, and at those that have the same objects.
+func (t *tree) read(paths []string, grace time.Duration) (result scanResult) {
+	keys := map[entryKey]string{}
+	for _, path := range paths {
+		for _, r := range t.roots {
+			if name, err := filepath.Rel(r.dir, path); err == nil && r.has(name) {
+				keys[entryKey{name, r.derived}] = path
+			}
+		}
+	}
+	for key := range t.hidden {
+		keys[key] = t.path(key)
+	}
+	var others []entryKey
+	for key, path := range keys {
+		t.check(key, path, grace, &result)
+		others = append(others, t.ledger.rivals(key)...)
+	}
+	for _, key := range others {
+		t.check(key, t.path(key), grace, &result)
+	}
+	return result
+}
+
+// has tells whether a file of that name would be found by walking the root.
+func (r root) has(name string) bool {
+	for part := range strings.SplitSeq(name, string(filepath.Separator)) {
+		if strings.HasPrefix(part, ".") {
+			return false
+		}
+	}
+	return isObjectFile(name)
+}
+
+// path is where a file is.
+func (t *tree) path(key entryKey) string {
 	for _, r := range t.roots {
-		err := t.walk(r, func(key entryKey, path string, info fs.FileInfo) {
-			seen[key] = true
-			t.look(key, path, info, grace, &result)
-		})
-		if errors.Is(err, fs.ErrNotExist) && r.optional {
-			continue
-		}
-		if err != nil {
-			return scanResult{}, err
+		if r.derived == key.derived {
+			return filepath.Join(r.dir, key.name)
 		}
 	}
-	for key, state := range t.files {
-		if seen[key] {
-			continue
-		}
-		if state.wait(grace, &result) {
-			t.ledger.leaving(key.name, key.derived, true)
-			continue
-		}
-		delete(t.files, key)
-		t.ledger.drop(key.name, key.derived)
-		result.changed = true
+	return key.name
+}
+
+// check looks at one file, which may be missing.
+func (t *tree) check(key entryKey, path string, grace time.Duration, result *scanResult) {
+	info, err := os.Stat(path)
+	if err == nil && info.Mode().IsRegular() {
+		t.look(key, path, info, grace, result)
+		return
 	}
-	return result, nil
+	state := t.files[key]
+	if state == nil {
+		return
+	}
+	if t.wait(key, state, grace, result) {
+		t.ledger.leaving(key.name, key.derived, true)
+		return
+	}
+	delete(t.files, key)
+	delete(t.hidden, key)
+	t.ledger.drop(key.name, key.derived)
+	result.changed = true
 }
 
 // wait tells whether a missing or empty file is still within its grace.
-func (s *fileState) wait(grace time.Duration, result *scanResult) bool {
+func (t *tree) wait(key entryKey, s *fileState, grace time.Duration, result *scanResult) bool {
 	if s.hidden.IsZero() {
-		s.hidden = time.Now()
+		s.hidden, t.hidden[key] = time.Now(), true
 	}
 	if time.Since(s.hidden) < grace {
 		result.pending = true
@@ -111,13 +195,14 @@ func (t *tree) look(key entryKey, path string, info fs.FileInfo, grace time.Dura
 		}
 		return
 	}
-	if state != nil && len(data) == 0 && state.size > 0 && state.wait(grace, result) {
+	if state != nil && len(data) == 0 && state.size > 0 && t.wait(key, state, grace, result) {
 		t.ledger.leaving(key.name, key.derived, true)
 		return
 	}
 	sum := sha256.Sum256(data)
 	next := &fileState{size: info.Size(), modTime: info.ModTime(), inode: inode(info), sum: sum}
 	t.files[key] = next
+	delete(t.hidden, key)
 	t.ledger.leaving(key.name, key.derived, false)
 	if state != nil && state.sum == sum && state.failure == "" {
 		return
@@ -135,9 +220,9 @@ func readFile(path string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, maxFileSize+1))
 }
 
-// walk visits the YAML and JSON files of a root. Hidden files and directories
+// walk adds the YAML and JSON files of a root. Hidden files and directories
 // are skipped; links to files are followed, links to directories are not.
-func (t *tree) walk(r root, visit func(entryKey, string, fs.FileInfo)) error {
+func (l *listing) walk(r root) error {
 	return filepath.WalkDir(r.dir, func(path string, entry fs.DirEntry, err error) error {
 		if err != nil {
 			if path == r.dir {
@@ -151,7 +236,11 @@ func (t *tree) walk(r root, visit func(entryKey, string, fs.FileInfo)) error {
 			}
 			return nil
 		}
-		if entry.IsDir() || !isObjectFile(entry.Name()) {
+		if entry.IsDir() {
+			l.directories = append(l.directories, path)
+			return nil
+		}
+		if !isObjectFile(entry.Name()) {
 			return nil
 		}
 		info, err := os.Stat(path)
@@ -162,7 +251,7 @@ func (t *tree) walk(r root, visit func(entryKey, string, fs.FileInfo)) error {
 		if err != nil {
 			return fmt.Errorf("name %s within %s: %w", path, r.dir, err)
 		}
-		visit(entryKey{name, r.derived}, path, info)
+		l.files = append(l.files, found{entryKey{name, r.derived}, path, info})
 		return nil
 	})
 }
@@ -173,25 +262,4 @@ func isObjectFile(name string) bool {
 		return true
 	}
 	return false
-}
-
-// directories are those that must be watched.
-func (t *tree) directories() []string {
-	var dirs []string
-	for _, r := range t.roots {
-		// An error here is one that scan reports.
-		_ = filepath.WalkDir(r.dir, func(path string, entry fs.DirEntry, err error) error {
-			switch {
-			case err != nil:
-				return nil
-			case !entry.IsDir():
-				return nil
-			case path != r.dir && strings.HasPrefix(entry.Name(), "."):
-				return filepath.SkipDir
-			}
-			dirs = append(dirs, path)
-			return nil
-		})
-	}
-	return dirs
 }

@@ -16,7 +16,7 @@ import (
 // when and where objects were read.
 var routingKinds = map[string]bool{
 	"VirtualServices": true, "DestinationRules": true, "HTTPRoutes": true, "GRPCRoutes": true, "TCPRoutes": true, "TLSRoutes": true,
-	"ReferenceGrants": true, "Generation": true, "Positions": true,
+	"ReferenceGrants": true, "Generation": true,
 }
 
 // Translator translates one state after another. Where a state differs from the
