@@ -124,7 +124,7 @@ func ask(p *proxy, port int, r request, mark string) (a answer) {
 		a.rest = string(b[:n])
 	}
 	if r.all {
-		_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+		_ = c.SetReadDeadline(time.Now().Add(1500 * time.Millisecond))
 		b, err := io.ReadAll(in)
 		a.rest = stripDates(string(b))
 		if errors.Is(err, os.ErrDeadlineExceeded) {

@@ -3,6 +3,8 @@ package differential
 import (
 	"fmt"
 	"maps"
+	"net"
+	"net/netip"
 	"regexp"
 	"slices"
 	"strings"
@@ -16,6 +18,7 @@ type comparison struct {
 	port    int
 	request request
 	loose   loose
+	sorted  bool // tries come in any order: they are compared by endpoint
 	marks   map[*proxy]string
 	answers map[*proxy]answer
 }
@@ -91,9 +94,23 @@ func normal(name, value string) string {
 	case name == "x-case":
 		return "(case)"
 	}
+	if name == "x-forwarded-for" { // Envoy puts its own address where a client on the loopback stood
+		value = strings.ReplaceAll(value, machine(), "127.0.0.1")
+	}
 	// The listeners of the two have addresses of their own.
 	return strings.NewReplacer(envoyProxy.host, "(proxy)", ourProxy.host, "(proxy)").Replace(value)
 }
+
+// machine is this machine's own address, as Envoy finds it.
+var machine = sync.OnceValue(func() string {
+	all, _ := net.InterfaceAddrs()
+	for _, a := range all {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() && !p.Addr().IsLoopback() {
+			return p.Addr().String()
+		}
+	}
+	return "127.0.0.1"
+})
 
 // outcome is what came of a case, as keys and values.
 func (c *comparison) outcome(p *proxy) map[string]string {
@@ -109,6 +126,9 @@ func (c *comparison) outcome(p *proxy) map[string]string {
 	addFields(out, "header ", a.fields)
 	addFields(out, "trailer ", a.trailers)
 	tries := upstreams.seenOf(c.marks[p])
+	if c.sorted {
+		slices.SortStableFunc(tries, func(a, b seen) int { return a.endpoint - b.endpoint })
+	}
 	if c.loose&anyTries == 0 {
 		out["tries"] = fmt.Sprint(len(tries))
 	}
@@ -172,6 +192,9 @@ func addFields(out map[string]string, prefix string, fields []field) {
 		all[f.Name] = append(all[f.Name], normal(f.Name, f.Value))
 	}
 	for name, values := range all {
+		if name == "x-forwarded-for" || name == "via" || name == "x-request-id" { // Envoy writes these lists into one line
+			values = strings.Split(strings.ReplaceAll(strings.Join(values, ","), " ", ""), ",")
+		}
 		out[prefix+name] = strings.Join(values, " | ")
 	}
 }

@@ -106,6 +106,7 @@ func TestMalformedRequests(t *testing.T) {
 	w.cluster("up", "", 0)
 	port := w.http("", oneRoute("- {name: r, match: {prefix: /}, route: {cluster: @up, timeout: 1s}}"))
 	w.load()
+	b := w.batch(16)
 	const end = "host: web.test\r\nx-case: @CASE@\r\n"
 	for _, raw := range []string{
 		"GET / HTTP/1.1\r\n" + end + "\r\n", "GET / HTTP/1.1\n" + strings.ReplaceAll(end, "\r", "") + "\n", "\r\n\r\nGET / HTTP/1.1\r\n" + end + "\r\n", "GET  / HTTP/1.1\r\n" + end + "\r\n", "GET / HTTP/1.1 \r\n" + end + "\r\n", " GET / HTTP/1.1\r\n" + end + "\r\n",
@@ -118,8 +119,9 @@ func TestMalformedRequests(t *testing.T) {
 		"GET / HTTP/1.1\r\n" + end + "\r\nGET /second HTTP/1.1\r\n" + end + "\r\n", "GET / HTTP/1.1\r\n" + end + "connection: close\r\n\r\nGET /second HTTP/1.1\r\n" + end + "\r\n", "GET / HTTP/1.1\r\n" + end + "connection: host\r\n\r\n", "GET / HTTP/1.1\r\n" + end + "connection: x-case\r\n\r\n", "GET / HTTP/1.1\r\n" + end + "connection: close, keep-alive\r\n\r\n", "GET / HTTP/1.1\r\n" + end + "connection: transfer-encoding\r\n\r\n",
 		"GET / HTTP/1.1\r\n" + end + "x: " + strings.Repeat("v", 65000) + "\r\n\r\n", "GET / HTTP/1.1\r\n" + end + strings.Repeat("x: y\r\n", 120) + "\r\n", "GET / HTTP/1.1\r\n" + end + strings.Repeat("x: y\r\n", 90) + "\r\n", "GET /" + strings.Repeat("p", 65000) + " HTTP/1.1\r\n" + end + "\r\n", "GET /%zz HTTP/1.1\r\n" + end + "\r\n", "GET /%0d%0a HTTP/1.1\r\n" + end + "\r\n", "GET /\x01 HTTP/1.1\r\n" + end + "\r\n", "GET /\xff HTTP/1.1\r\n" + end + "\r\n", "GET http:/x HTTP/1.1\r\n" + end + "\r\n", "GET http:// HTTP/1.1\r\n" + end + "\r\n", "GET ftp://x/ HTTP/1.1\r\n" + end + "\r\n", "GET http://x:y/ HTTP/1.1\r\n" + end + "\r\n", "GET http://u@x/ HTTP/1.1\r\n" + end + "\r\n", "GET ? HTTP/1.1\r\n" + end + "\r\n", "GET * HTTP/1.1\r\n" + end + "\r\n", "CONNECT x:80 HTTP/1.1\r\n" + end + "\r\n", "CONNECT / HTTP/1.1\r\n" + end + "\r\n", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "\x16\x03\x01\x02\x00\x01", "GET / HTTP/1.1\r\nhost: a/b\r\nx-case: @CASE@\r\n\r\n", "GET / HTTP/1.1\r\nhost: a,b\r\nx-case: @CASE@\r\n\r\n", "GET / HTTP/1.1\r\nhost: a?b\r\nx-case: @CASE@\r\n\r\n", "GET / HTTP/1.1\r\nhost: [::1\r\nx-case: @CASE@\r\n\r\n",
 	} {
-		w.send(fmt.Sprintf("%.160q", strings.ReplaceAll(raw, end, "")), port, request{raw: raw, all: true, patience: 3e9}, looseLog(raw))
+		b.send(fmt.Sprintf("%.160q", strings.ReplaceAll(raw, end, "")), port, request{raw: raw, all: true, patience: 3e9}, looseLog(raw))
 	}
+	b.work.Wait()
 	w.compare()
 }
 

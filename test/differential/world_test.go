@@ -141,7 +141,9 @@ func (w *world) rds(name, text string) {
 }
 
 // local puts the test's own names in the place of clusters in "cluster: @name".
-func (w *world) local(text string) string { return strings.ReplaceAll(text, "@", w.name+".") }
+func (w *world) local(text string) string {
+	return strings.ReplaceAll(strings.ReplaceAll(strings.ReplaceAll(text, `"@type"`, "\x00"), "@", w.name+"."), "\x00", `"@type"`)
+}
 
 const routerFilter = `{name: envoy.filters.http.router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}`
 
@@ -157,7 +159,7 @@ func (w *world) http(hcm, routes string) int {
 	if routes != "" {
 		m["route_config"] = yamlMap(w.local(routes))
 	}
-	over := yamlMap(w.localHCM(hcm))
+	over := yamlMap(w.local(hcm))
 	filters, _ := over["http_filters"].([]any)
 	delete(over, "http_filters")
 	router := yamlMap(routerFilter)
@@ -172,11 +174,6 @@ func (w *world) http(hcm, routes string) int {
 		own["access_log"] = accessLog(p, prefix)
 		return []any{map[string]any{"filters": []any{map[string]any{"name": "hcm", "typed_config": own}}}}
 	})
-}
-
-// localHCM is as local, but leaves "@type".
-func (w *world) localHCM(text string) string {
-	return strings.ReplaceAll(w.local(strings.ReplaceAll(text, `"@type"`, "\x00")), "\x00", `"@type"`)
 }
 
 func accessLog(p *proxy, prefix string) []any {

@@ -61,6 +61,7 @@ func Compile(c *hcmv3.HttpConnectionManager, d Dependencies) (*Manager, error) {
 	if err := m.unsupported(c); err != nil {
 		return nil, err
 	}
+	m.scheme, m.forwardedPort = c.GetSchemeHeaderTransformation().GetSchemeToOverwrite(), c.GetAppendXForwardedPort()
 	m.stripDot, m.traced = c.GetStripTrailingHostDot(), c.GetTracing() != nil
 	switch {
 	case c.GetStripAnyHostPort():

@@ -81,7 +81,7 @@ func (e *exchange) serve() {
 		e.Reply(&filter.Reply{Status: 503, Body: "the configuration cannot be enforced: " + m.refusal, Details: "configuration_refused"})
 		return
 	}
-	if reply := m.admit(r, e.info.Local.Port()); reply != nil {
+	if reply := m.admit(e.Exchange, r, e.info.Local.Port()); reply != nil {
 		e.Reply(reply)
 		return
 	}
@@ -108,7 +108,7 @@ func (e *exchange) serve() {
 }
 
 // admit refuses what may not go further, and brings the head into order.
-func (m *Manager) admit(r *message.Request, port uint16) *filter.Reply {
+func (m *Manager) admit(x codec.Exchange, r *message.Request, port uint16) *filter.Reply {
 	if r.Upgrade != "" && r.Method != "CONNECT" && !m.upgradeAllowed(r.Upgrade) {
 		return &filter.Reply{Status: 403, Details: "upgrade_failed"}
 	}
@@ -116,6 +116,7 @@ func (m *Manager) admit(r *message.Request, port uint16) *filter.Reply {
 		path, how := m.order(r.Path)
 		switch how {
 		case pathRefused:
+			x.CloseAfter()
 			return &filter.Reply{Status: 400, Details: "path_normalization_failed"}
 		case pathRedirect:
 			return &filter.Reply{Status: 307, Fields: message.Fields{{Name: "location", Value: path}}, Details: "path_normalization_failed"}
@@ -186,7 +187,7 @@ func (e *exchange) complete(r *message.Response) {
 	}
 	m.sign(r)
 	if m.via != "" {
-		r.Fields.Add("via", m.via)
+		appendVia(&r.Fields, m.via)
 	}
 	if m.returnRequestID {
 		if id := e.info.Request.Fields.Get("x-request-id"); id != "" {

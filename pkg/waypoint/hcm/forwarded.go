@@ -2,6 +2,7 @@ package hcm
 
 import (
 	"net/netip"
+	"strconv"
 	"strings"
 
 	"github.com/fairlead-mesh/fairlead/pkg/message"
@@ -53,6 +54,16 @@ func (m *Manager) client(info *streaminfo.Info, r *message.Request) {
 	}
 	if p := r.Fields.Get("x-forwarded-proto"); p == "" {
 		r.Fields.Set("x-forwarded-proto", scheme)
+	}
+	if m.scheme != "" {
+		r.Scheme = m.scheme
+		r.Fields.Set("x-forwarded-proto", m.scheme)
+	}
+	if m.forwardedPort && r.Fields.Get("x-forwarded-port") == "" {
+		r.Fields.Set("x-forwarded-port", strconv.Itoa(int(info.Local.Port())))
+	}
+	if m.via != "" {
+		appendVia(&r.Fields, m.via)
 	}
 	internal := single && m.isInternal(remote)
 	edge := !internal && m.useRemoteAddress
@@ -106,10 +117,17 @@ func hop(fields message.Fields, n uint32) (netip.Addr, bool) {
 	}
 }
 
+func appendVia(fields *message.Fields, name string) {
+	if v, _ := fields.Joined("via"); v != "" {
+		name = v + ", " + name
+	}
+	fields.Set("via", name)
+}
+
 func appendForwarded(r *message.Request, a netip.Addr) {
-	if v, ok := r.Fields.Joined("x-forwarded-for"); ok {
+	if v, _ := r.Fields.Joined("x-forwarded-for"); v != "" {
 		r.Fields.Set("x-forwarded-for", v+","+a.String())
 		return
 	}
-	r.Fields.Add("x-forwarded-for", a.String())
+	r.Fields.Set("x-forwarded-for", a.String())
 }

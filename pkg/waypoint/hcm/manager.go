@@ -57,6 +57,8 @@ type Manager struct {
 	stripDot          bool // that ends the host
 	traced            bool // by the configuration, so that clients are told the operation
 	useRemoteAddress  bool
+	scheme            string // that takes the place of the client's, or ""
+	forwardedPort     bool   // is told in x-forwarded-port
 	skipXFFAppend     bool
 	trustedHops       uint32
 	internal          []netip.Prefix

@@ -95,8 +95,9 @@ func needsOrder(path string, normalize, merge bool) bool {
 }
 
 // canonical decodes escapes of unreserved characters, reads a backslash as a slash,
-// and takes dot segments away. A path that leads above its root ends at the root; one
-// with an escape that is none is refused.
+// and takes dot segments away, all as Envoy does. A path that leads above its root ends
+// at the root; one with an escaped NUL is refused. Other escapes stay as they are, also
+// those that are none.
 func canonical(target string) (string, bool) {
 	out := make([]byte, 0, len(target)+8)
 	for i := 0; i < len(target); i++ {
@@ -106,7 +107,8 @@ func canonical(target string) (string, bool) {
 			out = append(out, '/')
 		case c == '%':
 			if i+2 >= len(target) || !isHex(target[i+1]) || !isHex(target[i+2]) {
-				return "", false
+				out = append(out, c)
+				continue
 			}
 			v := unhex(target[i+1])<<4 | unhex(target[i+2])
 			switch {
@@ -115,10 +117,10 @@ func canonical(target string) (string, bool) {
 			case isUnreserved(v):
 				out = append(out, v)
 			default:
-				out = append(out, '%', upperHex(v>>4), upperHex(v&15))
+				out = append(out, target[i:i+3]...)
 			}
 			i += 2
-		case c <= ' ' || c >= 0x7f || c == '"' || c == '<' || c == '>' || c == '`' || c == '{' || c == '}' || c == '#':
+		case c <= ' ' || c >= 0x7f || c == '"' || c == '<' || c == '>' || c == '`' || c == '{' || c == '}' || c == '^' || c == '|' || c == '#':
 			out = append(out, '%', upperHex(c>>4), upperHex(c&15))
 		default:
 			out = append(out, c)

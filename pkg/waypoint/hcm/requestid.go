@@ -12,7 +12,7 @@ func (m *Manager) requestID(info *streaminfo.Info, r *message.Request, edge bool
 	if !m.generateRequestID {
 		return
 	}
-	if _, has := r.Fields.Lookup("x-request-id"); has && (!edge || m.preserveRequestID) {
+	if r.Fields.Get("x-request-id") != "" && (!edge || m.preserveRequestID) {
 		return
 	}
 	r.Fields.Set("x-request-id", newUUID(info.Seed))
