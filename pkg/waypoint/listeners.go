@@ -24,11 +24,10 @@ type listening struct {
 	table  atomic.Pointer[listener.Table]
 
 	// Of one with a socket.
-	address  string
-	socket   net.Listener
-	drain    func(context.Context)
-	filters  atomic.Pointer[[]filter.Filter] // of a tunnel's listener
-	terminal string                          // the internal listener that tunnels lead to
+	address string
+	socket  net.Listener
+	drain   func(context.Context)
+	filters atomic.Pointer[[]filter.Filter] // of a tunnel's listener
 }
 
 // compiled is a filter chain with the bytes that it was made of.

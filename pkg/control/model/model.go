@@ -80,7 +80,7 @@ type Port struct {
 	Protocol Protocol
 }
 
-// Headless: it has no addresses of its own, so nothing comes to it by them.
+// Headless tells that it has no addresses of its own, so nothing comes to it by them.
 func (s *Service) Headless() bool { return len(s.Addresses) == 0 }
 
 // Port is the service's port of that number, or nil.

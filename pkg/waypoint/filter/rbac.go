@@ -7,8 +7,6 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/rbac"
 )
 
-const rbacName = "envoy.filters.http.rbac"
-
 // accessControl refuses requests by policy.
 type accessControl struct {
 	name   string
