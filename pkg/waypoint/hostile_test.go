@@ -233,19 +233,20 @@ func TestKeptBodies(t *testing.T) {
 		var tries atomic.Int64
 		server := raw(t, func(c net.Conn) {
 			for in := bufio.NewReader(c); ; {
-				if tries.Add(1) > 1 && !reads {
-					<-t.Context().Done()
-					return
-				}
 				r, err := http.ReadRequest(in)
 				if err != nil {
+					return
+				}
+				try := tries.Add(1)
+				if try > 1 && !reads {
+					<-t.Context().Done()
 					return
 				}
 				got, err := io.ReadAll(r.Body)
 				if err != nil || string(got) != body {
 					t.Errorf("%d bytes of %d, %v", len(got), len(body), err)
 				}
-				if tries.Load() == 1 {
+				if try == 1 {
 					fmt.Fprint(c, "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")
 				} else {
 					fmt.Fprint(c, "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
