@@ -37,7 +37,7 @@ func TestH2spec(t *testing.T) {
 		_ = s.Send(data(100), End)
 	})
 	host, port, _ := net.SplitHostPort(address)
-	out, err := exec.Command(bin+"/h2spec", "--strict", "-h", host, "-p", port, "-o", "2").CombinedOutput()
+	out, err := exec.Command(bin+"/h2spec", "--strict", "-h", host, "-p", port, "-o", "10").CombinedOutput()
 	if err != nil || !strings.Contains(string(out), " 0 failed") {
 		t.Errorf("%v\n%s", err, out)
 	}
