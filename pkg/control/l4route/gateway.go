@@ -166,6 +166,9 @@ func (b *Builder) backend(p *parent, t gatewayv1.BackendRef) backend {
 	group, kind, namespace := orElse(t.Group, ""), orElse(t.Kind, "Service"), orElse(t.Namespace, from.Namespace)
 	known := group == "" && kind == "Service" || group == groupNetworking && (kind == "Hostname" || kind == "ServiceEntry")
 	s := b.named(group, kind, namespace, string(t.Name))
+	if kind == "Hostname" && s != nil && s.Kube != nil {
+		namespace = s.Namespace // a host belongs to no namespace, but a Kubernetes Service does
+	}
 	switch {
 	case !known:
 		p.missing("InvalidKind", fmt.Sprintf("referencing unsupported backendRef: group %q kind %q", group, kind))

@@ -47,7 +47,7 @@ func (b *Builder) backend(r *gatewayRoute, path string, ref gatewayv1.BackendObj
 	}
 	name := fmt.Sprintf("%s %s/%s", kind, namespace, ref.Name)
 	switch {
-	case namespace != r.object.GetNamespace() && !r.parents[s] && !b.granted(r, group, kind, namespace, string(ref.Name)):
+	case namespace != r.object.GetNamespace() && !r.returns(s) && !b.granted(r, group, kind, namespace, string(ref.Name)):
 		d.host = "" // a cluster that does exist must not be named
 		r.unresolve(string(gatewayv1.RouteReasonRefNotPermitted), "%s: no ReferenceGrant of namespace %s lets %ss of namespace %s refer to %s", path, namespace, r.kind, r.object.GetNamespace(), name)
 	case s == nil:
@@ -62,9 +62,20 @@ func (b *Builder) backend(r *gatewayRoute, path string, ref gatewayv1.BackendObj
 	return d
 }
 
-// granted tells whether a namespace lets routes of another refer to an object. A
-// route may send requests back to the service that it is attached to without: its
-// callers could reach that one anyway.
+// returns tells whether the route may send requests to a service of another namespace
+// since it is attached to it: they are those of its own namespace's callers, who could
+// reach the service anyway. A route that is at a service of its own namespace too would
+// send there whoever calls that one.
+func (r *gatewayRoute) returns(s *model.Service) bool {
+	for p := range r.parents {
+		if p.Namespace == r.object.GetNamespace() {
+			return false
+		}
+	}
+	return r.parents[s]
+}
+
+// granted tells whether a namespace lets routes of another refer to an object.
 func (b *Builder) granted(r *gatewayRoute, group, kind, namespace, name string) bool {
 	for _, g := range b.model.Objects.ReferenceGrants {
 		if g.Namespace != namespace {
