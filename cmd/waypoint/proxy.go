@@ -120,7 +120,7 @@ func (p *proxy) run(ctx context.Context) error {
 	<-ctx.Done()
 	drain, cancel := context.WithTimeout(context.Background(), p.o.config.drain)
 	defer cancel()
-	p.engine.Drain(drain)
+	p.engine.Drain(drain, min(lameDuck, p.o.config.drain/2))
 	return nil
 }
 
@@ -128,6 +128,10 @@ func (p *proxy) close() {
 	p.clusters.Close()
 	p.records.Close()
 }
+
+// lameDuck is how long a waypoint that ends still takes connections: that of Istio's
+// terminationDrainDuration.
+const lameDuck = 5 * time.Second
 
 // keepAlive is Istio's of sockets.
 const keepAlive = 3 * time.Minute

@@ -117,9 +117,17 @@ func (e *Engine) hold(typeURL, name string, h held) {
 	e.held[typeURL][name] = h
 }
 
-// Drain takes no new connections, ends those there are with their exchanges, and
-// aborts what is left when ctx ends.
-func (e *Engine) Drain(ctx context.Context) {
+// Drain ends connections with their next exchange and, for as long as lame, still takes
+// new ones: who sends them may not have heard yet that this waypoint ends. Then it takes
+// none any more, and aborts what is left when ctx ends.
+func (e *Engine) Drain(ctx context.Context, lame time.Duration) {
+	e.drain.Begin()
+	wait := time.NewTimer(lame)
+	defer wait.Stop()
+	select {
+	case <-wait.C:
+	case <-ctx.Done():
+	}
 	e.mu.Lock()
 	e.closed = true
 	var open []*listening
@@ -130,7 +138,7 @@ func (e *Engine) Drain(ctx context.Context) {
 	for _, l := range open {
 		l.stop()
 	}
-	e.drain.Begin()
+	e.drain.CloseIdle()
 	var drained sync.WaitGroup
 	for _, l := range open {
 		if l.drain != nil {

@@ -205,12 +205,33 @@ func TestDrain(t *testing.T) {
 		<-leave
 		echo(e)
 	})
+	// Two that are idle when it begins: one asks once more before CloseIdle.
 	idle, idleDone := serve(t, Options{Drain: &drain}, echo)
+	late, lateDone := serve(t, Options{Drain: &drain}, echo)
+	lateReader := bufio.NewReader(late)
 	send(t, idle, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	response(t, bufio.NewReader(idle), "GET")
+	send(t, late, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	response(t, lateReader, "GET")
 	send(t, busy, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
 	<-entered
 	drain.Begin()
+	send(t, late, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	if res, got := response(t, lateReader, "GET"); got != "GET a/ " || !res.Close {
+		t.Errorf("idle when it began: %q, close %v", got, res.Close)
+	}
+	if err := <-lateDone; err != nil {
+		t.Errorf("idle when it began: %v", err)
+	}
+	fresh, freshDone := serve(t, Options{Drain: &drain}, echo)
+	send(t, fresh, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	if res, got := response(t, bufio.NewReader(fresh), "GET"); got != "GET a/ " || !res.Close {
+		t.Errorf("new: %q, close %v", got, res.Close)
+	}
+	if err := <-freshDone; err != nil {
+		t.Errorf("new: %v", err)
+	}
+	drain.CloseIdle()
 	if err := <-idleDone; err != nil {
 		t.Errorf("idle: %v", err)
 	}

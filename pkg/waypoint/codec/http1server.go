@@ -66,6 +66,7 @@ type http1Server struct {
 
 	looker   looker
 	draining atomic.Bool
+	closing  atomic.Bool // idle, it ends
 
 	// Owned by the exchange's reader.
 	in      input
@@ -111,10 +112,13 @@ func (s *http1Server) serve(h Handler) error {
 }
 
 // drain implements drainer.
-func (s *http1Server) drain() {
+func (s *http1Server) drain() { s.draining.Store(true) }
+
+// closeIdle implements drainer.
+func (s *http1Server) closeIdle() {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.draining.Store(true)
+	s.closing.Store(true)
 	if s.idle {
 		_ = s.in.want(time.Unix(1, 0)) // a closed connection waits for nothing
 	}
@@ -138,7 +142,7 @@ func (s *http1Server) await() error {
 	s.responded, s.broken = false, nil
 	s.setIdle(true)
 	s.waitFor(s.o.IdleTimeout)
-	if s.draining.Load() && s.in.r == s.in.w {
+	if s.closing.Load() && s.in.r == s.in.w {
 		return errIdle
 	}
 	slow := false

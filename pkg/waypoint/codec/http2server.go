@@ -45,6 +45,9 @@ func (s *http2Server) started(c *h2.Conn) {
 // drain implements drainer.
 func (s *http2Server) drain() { go s.conn.GoAway() }
 
+// closeIdle implements drainer: it ends with its last stream as it is.
+func (s *http2Server) closeIdle() {}
+
 // checkIdle ends a connection that had no exchange for as long as it may be idle,
 // and at most twice that.
 func (s *http2Server) checkIdle() {

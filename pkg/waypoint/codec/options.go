@@ -58,17 +58,22 @@ func (o Options) http2() h2.Config {
 
 // Drain tells connections to end when their exchanges do. Its zero value is ready.
 type Drain struct {
-	begun atomic.Bool
+	begun, closing atomic.Bool
 
 	// mu guards below.
 	mu    sync.Mutex
 	conns map[drainer]struct{}
 }
 
-// drainer is a connection. drain is called once and must not wait.
-type drainer interface{ drain() }
+// drainer is a connection. drain has it end with its next exchange, closeIdle at once
+// if it has none. Each is called once at most and must not wait.
+type drainer interface {
+	drain()
+	closeIdle()
+}
 
-// Begin closes idle connections, and lets the others finish what they do.
+// Begin has connections end with their next exchange. Those that are idle go on, since
+// a request may be on its way: see CloseIdle.
 func (d *Drain) Begin() {
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -80,10 +85,23 @@ func (d *Drain) Begin() {
 	}
 }
 
+// CloseIdle ends the connections that have no exchange.
+func (d *Drain) CloseIdle() {
+	d.Begin()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closing.Swap(true) {
+		return
+	}
+	for c := range d.conns {
+		c.closeIdle()
+	}
+}
+
 // Begun reports whether Begin was called.
 func (d *Drain) Begun() bool { return d != nil && d.begun.Load() }
 
-// add registers c until remove; it is drained at once when Begin was called.
+// add registers c until remove. When Begin was called it ends with its first exchange.
 func (d *Drain) add(c drainer) {
 	if d == nil {
 		return
