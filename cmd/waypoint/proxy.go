@@ -81,7 +81,7 @@ func newProxy(o proxyOptions) (p *proxy, err error) {
 		return nil, err
 	}
 	co := cluster.Options{Dial: dial, Secrets: o.secrets, TrustDomain: o.config.trustDomain, Logger: o.log}
-	eo := waypoint.Options{Secrets: o.secrets, TunnelTLS: o.tunnelTLS, Recorders: p.records, Want: p.wanted.tell, Logger: o.log}
+	eo := waypoint.Options{Secrets: o.secrets, TunnelTLS: o.tunnelTLS, Recorders: p.records, Want: p.wanted.tell, Linger: linger, Logger: o.log}
 	if o.tunnels != nil {
 		co.Tunnel = o.tunnels
 	}
@@ -132,6 +132,10 @@ func (p *proxy) close() {
 // lameDuck is how long a waypoint that ends still takes connections: that of Istio's
 // terminationDrainDuration.
 const lameDuck = 5 * time.Second
+
+// linger is how long what the control plane has removed still serves who has not heard
+// of it.
+const linger = 10 * time.Second
 
 // keepAlive is Istio's of sockets.
 const keepAlive = 3 * time.Minute

@@ -9,6 +9,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/chain"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/filter"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/hcm"
@@ -31,6 +32,12 @@ type TCPLoggers struct {
 	Loggers []*accesslogv3.AccessLog
 }
 
+// clusters waits for clusters whose endpoints have not come yet.
+type clusters struct{ *cluster.Manager }
+
+// Get implements [router.Clusters].
+func (c clusters) Get(name string) *cluster.Cluster { return c.Await(name, warmTimeout) }
+
 func (e *Engine) codecOptions() codec.Options { return codec.Options{Drain: &e.drain} }
 
 // chainDependencies are what a chain is made of; the routes that it names are noted.
@@ -42,10 +49,10 @@ func (e *Engine) chainDependencies(c *compiled) chain.Dependencies {
 			Recorders: func(m *hcmv3.HttpConnectionManager) ([]hcm.Recorder, error) {
 				return e.o.Recorders.HTTP(HTTPLoggers{m.GetStatPrefix(), m.GetAccessLog()})
 			},
-			Router: router.Options{Clusters: e.o.Clusters, Authorize: e.o.Authorize, Workload: e.o.Source, Logger: e.o.Logger},
+			Router: router.Options{Clusters: clusters{e.o.Clusters}, Authorize: e.o.Authorize, Workload: e.o.Source, Logger: e.o.Logger},
 			Codec:  e.codecOptions(),
 		},
-		TCP: tcpproxy.Dependencies{Clusters: e.o.Clusters, Authorize: e.o.Authorize, Workload: e.o.Source},
+		TCP: tcpproxy.Dependencies{Clusters: clusters{e.o.Clusters}, Authorize: e.o.Authorize, Workload: e.o.Source},
 		Loggers: func(l []*accesslogv3.AccessLog) ([]hcm.Recorder, error) {
 			return e.o.Recorders.TCP(TCPLoggers{l})
 		},
@@ -64,7 +71,7 @@ func (e *Engine) routesFor(c *compiled, m *hcmv3.HttpConnectionManager) (hcm.Rou
 	if m.GetRouteConfig() == nil {
 		return nil, errors.New("neither rds nor route_config is set")
 	}
-	r := &routes{}
+	r := newRoutes()
 	if err := r.set(m.GetRouteConfig()); err != nil {
 		return nil, fmt.Errorf("%s: %w", m.GetRouteConfig().GetName(), err)
 	}

@@ -40,6 +40,9 @@ type Options struct {
 	Recorders Recorders
 	// Want is told which endpoints and routes the configuration names; or nil.
 	Want func(typeURL string, names []string)
+	// Linger is how long what was removed is still there: who sends traffic here may not
+	// have heard of it yet. Zero: not at all.
+	Linger time.Duration
 	// Listen opens a socket; nil is net.Listen on TCP.
 	Listen func(address string) (net.Listener, error)
 	Logger *slog.Logger // must be non-nil
@@ -63,6 +66,7 @@ type Engine struct {
 	// internals are the internal listeners that clusters lead to, by cluster.
 	internals map[string]string
 	held      map[string]map[string]held // by type, then by name
+	leaving   map[resource]*time.Timer
 	work      sync.WaitGroup
 	closed    bool
 }
@@ -77,7 +81,7 @@ func New(o Options) (*Engine, error) {
 	if o.Listen == nil {
 		o.Listen = func(address string) (net.Listener, error) { return net.Listen("tcp", address) }
 	}
-	return &Engine{o: o, routes: map[string]*routes{}, listeners: map[string]*listening{}, internals: map[string]string{}, held: map[string]map[string]held{}}, nil
+	return &Engine{o: o, routes: map[string]*routes{}, listeners: map[string]*listening{}, internals: map[string]string{}, held: map[string]map[string]held{}, leaving: map[resource]*time.Timer{}}, nil
 }
 
 // ApplyEnvoy implements [xds.EnvoyApplier].
@@ -86,6 +90,7 @@ func (e *Engine) ApplyEnvoy(typeURL string, updated []*discovery.Resource, remov
 	defer e.mu.Unlock()
 	refused := map[string]error{}
 	for _, r := range updated {
+		e.stays(typeURL, r.GetName())
 		m, err := r.GetResource().UnmarshalNew()
 		if err == nil {
 			err = e.apply(m)
@@ -96,8 +101,8 @@ func (e *Engine) ApplyEnvoy(typeURL string, updated []*discovery.Resource, remov
 		e.hold(typeURL, r.GetName(), held{resource: r.GetResource(), version: r.GetVersion(), at: time.Now(), refused: err})
 	}
 	for _, name := range removed {
-		e.remove(typeURL, name)
 		delete(e.held[typeURL], name)
+		e.removeLater(typeURL, name)
 	}
 	e.want(typeURL)
 	return refused

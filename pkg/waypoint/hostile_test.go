@@ -74,7 +74,7 @@ func serve(t *testing.T, manager string, clusters map[string]string, authorize r
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		e.Drain(ctx)
+		e.Drain(ctx, 0)
 	})
 	for name, addr := range clusters {
 		a := netip.MustParseAddrPort(addr)

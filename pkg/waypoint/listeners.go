@@ -95,7 +95,7 @@ func (e *Engine) setInternal(c *listenerv3.Listener, old *listening) error {
 	if old != nil {
 		l = old
 	}
-	t, chains, err := e.tableOf(c, l.chains)
+	t, chains, err := e.tableOf(c, l)
 	if t == nil {
 		return err
 	}
@@ -107,11 +107,12 @@ func (e *Engine) setInternal(c *listenerv3.Listener, old *listening) error {
 
 // tableOf compiles a listener's chains and what finds them. A nil table is an error of
 // the listener as a whole, and changes nothing.
-func (e *Engine) tableOf(c *listenerv3.Listener, old map[string]*compiled) (*listener.Table, map[string]*compiled, error) {
+func (e *Engine) tableOf(c *listenerv3.Listener, l *listening) (*listener.Table, map[string]*compiled, error) {
 	match, err := matchOf(c)
 	if err != nil {
 		return nil, nil, err
 	}
+	old := l.chains
 	t := &listener.Table{Match: match, Chains: map[string]*chain.Slot{}}
 	if err := sniffOf(c, t); err != nil {
 		return nil, nil, err
@@ -130,12 +131,13 @@ func (e *Engine) tableOf(c *listenerv3.Listener, old map[string]*compiled) (*lis
 		chains[name] = made
 		t.Chains[name] = made.slot
 	}
+	var gone []*compiled
 	for name, c := range old {
 		if chains[name] == nil {
-			c.release()
-			c.slot.Swap(chain.Refused(name, errors.New("it was removed"), nil, e.codecOptions()))
+			gone = append(gone, c)
 		}
 	}
+	e.leave(l, t, gone)
 	return t, chains, errors.Join(errs...)
 }
 
@@ -163,7 +165,7 @@ func (e *Engine) chainOf(c *listenerv3.FilterChain, old *compiled) (*compiled, e
 		out.slot = old.slot
 		out.slot.Swap(made)
 	} else {
-		out.slot = chain.NewSlot(made)
+		out.slot = chain.NewSlot(made, &e.drain)
 		if old != nil {
 			old.slot.Swap(chain.Refused(c.GetName(), errors.New("it was replaced"), nil, e.codecOptions()))
 		}

@@ -73,7 +73,7 @@ func (e *Engine) want(typeURL string) {
 func (e *Engine) routesOf(name string) *routes {
 	r := e.routes[name]
 	if r == nil {
-		r = &routes{}
+		r = newRoutes()
 		e.routes[name] = r
 	}
 	return r
@@ -82,7 +82,7 @@ func (e *Engine) routesOf(name string) *routes {
 // forgetRoutes drops places that nothing names and that hold nothing.
 func (e *Engine) forgetRoutes() {
 	for name, r := range e.routes {
-		if r.users == 0 && r.Table() == nil {
+		if r.users == 0 && r.table.Load() == nil {
 			delete(e.routes, name)
 		}
 	}

@@ -1,7 +1,9 @@
 package waypoint
 
 import (
+	"sync"
 	"sync/atomic"
+	"time"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 
@@ -14,17 +16,42 @@ import (
 // request, so that a change of routes touches nothing else.
 type routes struct {
 	table atomic.Pointer[route.Table]
+	// first closes when a table has come, or none is waited for any more.
+	first chan struct{}
+	once  sync.Once
 	// users is how many filter chains name it. The engine's lock guards it.
 	users int
 }
 
 var _ hcm.Routes = (*routes)(nil)
 
-// Table implements [hcm.Routes].
-func (r *routes) Table() *route.Table { return r.table.Load() }
+func newRoutes() *routes { return &routes{first: make(chan struct{})} }
+
+// Table implements [hcm.Routes]. Routes that have been named and not come yet are waited
+// for, as Envoy does before it takes the connection.
+func (r *routes) Table() *route.Table {
+	if t := r.table.Load(); t != nil {
+		return t
+	}
+	late := time.NewTimer(warmTimeout)
+	defer late.Stop()
+	select {
+	case <-r.first:
+	case <-late.C:
+		r.waitNoMore()
+	}
+	return r.table.Load()
+}
+
+// waitNoMore lets requests have what there is.
+func (r *routes) waitNoMore() { r.once.Do(func() { close(r.first) }) }
+
+// warmTimeout bounds the wait for what the configuration names and has not come yet.
+const warmTimeout = 5 * time.Second
 
 // set compiles beside and swaps; what has not changed is taken over.
 func (r *routes) set(c *routev3.RouteConfiguration) error {
+	defer r.waitNoMore()
 	t, err := route.CompileFrom(r.table.Load(), c, routeOptions)
 	if err != nil {
 		return err

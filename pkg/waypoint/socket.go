@@ -31,7 +31,7 @@ func (e *Engine) setSocket(c *listenerv3.Listener, old *listening) error {
 	if err != nil {
 		return err
 	}
-	t, chains, err := e.tableOf(c, l.chains)
+	t, chains, err := e.tableOf(c, l)
 	if t == nil {
 		l.discard(old)
 		return err

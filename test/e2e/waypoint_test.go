@@ -8,6 +8,7 @@ import (
 	"testing"
 	"time"
 
+	labs "github.com/fairlead-mesh/fairlead/pkg/lab"
 	"github.com/fairlead-mesh/fairlead/pkg/lab/app"
 )
 
@@ -182,7 +183,9 @@ func TestWaypointLosesNoRequest(t *testing.T) {
 	kept = loadPod("shop", "kept", "n1", append(slices.Clone(ask), "--keep-alive")...)
 	l.write(t, "cluster.yaml", bound("first"))
 	caller.pods, both.pods = append(caller.pods, "shop/kept"), append(both.pods, "shop/kept")
-	eventually(t, "the load on kept connections runs", func() bool { return l.pod(t, "shop/kept").Ready })
+	eventually(t, "the load on kept connections runs", func() bool {
+		return slices.ContainsFunc(l.view(t).Pods, func(p labs.PodView) bool { return p.Name == "kept" && p.Ready })
+	})
 	caller.through(t, true)
 	var old []string
 	all("changing", func() {

@@ -15,6 +15,7 @@ import (
 // new chain would refuse ends.
 type Slot struct {
 	current atomic.Pointer[Chain]
+	drain   codec.Drain
 
 	// mu guards below.
 	mu   sync.Mutex
@@ -26,9 +27,11 @@ type connection struct {
 	info *streaminfo.Connection
 }
 
-// NewSlot holds c.
-func NewSlot(c *Chain) *Slot {
+// NewSlot holds c. Its HTTP connections are under a drain of its own and under all, or
+// nil.
+func NewSlot(c *Chain, all *codec.Drain) *Slot {
 	s := &Slot{live: map[*connection]struct{}{}}
+	s.drain.Parent = all
 	s.current.Store(c)
 	return s
 }
@@ -38,6 +41,9 @@ func (s *Slot) Chain() *Chain { return s.current.Load() }
 
 // Manager implements [hcm.Source].
 func (s *Slot) Manager() *hcm.Manager { return s.current.Load().http }
+
+// Drain implements [hcm.Source]. It is for a chain that is on its way out.
+func (s *Slot) Drain() *codec.Drain { return &s.drain }
 
 // Swap puts another chain in the place. Whether it reads requests may not change.
 func (s *Slot) Swap(c *Chain) {

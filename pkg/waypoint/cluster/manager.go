@@ -108,6 +108,37 @@ func (m *Manager) Get(name string) *Cluster {
 	return c
 }
 
+// Await is Get, but waits for the first endpoints of a cluster that there is, no longer
+// than timeout.
+func (m *Manager) Await(name string, timeout time.Duration) *Cluster {
+	if c := m.Get(name); c != nil || !m.has(name) {
+		return c
+	}
+	late := time.NewTimer(timeout)
+	defer late.Stop()
+	look := time.NewTicker(awaitPeriod)
+	defer look.Stop()
+	for {
+		select {
+		case <-look.C:
+			if c := m.Get(name); c != nil || !m.has(name) {
+				return c
+			}
+		case <-late.C:
+			return m.Get(name)
+		}
+	}
+}
+
+// awaitPeriod is how often Await looks. It waits as a rule for the next message of the
+// control plane.
+const awaitPeriod = 5 * time.Millisecond
+
+func (m *Manager) has(name string) bool {
+	names := m.shards[maphash.String(m.hash, name)%shardCount].Load()
+	return names != nil && (*names)[name] != nil
+}
+
 // Names are those of all clusters, those that wait included, sorted.
 func (m *Manager) Names() []string {
 	m.mu.Lock()

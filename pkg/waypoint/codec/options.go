@@ -58,6 +58,10 @@ func (o Options) http2() h2.Config {
 
 // Drain tells connections to end when their exchanges do. Its zero value is ready.
 type Drain struct {
+	// Parent is a drain that these connections are under as well, or nil. It is set
+	// before the first of them.
+	Parent *Drain
+
 	begun, closing atomic.Bool
 
 	// mu guards below.
@@ -66,7 +70,7 @@ type Drain struct {
 }
 
 // drainer is a connection. drain has it end with its next exchange, closeIdle at once
-// if it has none. Each is called once at most and must not wait.
+// if it has none. They may be called again, and must not wait.
 type drainer interface {
 	drain()
 	closeIdle()
@@ -106,6 +110,7 @@ func (d *Drain) add(c drainer) {
 	if d == nil {
 		return
 	}
+	d.Parent.add(c)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if d.conns == nil {
@@ -121,6 +126,7 @@ func (d *Drain) remove(c drainer) {
 	if d == nil {
 		return
 	}
+	d.Parent.remove(c)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	delete(d.conns, c)

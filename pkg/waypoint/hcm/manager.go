@@ -86,13 +86,20 @@ const (
 
 // Source gives the manager of the moment, so that a connection follows a change of its
 // configuration. It never returns nil.
-type Source interface{ Manager() *Manager }
+type Source interface {
+	Manager() *Manager
+	// Drain ends the connections that are served, or is nil.
+	Drain() *codec.Drain
+}
 
 // Serve runs a connection until it ends. It works in the caller's goroutine.
 func Serve(conn codec.Conn, info *streaminfo.Connection, protocol codec.Protocol, source Source) error {
 	m := source.Manager()
 	handler := func(x codec.Exchange) { source.Manager().exchange(info, x) }
 	options := m.options
+	if d := source.Drain(); d != nil {
+		options.Drain = d
+	}
 	options.Refused = func(err error, answer *message.Response) { source.Manager().rejected(info, answer, err) }
 	switch m.codec {
 	case hcmv3.HttpConnectionManager_HTTP1:

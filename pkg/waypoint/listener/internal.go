@@ -29,6 +29,9 @@ type Table struct {
 	SniffHTTP, SniffTLS func(port uint16) bool
 	// SniffTimeout bounds the wait for a client that may be waiting for us.
 	SniffTimeout time.Duration
+	// Previous serves, or nil, what this one does not know any more: who sends it has
+	// not heard of that yet.
+	Previous atomic.Pointer[Table]
 }
 
 // Internal serves connections that are handed over within the process.
@@ -52,6 +55,13 @@ func (l *Internal) Table() *Table { return l.table.Load() }
 
 // Known tells whether some chain serves dst, whatever its first bytes.
 func (t *Table) Known(dst netip.AddrPort, authority string) bool {
+	if previous := t.Previous.Load(); previous != nil && previous.knows(dst, authority) {
+		return true
+	}
+	return t.knows(dst, authority)
+}
+
+func (t *Table) knows(dst netip.AddrPort, authority string) bool {
 	for _, protocol := range []string{"", "http/1.1", "h2c", "h2"} {
 		in := matcher.ConnInput{Destination: dst, FilterState: map[string]string{stateAuthority: authority}}
 		if protocol != "" {
@@ -68,6 +78,9 @@ func (t *Table) Known(dst netip.AddrPort, authority string) bool {
 func (t *Table) Serve(conn codec.Conn, info *streaminfo.Connection) error {
 	in := matcher.ConnInput{
 		Destination: info.Local, Source: info.Remote, FilterState: info.FilterState, ServerName: info.ServerName, TransportProtocol: "raw_buffer",
+	}
+	if previous := t.Previous.Load(); previous != nil && !t.knows(info.Local, info.Authority) {
+		t = previous
 	}
 	protocol, known := codec.TCP, false
 	sniffHTTP, sniffTLS := t.SniffHTTP != nil && t.SniffHTTP(info.Local.Port()), t.SniffTLS != nil && t.SniffTLS(info.Local.Port())

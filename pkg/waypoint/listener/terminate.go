@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"sync/atomic"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/h2"
@@ -37,6 +38,7 @@ type TerminateOptions struct {
 type Terminate struct {
 	o      TerminateOptions
 	server *hbone.Server
+	early  atomic.Int64 // connections that wait for configuration
 }
 
 // NewTerminate makes a listener; Serve it.
@@ -70,9 +72,9 @@ const (
 // handle serves one CONNECT. What nothing serves is refused with a status, where Envoy
 // would accept it first.
 func (t *Terminate) handle(r *hbone.Request) {
-	table := t.o.Target()
 	info := t.connection(r)
-	if table == nil || !table.Known(info.Local, info.Authority) {
+	table := t.await(info)
+	if table == nil {
 		t.o.Logger.Debug("CONNECT to what is not served here", "authority", info.Authority, "peer", info.PeerURISAN)
 		r.Reject(503)
 		return
@@ -90,6 +92,46 @@ func (t *Terminate) handle(r *hbone.Request) {
 	}
 	if err := table.Serve(conn, info); err != nil {
 		t.o.Logger.Debug("connection ended", "authority", info.Authority, "peer", info.PeerURISAN, "chain", info.Chain, "err", err)
+	}
+}
+
+// Who sends a connection may have heard of this waypoint before the waypoint hears of what
+// it asks for: such connections wait, as many as that and as long.
+const (
+	maxEarly    = 1_000
+	earlyWait   = 3 * time.Second
+	earlyPeriod = 10 * time.Millisecond
+)
+
+// await is the table that serves what is asked for, or nil.
+func (t *Terminate) await(info *streaminfo.Connection) *Table {
+	known := func() *Table {
+		if table := t.o.Target(); table != nil && table.Known(info.Local, info.Authority) {
+			return table
+		}
+		return nil
+	}
+	if table := known(); table != nil {
+		return table
+	}
+	if t.early.Add(1) > maxEarly {
+		t.early.Add(-1)
+		return nil
+	}
+	defer t.early.Add(-1)
+	late := time.NewTimer(earlyWait)
+	defer late.Stop()
+	look := time.NewTicker(earlyPeriod)
+	defer look.Stop()
+	for {
+		select {
+		case <-look.C:
+			if table := known(); table != nil {
+				return table
+			}
+		case <-late.C:
+			return nil
+		}
 	}
 }
 

@@ -172,7 +172,7 @@ func serve(t *testing.T, out io.Writer, format string, upstream http.Handler) st
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), time.Second)
 		defer cancel()
-		e.Drain(ctx)
+		e.Drain(ctx, 0)
 	})
 	return "http://" + e.Address("inbound").String()
 }
