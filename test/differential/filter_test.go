@@ -134,7 +134,7 @@ func TestMirrors(t *testing.T) {
 	policies := []string{`[{cluster: @copy}]`, `[{cluster: @copy, runtime_fraction: {default_value: {numerator: 0}}}]`, `[{cluster: @copy}, {cluster: @copy2}]`, `[{cluster: missing}]`, `[{cluster: @copy, disable_shadow_host_suffix_append: true}]`}
 	var ports []int
 	for _, p := range policies {
-		ports = append(ports, w.http("", oneRoute("- {name: r, match: {prefix: /}, route: {cluster: @up, prefix_rewrite: /z, request_mirror_policies: "+p+"}, request_headers_to_add: [{header: {key: x-added, value: y}}]}")))
+		ports = append(ports, w.http("", oneRoute("- {name: r, match: {prefix: /}, route: {cluster: @up, prefix_rewrite: /z, request_mirror_policies: "+p+"}, request_headers_to_add: [{header: {key: x-added, value: z}}]}")))
 	}
 	w.load()
 	for i, port := range ports {

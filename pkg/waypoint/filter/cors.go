@@ -19,6 +19,7 @@ type cors struct{ name string }
 // corsPolicy is what a route allows.
 type corsPolicy struct {
 	origins                          []*matcher.String
+	anyOrigin                        bool
 	methods, headers, expose, maxAge string
 	credentials, privateNetwork      bool
 	forwardOthers                    bool // preflights of other origins go upstream
@@ -41,6 +42,10 @@ func routeCORS(config *anypb.Any) (any, error) {
 		p.forwardOthers = v.GetValue()
 	}
 	for i, m := range c.GetAllowOriginStringMatch() {
+		if m.GetExact() == "*" {
+			p.anyOrigin = true
+			continue
+		}
 		s, err := matcher.NewString(m)
 		if err != nil {
 			return nil, fmt.Errorf("allow_origin_string_match[%d]: %w", i, err)
@@ -68,6 +73,9 @@ func (f *cors) policy(x *Context) (p *corsPolicy, origin string, matches bool) {
 	if p == nil || !p.enabled.draw(x.Info.Seed>>17) {
 		return nil, "", false
 	}
+	if p.anyOrigin {
+		return p, origin, true
+	}
 	for _, m := range p.origins {
 		if m.Match(origin) {
 			return p, origin, true
@@ -94,13 +102,22 @@ func (f *cors) Request(x *Context) *Reply {
 			reply.Fields = append(reply.Fields, message.Field{Name: name, Value: value})
 		}
 	}
-	add("access-control-allow-methods", p.methods)
-	add("access-control-allow-headers", p.headers)
+	add("access-control-allow-methods", asked(p.methods, x.Request, "access-control-request-method"))
+	add("access-control-allow-headers", asked(p.headers, x.Request, "access-control-request-headers"))
 	add("access-control-max-age", p.maxAge)
 	if p.privateNetwork && strings.EqualFold(x.Request.Fields.Get("access-control-request-private-network"), "true") {
 		add("access-control-allow-private-network", "true")
 	}
 	return reply
+}
+
+// asked is what a policy allows: where that is everything, it is what was asked for, as
+// a star is no wildcard for requests with credentials.
+func asked(allowed string, r *message.Request, field string) string {
+	if v := r.Fields.Get(field); allowed == "*" && v != "" {
+		return v
+	}
+	return allowed
 }
 
 // Response implements [ResponseFilter].
@@ -113,7 +130,7 @@ func (f *cors) Response(x *Context, r *message.Response) {
 	if p.credentials {
 		r.Fields.Set("access-control-allow-credentials", "true")
 	}
-	if p.expose != "" && x.Request.Method != "OPTIONS" {
+	if p.expose != "" {
 		r.Fields.Set("access-control-expose-headers", p.expose)
 	}
 }

@@ -1,6 +1,8 @@
 package filter
 
 import (
+	"strings"
+
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -53,5 +55,5 @@ func (f *accessControl) Request(x *Context) *Reply {
 	if policy == "" {
 		policy = "none"
 	}
-	return &Reply{Status: 403, Body: "RBAC: access denied", Details: "rbac_access_denied_matched_policy[" + policy + "]"}
+	return &Reply{Status: 403, Body: "RBAC: access denied", Details: "rbac_access_denied_matched_policy[" + strings.ReplaceAll(policy, " ", "_") + "]"}
 }

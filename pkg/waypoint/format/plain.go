@@ -93,7 +93,7 @@ var plainCommands = map[string]plainCommand{
 }
 
 func local(i *streaminfo.Info) netip.AddrPort  { return connection(i).Local }
-func remote(i *streaminfo.Info) netip.AddrPort { return connection(i).Remote }
+func remote(i *streaminfo.Info) netip.AddrPort { return i.ClientAddress() }
 func direct(i *streaminfo.Info) netip.AddrPort { return connection(i).DirectRemote }
 
 var noConnection = new(streaminfo.Connection)

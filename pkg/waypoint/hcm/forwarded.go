@@ -65,6 +65,9 @@ func (m *Manager) client(info *streaminfo.Info, r *message.Request) {
 	if m.via != "" {
 		appendVia(&r.Fields, m.via)
 	}
+	if remote != info.Remote.Addr() {
+		info.Client = netip.AddrPortFrom(remote, 0)
+	}
 	internal := single && m.isInternal(remote)
 	edge := !internal && m.useRemoteAddress
 	m.sanitise(r, internal, edge)

@@ -37,7 +37,7 @@ func principal(m *rbacconfigv3.Principal) (predicate, error) {
 	case *rbacconfigv3.Principal_DirectRemoteIp:
 		return address(p.DirectRemoteIp, func(i *streaminfo.Info) netip.Addr { return i.DirectRemote.Addr() })
 	case *rbacconfigv3.Principal_RemoteIp:
-		return address(p.RemoteIp, func(i *streaminfo.Info) netip.Addr { return i.Remote.Addr() })
+		return address(p.RemoteIp, func(i *streaminfo.Info) netip.Addr { return i.ClientAddress().Addr() })
 	case *rbacconfigv3.Principal_SourceIp: // deprecated, as remote_ip
 		return address(p.SourceIp, func(i *streaminfo.Info) netip.Addr { return i.Remote.Addr() })
 	}

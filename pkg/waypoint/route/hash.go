@@ -129,9 +129,9 @@ func (p *hashPolicy) hash(in *Input) (value uint64, ok bool, setCookie string) {
 		}
 		value, ok = xxhash.Sum64String(v), v != ""
 	case hashSource:
-		if in.Info != nil && in.Info.Connection != nil && in.Info.Remote.IsValid() {
+		if in.Info != nil && in.Info.ClientAddress().IsValid() {
 			var buf [64]byte
-			value, ok = xxhash.Sum64(in.Info.Remote.Addr().Unmap().AppendTo(buf[:0])), true
+			value, ok = xxhash.Sum64(in.Info.ClientAddress().Addr().Unmap().AppendTo(buf[:0])), true
 		}
 	case hashQuery:
 		var v string

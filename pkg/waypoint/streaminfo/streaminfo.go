@@ -91,8 +91,19 @@ type Info struct {
 	RequestReceived, RequestSent, UpstreamFirstByte, UpstreamLastByte, Duration time.Duration
 	// UpstreamServiceTime is what x-envoy-upstream-service-time says.
 	UpstreamServiceTime time.Duration
+	// Client is who asks by X-Forwarded-For, where that is believed; its port is 0.
+	Client netip.AddrPort
 	// Seed is this exchange's random number: all draws for it derive from it.
 	Seed uint64
+}
+
+// ClientAddress is who asks: by X-Forwarded-For where that is believed, else the
+// connection's peer. It is what Envoy calls the downstream remote address.
+func (i *Info) ClientAddress() netip.AddrPort {
+	if i.Client.IsValid() || i.Connection == nil {
+		return i.Client
+	}
+	return i.Remote
 }
 
 // Metadata is by filter name, then by key.
