@@ -3,6 +3,7 @@ package translate
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 	"strings"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
@@ -26,6 +27,7 @@ func (w *world) serviceEntryServices() []*service {
 		taken[host] = "Service " + s.Namespace + "/" + s.Name
 	}
 	var out []*service
+	owners := w.addressOwners()
 	for _, e := range oldest(w.ServiceEntries) {
 		object := entryObject(e)
 		for _, host := range e.Spec.Hosts {
@@ -40,7 +42,7 @@ func (w *world) serviceEntryServices() []*service {
 				continue
 			}
 			taken[key] = "ServiceEntry " + e.Namespace + "/" + e.Name
-			s := w.entryService(e, host)
+			s := w.entryService(e, host, owners)
 			s.wire.Canonical = !canonical[host]
 			canonical[host] = true
 			out = append(out, s)
@@ -50,11 +52,42 @@ func (w *world) serviceEntryServices() []*service {
 	return out
 }
 
+// owner is who has an address.
+type owner struct{ namespace, what string }
+
+// addressOwners are the addresses that a ServiceEntry of another namespace cannot have:
+// those of Kubernetes Services and of pods. Whoever has an address gets the traffic to
+// it.
+func (w *world) addressOwners() map[netip.Addr]owner {
+	out := map[netip.Addr]owner{}
+	if !slices.ContainsFunc(w.ServiceEntries, func(e *networkingv1.ServiceEntry) bool { return len(e.Spec.Addresses) > 0 }) {
+		return out
+	}
+	note := func(text, namespace, what string) {
+		if a, err := netip.ParseAddr(text); err == nil {
+			out[a.Unmap()] = owner{namespace, what}
+		}
+	}
+	for _, p := range w.Pods {
+		if livePod(p) && !p.Spec.HostNetwork {
+			for _, ip := range podIPs(p) {
+				note(ip, p.Namespace, "Pod "+p.Namespace+"/"+p.Name)
+			}
+		}
+	}
+	for _, s := range w.Services {
+		for _, ip := range clusterIPs(s) {
+			note(ip, s.Namespace, "Service "+s.Namespace+"/"+s.Name)
+		}
+	}
+	return out
+}
+
 func entryObject(e *networkingv1.ServiceEntry) status.Object {
 	return status.Object{APIVersion: "networking.istio.io/v1", Kind: "ServiceEntry", Namespace: e.Namespace, Name: e.Name}
 }
 
-func (w *world) entryService(e *networkingv1.ServiceEntry, host string) *service {
+func (w *world) entryService(e *networkingv1.ServiceEntry, host string, owners map[netip.Addr]owner) *service {
 	object := entryObject(e)
 	bound := w.bind(object, e.ObjectMeta, trafficService)
 	wire := &workloadapi.Service{
@@ -75,6 +108,11 @@ func (w *world) entryService(e *networkingv1.ServiceEntry, host string) *service
 	for _, text := range e.Spec.Addresses {
 		block, err := source.ParseBlock(text)
 		if err != nil {
+			continue
+		}
+		if o, taken := owners[block.Addr()]; taken && block.IsSingleIP() && o.namespace != e.Namespace {
+			w.condition(object, status.Condition{Type: status.Served, Status: "False", Reason: "AddressTaken",
+				Message: fmt.Sprintf("address %s is not served: %s has it", block.Addr(), o.what)})
 			continue
 		}
 		a := w.networkAddress(block.Addr())
