@@ -15,6 +15,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/peers"
 	"github.com/fairlead-mesh/fairlead/pkg/xds"
@@ -73,6 +74,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	group.Add("admin", p.pages.Run)
 	group.Add("discovery", discovery.Run)
 	group.Add("certificate", func(ctx context.Context) error { return awaitCertificate(ctx, certificates, self, p.ready, log) })
+	group.Add("review", func(ctx context.Context) error { return review(ctx, known, p.engine) })
 	// Stopped second: no new connections, the old ones drain.
 	group.Add("proxy", p.run)
 	// Stopped first: whoever sends traffic here hears of it before it ends.
@@ -83,6 +85,19 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	})
 	log.Info("waypoint started", "gateway", c.podNamespace+"/"+c.gateway, "pod", c.podName, "version", telemetry.Version)
 	return group.Run(ctx)
+}
+
+// review has connections that go on looked at when workloads or policies change.
+func review(ctx context.Context, known *store.Store, e *waypoint.Engine) error {
+	for {
+		changed := known.Snapshot().Changed()
+		e.Review()
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-changed:
+		}
+	}
 }
 
 // connect opens the ways to the control plane and the CA.

@@ -17,7 +17,9 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/guard"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/hcm"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/live"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/router"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
 	"github.com/fairlead-mesh/fairlead/pkg/xds"
@@ -58,6 +60,8 @@ type Recorders interface {
 type Engine struct {
 	o     Options
 	drain codec.Drain
+	guard *guard.Guard
+	live  live.Set
 
 	// mu guards below; ApplyEnvoy holds it.
 	mu        sync.Mutex
@@ -81,7 +85,7 @@ func New(o Options) (*Engine, error) {
 	if o.Listen == nil {
 		o.Listen = func(address string) (net.Listener, error) { return net.Listen("tcp", address) }
 	}
-	return &Engine{o: o, routes: map[string]*routes{}, listeners: map[string]*listening{}, internals: map[string]string{}, held: map[string]map[string]held{}, leaving: map[resource]*time.Timer{}}, nil
+	return &Engine{o: o, guard: guard.New(o.Logger), routes: map[string]*routes{}, listeners: map[string]*listening{}, internals: map[string]string{}, held: map[string]map[string]held{}, leaving: map[resource]*time.Timer{}}, nil
 }
 
 // ApplyEnvoy implements [xds.EnvoyApplier].
@@ -106,6 +110,14 @@ func (e *Engine) ApplyEnvoy(typeURL string, updated []*discovery.Resource, remov
 	}
 	e.want(typeURL)
 	return refused
+}
+
+// Review asks Authorize again for the connections that go on, and ends those that it
+// refuses: it is to be called when a policy has changed.
+func (e *Engine) Review() {
+	if ended := e.live.Review(); ended > 0 {
+		e.o.Logger.Info("connections ended, as policies no longer allow them", "connections", ended)
+	}
 }
 
 // Apply takes one resource, as ApplyEnvoy does.

@@ -44,7 +44,7 @@ func (e *Engine) setSocket(c *listenerv3.Listener, old *listening) error {
 			l.discard(old)
 			return terr
 		}
-		s := listener.NewSocket(listener.SocketOptions{TLS: tlsConfig, Table: l.table.Load, Logger: e.o.Logger})
+		s := listener.NewSocket(listener.SocketOptions{TLS: tlsConfig, Table: l.table.Load, Guard: e.guard, Logger: e.o.Logger})
 		l.drain = s.Drain
 		e.run(l, s.Serve)
 	}
@@ -105,9 +105,10 @@ func (e *Engine) setTunnel(c *listenerv3.Listener, old *listening, m *hcmv3.Http
 	if err != nil {
 		return err
 	}
-	filters, err := tunnelFilters(m)
-	if err != nil {
-		return err
+	filters, refused := tunnelFilters(m)
+	if refused != nil {
+		refused = fmt.Errorf("filter chain %s: %w", chainName(c.GetFilterChains()[0], 0), refused)
+		filters = []filter.Filter{refusing{refused}}
 	}
 	l, err := e.listeningAt(c, old)
 	if err != nil {
@@ -117,7 +118,7 @@ func (e *Engine) setTunnel(c *listenerv3.Listener, old *listening, m *hcmv3.Http
 	l.filters.Store(&filters)
 	if l != old {
 		t, err := listener.NewTerminate(listener.TerminateOptions{
-			TLS: tlsConfig, Self: e.o.Self, Source: e.o.Source, Logger: e.o.Logger,
+			TLS: tlsConfig, Self: e.o.Self, Source: e.o.Source, Guard: e.guard, Logger: e.o.Logger,
 			Filters: func() []filter.Filter { return *l.filters.Load() },
 			Target:  func() *listener.Table { return e.internal(cluster) },
 			HTTP2:   h2.Config{MaxStreams: m.GetHttp2ProtocolOptions().GetMaxConcurrentStreams().GetValue()},
@@ -130,7 +131,15 @@ func (e *Engine) setTunnel(c *listenerv3.Listener, old *listening, m *hcmv3.Http
 		e.run(l, t.Serve)
 	}
 	e.listeners[c.GetName()] = l
-	return nil
+	return refused
+}
+
+// refusing answers every CONNECT with 503: what its listener says cannot be enforced.
+type refusing struct{ reason error }
+
+// Request implements [filter.Filter].
+func (r refusing) Request(*filter.Context) *filter.Reply {
+	return &filter.Reply{Status: 503, Body: r.reason.Error(), Details: "configuration_refused"}
 }
 
 // internal is the table of the internal listener that a cluster leads to. By custom

@@ -2,6 +2,7 @@ package filter
 
 import (
 	"fmt"
+	"maps"
 
 	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/common/set_filter_state/v3"
 	httpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/set_filter_state/v3"
@@ -71,8 +72,12 @@ func newState(_ string, config *anypb.Any) (Filter, error) {
 	return setState{s}, nil
 }
 
-// Request implements [Filter].
+// Request implements [Filter]. Other exchanges of the connection see nothing of it, as
+// with Envoy, whose requests have a filter state of their own.
 func (f setState) Request(x *Context) *Reply {
+	own := *x.Info.Connection
+	own.FilterState = maps.Clone(own.FilterState)
+	x.Info.Connection = &own
 	f.state.Set(x.Info)
 	return nil
 }

@@ -25,6 +25,12 @@ const (
 	defaultMaxFields  = 100
 )
 
+// The windows of HTTP/2 clients where the configuration names none, in bytes.
+const (
+	streamWindow     = 256 << 10
+	connectionWindow = 1 << 20
+)
+
 // Dependencies are what a connection manager is made of beside its configuration.
 type Dependencies struct {
 	// Routes finds the table of a name, or of an inline configuration. It must be
@@ -47,6 +53,7 @@ const routerName = "envoy.filters.http.router"
 func Compile(c *hcmv3.HttpConnectionManager, d Dependencies) (*Manager, error) {
 	m := &Manager{
 		StatPrefix: c.GetStatPrefix(), codec: c.GetCodecType(), options: d.Codec, upgrades: map[string]bool{},
+		guard: d.Router.Guard, http10: c.GetHttpProtocolOptions().GetAcceptHttp_10(),
 		serverName: c.GetServerName(), serverHeader: c.GetServerHeaderTransformation(), via: c.GetVia(),
 		normalizePath: c.GetNormalizePath().GetValue(), mergeSlashes: c.GetMergeSlashes(), slashes: c.GetPathWithEscapedSlashesAction(),
 		useRemoteAddress: c.GetUseRemoteAddress().GetValue(), skipXFFAppend: c.GetSkipXffAppend(), trustedHops: c.GetXffNumTrustedHops(),
@@ -165,9 +172,13 @@ func (m *Manager) limits(c *hcmv3.HttpConnectionManager) {
 	}
 	o.HeadTimeout = c.GetRequestHeadersTimeout().AsDuration()
 	o.MaxRequests = int(common.GetMaxRequestsPerConnection().GetValue())
-	if n := c.GetHttp2ProtocolOptions().GetMaxConcurrentStreams(); n != nil {
+	h2 := c.GetHttp2ProtocolOptions()
+	if n := h2.GetMaxConcurrentStreams(); n != nil {
 		o.HTTP2.MaxStreams = n.GetValue()
 	}
+	// What a client may send unread is memory that it takes of ours.
+	o.HTTP2.StreamWindow = valueOr32(h2.GetInitialStreamWindowSize(), streamWindow)
+	o.HTTP2.ConnWindow = valueOr32(h2.GetInitialConnectionWindowSize(), connectionWindow)
 }
 
 func valueOr(v *wrapperspb.BoolValue, def bool) bool {

@@ -45,14 +45,29 @@ var exchanges = sync.Pool{New: func() any {
 func (m *Manager) exchange(conn *streaminfo.Connection, x codec.Exchange) {
 	m.total.Add(1)
 	m.active.Add(1)
+	defer m.active.Add(-1)
 	e := exchanges.Get().(*exchange)
 	e.start(m, conn, x)
+	if e.guarded() {
+		e.reset()
+		exchanges.Put(e)
+	}
+}
+
+// guarded serves and records; false is a fault of ours, after which nobody can say
+// what still uses the exchange.
+func (e *exchange) guarded() (well bool) {
+	defer func() {
+		if !well {
+			e.call.Close()
+			e.Exchange.Reset()
+		}
+	}()
+	defer e.m.guard.Recover("an exchange")
 	e.serve()
 	e.finish()
 	e.call.Close()
-	m.active.Add(-1)
-	e.reset()
-	exchanges.Put(e)
+	return true
 }
 
 func (e *exchange) start(m *Manager, conn *streaminfo.Connection, x codec.Exchange) {
@@ -109,6 +124,9 @@ func (e *exchange) serve() {
 
 // admit refuses what may not go further, and brings the head into order.
 func (m *Manager) admit(x codec.Exchange, r *message.Request, port uint16) *filter.Reply {
+	if r.Version == message.HTTP10 && !m.http10 {
+		return &filter.Reply{Status: 426, Details: "low_version"}
+	}
 	if r.Upgrade != "" && r.Method != "CONNECT" && !m.upgradeAllowed(r.Upgrade) {
 		return &filter.Reply{Status: 403, Details: "upgrade_failed"}
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/message"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/filter"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/guard"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/route"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/router"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
@@ -43,10 +44,12 @@ type Manager struct {
 	router     *router.Router
 	refusal    string // why nothing is served, or ""
 	recorders  []Recorder
+	guard      *guard.Guard
 	codec      hcmv3.HttpConnectionManager_CodecType
 	options    codec.Options
 	upgrades   map[string]bool
 
+	http10            bool // is taken
 	serverName        string
 	serverHeader      hcmv3.HttpConnectionManager_ServerHeaderTransformation
 	via               string

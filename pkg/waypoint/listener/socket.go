@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/guard"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
 )
 
@@ -32,6 +33,7 @@ type SocketOptions struct {
 	// Table serves the connections. It must be non-nil.
 	Table          func() *Table
 	MaxConnections int          // zero: 20,000
+	Guard          *guard.Guard // or nil
 	Logger         *slog.Logger // must be non-nil
 }
 
@@ -81,6 +83,7 @@ func (s *Socket) Serve(l net.Listener) error {
 		s.active.Add(1)
 		s.work.Go(func() {
 			defer s.active.Add(-1)
+			defer s.o.Guard.Recover("a connection")
 			s.serve(t)
 		})
 	}

@@ -13,6 +13,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/hbone"
 	"github.com/fairlead-mesh/fairlead/pkg/message"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/filter"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/guard"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
 )
 
@@ -31,6 +32,7 @@ type TerminateOptions struct {
 	HTTP2  h2.Config
 	// MaxConnections bounds the tunnels; zero is hbone's default.
 	MaxConnections int
+	Guard          *guard.Guard // or nil
 	Logger         *slog.Logger // must be non-nil
 }
 
@@ -72,6 +74,7 @@ const (
 // handle serves one CONNECT. What nothing serves is refused with a status, where Envoy
 // would accept it first.
 func (t *Terminate) handle(r *hbone.Request) {
+	defer t.o.Guard.Recover("a tunnelled connection")
 	info := t.connection(r)
 	table := t.await(info)
 	if table == nil {
@@ -182,5 +185,6 @@ func (t *Terminate) filter(r *hbone.Request, c *streaminfo.Connection) int {
 			return reply.Status
 		}
 	}
+	c.FilterState = info.FilterState // what the tunnel's filters keep is the connection's
 	return 0
 }

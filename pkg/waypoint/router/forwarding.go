@@ -2,12 +2,13 @@ package router
 
 import (
 	"errors"
-	"os"
 	"strconv"
+	"strings"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/message"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/filter"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/route"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
@@ -41,14 +42,18 @@ type forwarding struct {
 	attempts     int
 	host         *cluster.Host
 	grpc         bool
+	unserved     *failure // of the last connection that had ended
+	removed      int      // hosts that went while the request waited for them
 }
 
 // run makes attempts until one is answered or none is left.
 func (f *forwarding) run() {
 	f.prepare()
-	if f.upload != nil {
-		defer f.uploaded()
-	}
+	defer func() {
+		if f.upload != nil {
+			f.uploaded()
+		}
+	}()
 	for {
 		f.attempts++
 		f.info.Attempts = f.attempts
@@ -88,38 +93,12 @@ func (f *forwarding) prepare() {
 	in := route.Input{Request: r, Info: f.info, Random: f.info.Seed}
 	f.route.RewriteRequest(&in, f.call.Choice, !f.r.o.SuppressEnvoyHeaders)
 	if f.d.HasBody() {
-		f.upload = &upload{d: f.d, keep: f.retries > 0 || len(f.forward.Mirrors) > 0}
+		f.upload = &upload{d: f.d, limit: f.kept(), guard: f.r.o.Guard}
 	} else {
 		f.complete, f.info.RequestReceived = f.info.Start, 1 // it was here with its head
 	}
 	if !f.r.o.SuppressEnvoyHeaders {
 		f.expected(r)
-	}
-}
-
-// timeouts are the route's, or those that a gRPC client asks for.
-func (f *forwarding) timeouts() (global, perTry time.Duration) {
-	global = f.forward.Timeout
-	if f.grpc {
-		global = grpcGlobal(f.forward, f.x.Request, global)
-	}
-	if p := f.forward.Retry; p != nil {
-		perTry = p.PerTry
-	}
-	if global > 0 && perTry >= global {
-		perTry = 0
-	}
-	return global, perTry
-}
-
-// expected tells the upstream how long it is waited for.
-func (f *forwarding) expected(r *message.Request) {
-	t := f.global
-	if f.perTry > 0 {
-		t = f.perTry
-	}
-	if t > 0 {
-		r.Fields.Set("x-envoy-expected-rq-timeout-ms", strconv.FormatInt(t.Milliseconds(), 10))
 	}
 }
 
@@ -136,12 +115,30 @@ func (f *forwarding) attempt() (again bool) {
 	if f.attempts == 1 {
 		f.mirrorEarly()
 	}
+	for passed := 0; ; passed++ {
+		again, unserved := f.try(host, start)
+		if !unserved {
+			return again
+		}
+		if passed == maxPassed || !f.repeatable() {
+			return f.failed(*f.unserved, true)
+		}
+	}
+}
+
+// maxPassed is how many connections in a row may turn out to have ended.
+const maxPassed = 3
+
+// try sends the request to a host and brings back the answer. unserved: the connection
+// was one that had ended or takes no more, so that the request has certainly not been
+// worked on; that is no retry, and no policy has to allow it.
+func (f *forwarding) try(host *cluster.Host, start time.Time) (again, unserved bool) {
 	s, err := f.cluster.Open(host, cluster.OpenOptions{
 		Deadline: f.connectDeadline(start), Downstream: f.x.Request.Version, Priority: f.priority, Gone: f.x.Gone,
-		Source: f.info.Remote, Destination: f.info.Local,
+		Source: f.info.Remote, Destination: f.info.Local, ServerName: hostOf(f.x.Request.Authority),
 	})
 	if err != nil {
-		return f.failed(classify(err), false)
+		return f.unopened(err), false
 	}
 	f.connected(s)
 	defer func() {
@@ -149,19 +146,70 @@ func (f *forwarding) attempt() (again bool) {
 			s.Close()
 		}
 	}()
-	if err := f.send(s); err != nil {
-		f.detach(s)
-		return f.failed(classify(err), true)
+	var response *message.Response
+	if err = f.send(s); err == nil || errors.Is(err, codec.ErrReset) {
+		// One that takes no more may have answered, and its reader says why.
+		var werr error
+		if response, werr = f.await(s, start); werr == nil || err == nil || errors.Is(werr, codec.ErrRefused) {
+			err = werr
+		}
 	}
-	response, err := f.await(s, start)
-	if err != nil {
-		f.detach(s)
-		return f.unanswered(err)
+	if err == nil {
+		if again = f.answered(s, response); !again {
+			f.call.answering = s
+		}
+		return again, false
 	}
-	if again = f.answered(s, response, start); !again {
-		f.call.answering = s
+	f.detach(s)
+	if s.Reused && errors.Is(err, codec.ErrRefused) && f.unworked(s) {
+		failure := classify(err)
+		f.unserved = &failure
+		return false, true
 	}
-	return again
+	return f.unanswered(err), false
+}
+
+// unworked tells whether a request that was refused may be sent anew without being
+// asked. HTTP/2 says that it was not worked on; with HTTP/1 a connection that ends
+// just then leaves a doubt, so that the method has to be idempotent (RFC 9110 section
+// 9.2.2).
+func (f *forwarding) unworked(s *cluster.Stream) bool {
+	if s.Connected.Version == message.HTTP2 {
+		return true
+	}
+	switch f.x.Request.Method {
+	case "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "DELETE":
+		return true
+	}
+	return false
+}
+
+func (f *forwarding) repeatable() bool { return f.upload == nil || f.upload.repeatable() }
+
+// hostOf is an authority without its port.
+func hostOf(authority string) string {
+	if i := strings.LastIndexByte(authority, ':'); i >= 0 && strings.IndexByte(authority[i:], ']') < 0 {
+		return authority[:i]
+	}
+	return authority
+}
+
+// unopened ends an attempt that got no connection; nothing was sent.
+func (f *forwarding) unopened(err error) (again bool) {
+	switch {
+	case errors.Is(err, cluster.ErrGone):
+		f.gone()
+		return false
+	case errors.Is(err, cluster.ErrTimeout):
+		if d := f.globalDeadline(); !d.IsZero() && !time.Now().Before(d) {
+			return f.unanswered(errGlobal)
+		}
+		return f.unanswered(errTryTimeout)
+	case errors.Is(err, cluster.ErrRemoved) && f.removed < maxPassed:
+		f.removed++ // another one is chosen
+		return true
+	}
+	return f.failed(classify(err), false)
 }
 
 // choose picks an endpoint that the caller may reach.
@@ -201,45 +249,6 @@ func (f *forwarding) connected(s *cluster.Stream) {
 	f.info.UpstreamProtocol = s.Connected.Version.String()
 }
 
-// connectDeadline is when an attempt that finds no connection has to end.
-func (f *forwarding) connectDeadline(start time.Time) time.Time {
-	return earliest(f.globalDeadline(), f.tryDeadline(start))
-}
-
-// globalDeadline counts from the request's end; zero while that has not come.
-func (f *forwarding) globalDeadline() time.Time {
-	if f.global <= 0 || !f.requestComplete() {
-		return time.Time{}
-	}
-	return f.complete.Add(f.global)
-}
-
-func (f *forwarding) tryDeadline(start time.Time) time.Time {
-	if f.perTry <= 0 || !f.requestComplete() {
-		return time.Time{}
-	}
-	if f.complete.After(start) {
-		start = f.complete
-	}
-	return start.Add(f.perTry)
-}
-
-func (f *forwarding) requestComplete() bool {
-	if f.complete.IsZero() {
-		if ended, at, _ := f.upload.state(); ended {
-			f.complete = at
-		}
-	}
-	return !f.complete.IsZero()
-}
-
-func earliest(a, b time.Time) time.Time {
-	if a.IsZero() || !b.IsZero() && b.Before(a) {
-		return b
-	}
-	return a
-}
-
 func (f *forwarding) send(s *cluster.Stream) error {
 	if f.upload == nil {
 		err := s.Send(f.x.Request, true)
@@ -260,107 +269,16 @@ func (f *forwarding) detach(s *cluster.Stream) {
 	}
 }
 
-// What ends a wait beside the upstream's own end.
-var (
-	errGone       = errors.New("the client is gone")
-	errGlobal     = errors.New("upstream request timeout")
-	errTryTimeout = errors.New("per try timeout")
-)
-
-// await waits for a response's head. Informational ones go to the client.
-func (f *forwarding) await(s *cluster.Stream, start time.Time) (*message.Response, error) {
-	for {
-		now := time.Now()
-		limit := earliest(f.globalDeadline(), f.tryDeadline(start))
-		_ = s.SetReadDeadline(earliest(limit, now.Add(look)))
-		response, err := s.Response()
-		switch {
-		case err == nil && response.Status < 200 && response.Status != 101:
-			if err := f.d.Inform(response); err != nil {
-				return nil, errGone
-			}
-			continue
-		case err == nil:
-			return response, nil
-		case !errors.Is(err, os.ErrDeadlineExceeded):
-			return nil, err
-		}
-		if err := f.interrupted(start); err != nil {
-			return nil, err
-		}
-	}
-}
-
-// interrupted is why a wait may not go on, or nil.
-func (f *forwarding) interrupted(start time.Time) error {
-	now := time.Now()
-	if d := f.globalDeadline(); !d.IsZero() && !now.Before(d) {
-		return errGlobal
-	}
-	if d := f.tryDeadline(start); !start.IsZero() && !d.IsZero() && !now.Before(d) {
-		return errTryTimeout
-	}
-	if f.d.Gone() {
-		return errGone
-	}
-	if f.upload != nil {
-		if _, _, err := f.upload.state(); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
-			return errGone
-		}
-	}
-	return nil
-}
-
-// unanswered ends an attempt that was sent and not answered.
-func (f *forwarding) unanswered(err error) (again bool) {
-	switch {
-	case errors.Is(err, errGone):
-		f.gone()
-		return false
-	case errors.Is(err, errGlobal):
-		f.host.Report(cluster.TimedOut, 0)
-		f.d.Reply(&filter.Reply{Status: 504, Body: "upstream request timeout", Flags: streaminfo.UpstreamRequestTimeout, Details: "response_timeout"})
-		return false
-	case errors.Is(err, errTryTimeout):
-		return f.failed(failure{reason: tryTimeout, err: err}, true)
-	}
-	return f.failed(classify(err), true)
-}
-
-func (f *forwarding) gone() {
-	f.info.Flags |= streaminfo.DownstreamConnectionTermination
-	f.info.Details = "downstream_remote_disconnect"
-	f.d.Reset()
-}
-
-// failed ends an attempt without a response: another one, or the answer to it.
-func (f *forwarding) failed(failure failure, sent bool) (again bool) {
-	switch failure.reason {
-	case overflow:
-	case connectFailure, connectTimeout:
-		f.host.Report(cluster.ConnectFailed, 0)
-	case tryTimeout:
-		f.host.Report(cluster.TimedOut, 0)
-	default:
-		f.host.Report(cluster.ConnectFailed, 0)
-	}
-	f.info.TransportFailure = failure.transport
-	if f.policy != nil && byFailure(f.policy, failure, sent) && f.another() {
-		return true
-	}
-	f.d.Reply(failure.reply(f.attempts))
-	return false
-}
-
 // another takes a retry, if one is left, and waits as the policy says.
 func (f *forwarding) another() bool {
 	if f.retries == 0 {
 		if f.policy.Retries > 0 {
+			f.cluster.Count(cluster.RetryLimitExceeded)
 			f.info.Flags |= streaminfo.UpstreamRetryLimitExceeded
 		}
 		return false
 	}
-	if f.upload != nil && !f.upload.repeatable() || !f.cluster.Retry(f.priority) {
+	if !f.repeatable() || !f.cluster.Retry(f.priority) {
 		return false
 	}
 	f.retries--
@@ -378,9 +296,13 @@ func (f *forwarding) rest(d time.Duration) bool {
 	if g := f.globalDeadline(); !g.IsZero() && g.Before(end) {
 		end = g
 	}
-	timer := time.NewTimer(time.Until(end))
-	defer timer.Stop()
-	<-timer.C
+	for left := time.Until(end); left > 0; left = time.Until(end) {
+		timer := time.NewTimer(min(left, look))
+		<-timer.C
+		if f.d.Gone() {
+			return false
+		}
+	}
 	return !f.d.Gone()
 }
 

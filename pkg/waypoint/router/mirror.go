@@ -28,10 +28,7 @@ func (f *forwarding) mirrorLate() {
 	if f.upload == nil || len(f.forward.Mirrors) == 0 {
 		return
 	}
-	f.upload.mu.Lock()
-	body, trailers, whole := f.upload.kept, f.upload.trailers, f.upload.ended && !f.upload.lost
-	f.upload.mu.Unlock()
-	if whole {
+	if body, trailers, whole := f.upload.whole(); whole {
 		f.mirror(body, trailers)
 	} else {
 		f.r.dropped.Add(uint64(len(f.forward.Mirrors)))
@@ -74,6 +71,7 @@ func (f *forwarding) mirror(body []byte, trailers message.Fields) {
 		router, conn := f.r, f.info.Connection
 		go func() {
 			defer func() { <-router.mirrors }()
+			defer router.o.Guard.Recover("a mirrored request")
 			router.copyTo(cl, choice, conn, request, body, trailers, timeout)
 		}()
 	}
@@ -91,7 +89,7 @@ func (r *Router) copyTo(cl *cluster.Cluster, choice cluster.Choice, caller *stre
 		return
 	}
 	deadline := time.Now().Add(timeout)
-	s, err := cl.Open(host, cluster.OpenOptions{Deadline: deadline, Downstream: request.Version})
+	s, err := cl.Open(host, cluster.OpenOptions{Deadline: deadline, Downstream: request.Version, ServerName: hostOf(request.Authority)})
 	if err != nil {
 		return
 	}

@@ -13,7 +13,7 @@ import (
 )
 
 // answered brings a response to the client, unless the policy repeats it.
-func (f *forwarding) answered(s *cluster.Stream, response *message.Response, start time.Time) (again bool) {
+func (f *forwarding) answered(s *cluster.Stream, response *message.Response) (again bool) {
 	now := time.Now()
 	f.info.UpstreamFirstByte = now.Sub(f.info.Start)
 	status := response.Status
@@ -25,6 +25,7 @@ func (f *forwarding) answered(s *cluster.Stream, response *message.Response, sta
 		f.detach(s)
 		return true
 	}
+	f.cluster.CountStatus(status)
 	f.answeredWell = response.Status < 500
 	upgraded := response.Status == 101 || f.x.Request.Method == "CONNECT" && response.Status/100 == 2
 	f.info.Response, f.info.ResponseCode, f.info.Details = response, response.Status, "via_upstream"
@@ -36,12 +37,15 @@ func (f *forwarding) answered(s *cluster.Stream, response *message.Response, sta
 		return false
 	}
 	f.mirrorLate()
-	if end {
+	switch {
+	case end:
 		if err := f.d.Flush(); err != nil {
 			f.gone()
 		}
-	} else {
-		f.relay(s, upgraded)
+	case upgraded:
+		f.upgraded(s)
+	default:
+		f.relay(s, false)
 	}
 	f.info.UpstreamLastByte = time.Since(f.info.Start)
 	f.detach(s)
@@ -51,6 +55,30 @@ func (f *forwarding) answered(s *cluster.Stream, response *message.Response, sta
 		}
 	}
 	return false
+}
+
+// upgraded carries the other protocol, for as long as the policies allow it.
+func (f *forwarding) upgraded(s *cluster.Stream) {
+	received := uint64(0)
+	if f.upload != nil {
+		received = f.upload.stop()
+	}
+	if authorize := f.r.o.Authorize; authorize != nil {
+		caller, destination := f.info.Connection, f.host.Dial
+		remove, err := f.r.o.Live.Add(func() error { return authorize(caller, destination) }, f.d.Reset)
+		if err != nil {
+			f.info.Details = "rbac_access_denied_matched_policy[" + err.Error() + "]"
+			f.d.Reset()
+			return
+		}
+		defer remove()
+	}
+	f.upload = &upload{d: f.d, received: received, guard: f.r.o.Guard}
+	if err := f.upload.attach(s); err != nil {
+		f.broken(err)
+		return
+	}
+	f.relay(s, true)
 }
 
 // headers are what the router says in a response.
@@ -105,8 +133,6 @@ func (f *forwarding) relay(s *cluster.Stream, upgraded bool) {
 		case errors.Is(err, io.EOF):
 			if ferr := f.d.Finish(s.Trailers()); ferr != nil {
 				f.gone()
-			} else if upgraded {
-				f.upload.wait()
 			}
 			return
 		case errors.Is(err, os.ErrDeadlineExceeded):
@@ -123,13 +149,18 @@ func (f *forwarding) relay(s *cluster.Stream, upgraded bool) {
 // goesOn tells whether a body that pauses is waited for; if not, it ends the exchange.
 func (f *forwarding) goesOn(upgraded bool, idle time.Duration, last time.Time) bool {
 	var err error
-	if !upgraded || f.upload == nil {
+	if !upgraded {
 		err = f.interrupted(time.Time{})
 	} else if f.d.Gone() {
 		err = errGone
 	}
+	if f.upload != nil && f.upload.last().After(last) {
+		last = f.upload.last()
+	}
 	switch {
 	case errors.Is(err, errGlobal):
+		f.cluster.Count(cluster.RequestTimeout)
+		f.cluster.Count(cluster.RequestReset)
 		f.info.Flags |= streaminfo.UpstreamRequestTimeout
 		f.info.Details = "response_timeout"
 		f.d.Reset()
@@ -150,6 +181,7 @@ func (f *forwarding) goesOn(upgraded bool, idle time.Duration, last time.Time) b
 func (f *forwarding) broken(err error) {
 	failure := classify(err)
 	f.host.Report(cluster.ConnectFailed, 0)
+	f.cluster.Count(cluster.ResponseReset)
 	f.info.Flags |= failure.flag()
 	f.info.Details = "upstream_reset_after_response_started{" + failure.reason.details() + "}"
 	f.d.Reset()

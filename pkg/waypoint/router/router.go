@@ -8,6 +8,8 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/filter"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/guard"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/live"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/route"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
 )
@@ -32,7 +34,11 @@ type Options struct {
 	// SuppressEnvoyHeaders leaves out x-envoy-* fields that tell of the proxy
 	// (Envoy's router.v3.Router.suppress_envoy_headers).
 	SuppressEnvoyHeaders bool
-	Logger               *slog.Logger // must be non-nil
+	// Guard catches what goes wrong in goroutines of exchanges; or nil.
+	Guard *guard.Guard
+	// Live keeps what goes on after an upgrade; or nil.
+	Live   *live.Set
+	Logger *slog.Logger // must be non-nil
 }
 
 // Router forwards exchanges.

@@ -3,18 +3,23 @@ package router
 import (
 	"errors"
 	"io"
+	"math"
 	"os"
 	"sync"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/message"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/guard"
 )
 
 const (
-	// maxKept bounds what is kept of a request's body for another try or a mirror, in
-	// bytes: Envoy's default buffer limit.
-	maxKept = 1 << 20
+	// defaultKept bounds what is kept of a request's body for another try or a mirror
+	// where the route does not, in bytes: Envoy's default buffer limit.
+	defaultKept = 1 << 20
+	// unpolicedKept is what is kept where no policy asks for another try: a connection
+	// that had just ended when it was taken loses no request.
+	unpolicedKept = 16 << 10
 	// inline is how much of a body is carried by the exchange's own goroutine, before
 	// the response is looked for.
 	inline = 64 << 10
@@ -23,92 +28,106 @@ const (
 // upload carries a request's body to the attempt of the moment. What is kept of it
 // goes to later ones first.
 type upload struct {
-	d    Downstream
-	keep bool
+	d     Downstream
+	limit int // of what is kept, in bytes
+	guard *guard.Guard
 
-	// writing guards the attempt's stream, and is held while something is written to
-	// it: that may last for as long as the upstream does not read. It comes before mu.
-	writing sync.Mutex
+	// sending is held while an attempt is given something, which may take as long as
+	// the attempt does; it guards stream. It is taken before mu.
+	sending sync.Mutex
 	stream  *cluster.Stream // of the attempt, or nil: between attempts
-	running chan struct{}   // of the goroutine; nil without one. The exchange's own.
 
 	// mu guards below.
 	mu       sync.Mutex
 	kept     []byte
 	lost     bool // more came than may be kept
 	received uint64
+	moved    time.Time // when something last came
 	ended    bool
 	endedAt  time.Time
 	trailers message.Fields
 	err      error // of the client
 	stopped  bool
+
+	running chan struct{} // of the goroutine; nil without one
+}
+
+// kept is how much of the request's body may be kept, in bytes.
+func (f *forwarding) kept() int {
+	limit := defaultKept
+	if l := f.route.BufferLimit; l != nil {
+		limit = int(min(*l, math.MaxInt32))
+	}
+	if f.retries > 0 || len(f.forward.Mirrors) > 0 {
+		return limit
+	}
+	return min(limit, unpolicedKept)
 }
 
 // attach gives an attempt what is kept, and the rest as it comes. An error is the
 // attempt's.
 func (u *upload) attach(s *cluster.Stream) error {
-	u.writing.Lock()
+	u.sending.Lock()
 	u.mu.Lock()
 	kept, ended := u.kept, u.ended
 	u.mu.Unlock()
-	first := u.running == nil
-	if len(kept) > inline { // who waits for the answer does not wait for this
+	if len(kept) > inline { // it may wait for the attempt, whose answer may come first
 		go func() {
-			defer u.writing.Unlock()
-			_ = u.followLocked(s, kept) // a stream that does not take it has failed: its reader says why
+			defer u.sending.Unlock()
+			defer u.guard.Recover("a request's body")
+			_ = u.again(s, kept, ended) // the attempt's reader says why
 		}()
 	} else {
-		err := u.followLocked(s, kept)
-		u.writing.Unlock()
+		err := u.again(s, kept, ended)
+		u.sending.Unlock()
 		if err != nil {
 			return err
 		}
 	}
-	if ended || !first {
+	if ended || u.running != nil {
 		return nil
 	}
-	for moved := len(kept); moved < inline && u.d.Ready(); {
+	for moved := 0; moved < inline && u.d.Ready(); {
 		n, more := u.step()
 		if moved += n; !more {
 			return nil
 		}
 	}
-	if len(kept) <= inline {
-		if err := s.Flush(); err != nil {
-			return err
-		}
+	if err := s.Flush(); err != nil {
+		return err
 	}
 	u.running = make(chan struct{})
 	go u.run()
 	return nil
 }
 
-// followLocked makes s the attempt's stream, once it has what is kept.
-func (u *upload) followLocked(s *cluster.Stream, kept []byte) error {
+// again gives an attempt what came before it.
+func (u *upload) again(s *cluster.Stream, kept []byte, ended bool) error {
 	if len(kept) > 0 {
 		if _, err := s.Write(kept); err != nil {
 			return err
 		}
 	}
-	u.mu.Lock()
-	ended, trailers := u.ended, u.trailers
-	u.mu.Unlock()
 	if ended {
-		return s.Finish(trailers)
+		return s.Finish(u.trailers)
 	}
 	u.stream = s
+	if len(kept) > 0 {
+		return s.Flush()
+	}
 	return nil
 }
 
 // detach takes the attempt away; what comes meanwhile is kept.
 func (u *upload) detach() {
-	u.writing.Lock()
+	u.sending.Lock()
 	u.stream = nil
-	u.writing.Unlock()
+	u.sending.Unlock()
 }
 
 func (u *upload) run() {
 	defer close(u.running)
+	defer u.guard.Recover("a request's body")
 	for {
 		if _, more := u.step(); !more {
 			return
@@ -119,55 +138,50 @@ func (u *upload) run() {
 // step carries what comes next; more is false after the end.
 func (u *upload) step() (n int, more bool) {
 	b, err := u.d.Next()
-	u.writing.Lock()
-	defer u.writing.Unlock()
-	if !u.take(b, err) {
-		return 0, true
-	}
+	u.sending.Lock()
+	defer u.sending.Unlock()
+	ended, more := u.took(b, err)
 	s := u.stream
-	if len(b) > 0 && s != nil {
-		// A stream that does not take it has failed: its reader says why.
+	if s == nil {
+		return len(b), more
+	}
+	// A stream that does not take it has failed: its reader says why.
+	if len(b) > 0 {
 		if _, werr := s.Write(b); werr == nil && err == nil && !u.d.Ready() {
 			_ = s.Flush()
 		}
 	}
-	switch {
-	case err == nil:
-		return len(b), true
-	case errors.Is(err, io.EOF):
-		trailers := u.d.Trailers()
-		u.mu.Lock()
-		u.ended, u.endedAt, u.trailers = true, time.Now(), trailers
-		u.mu.Unlock()
-		if s != nil {
-			_ = s.Finish(trailers)
-		}
-	default:
-		u.mu.Lock()
-		u.err = err
-		u.mu.Unlock()
+	if ended {
+		_ = s.Finish(u.trailers)
 	}
-	return len(b), false
+	return len(b), more
 }
 
-// take notes what came. It is false where only the wait for it was interrupted.
-func (u *upload) take(b []byte, err error) bool {
+// took notes what came.
+func (u *upload) took(b []byte, err error) (ended, more bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	if errors.Is(err, os.ErrDeadlineExceeded) && !u.stopped {
-		return false
+		return false, true
 	}
-	u.received += uint64(len(b))
-	if u.keep && !u.lost && len(b) > 0 {
-		if len(u.kept)+len(b) > maxKept {
+	if len(b) > 0 {
+		u.received += uint64(len(b))
+		u.moved = time.Now()
+		if u.lost || len(u.kept)+len(b) > u.limit {
 			u.kept, u.lost = nil, true
 		} else {
 			u.kept = append(u.kept, b...)
 		}
-	} else if len(b) > 0 {
-		u.lost = true
 	}
-	return true
+	switch {
+	case err == nil:
+		return false, true
+	case errors.Is(err, io.EOF):
+		u.ended, u.endedAt, u.trailers = true, time.Now(), u.d.Trailers()
+		return true, false
+	}
+	u.err = err
+	return false, false
 }
 
 // state is whether the request has come in whole, since when, and the client's error.
@@ -177,6 +191,13 @@ func (u *upload) state() (ended bool, at time.Time, err error) {
 	return u.ended, u.endedAt, u.err
 }
 
+// last is when something came, zero if nothing did.
+func (u *upload) last() time.Time {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.moved
+}
+
 // repeatable tells whether another attempt can be given all that came so far.
 func (u *upload) repeatable() bool {
 	u.mu.Lock()
@@ -184,28 +205,25 @@ func (u *upload) repeatable() bool {
 	return !u.lost
 }
 
+// whole is the body with its trailers, if all of it was kept.
+func (u *upload) whole() (body []byte, trailers message.Fields, ok bool) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	return u.kept, u.trailers, u.ended && !u.lost
+}
+
 // stop ends the goroutine, if there is one, and returns how many bytes came.
 func (u *upload) stop() uint64 {
 	u.detach()
 	u.mu.Lock()
 	u.stopped = true
-	running, ended := u.running, u.ended
 	u.mu.Unlock()
-	if running != nil && !ended {
-		_ = u.d.SetReadDeadline(time.Unix(1, 0))
-		<-running
+	if u.running != nil {
+		_ = u.d.SetReadDeadline(time.Unix(1, 0)) // a body that has ended waits for nothing
+		<-u.running
 		_ = u.d.SetReadDeadline(time.Time{})
-	} else if running != nil {
-		<-running
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.received
-}
-
-// wait returns when the client has ended its side.
-func (u *upload) wait() {
-	if u != nil && u.running != nil {
-		<-u.running
-	}
 }

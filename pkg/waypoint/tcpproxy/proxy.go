@@ -13,7 +13,9 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/guard"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/hcm"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/live"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/router"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
 )
@@ -28,6 +30,8 @@ type Dependencies struct {
 	// themselves say is taken.
 	Workload  func(netip.Addr) *streaminfo.Workload
 	Recorders []hcm.Recorder
+	Guard     *guard.Guard // or nil
+	Live      *live.Set    // or nil
 }
 
 type weighted struct {
@@ -135,12 +139,26 @@ func (p *Proxy) carry(conn codec.Conn, info *streaminfo.Info) error {
 	if err != nil {
 		return err
 	}
+	if p.d.Authorize != nil {
+		destination := info.UpstreamRemote
+		remove, err := p.d.Live.Add(func() error { return p.d.Authorize(info.Connection, destination) }, conn.Abort)
+		if err != nil {
+			up.Abort()
+			return p.denied(info, err)
+		}
+		defer remove()
+	}
 	for _, r := range p.d.Recorders {
 		if o, ok := r.(Opener); ok {
 			o.Opened(info)
 		}
 	}
 	return p.relay(conn, up, info)
+}
+
+func (p *Proxy) denied(info *streaminfo.Info, err error) error {
+	info.Termination = "rbac_access_denied_matched_policy[" + err.Error() + "]"
+	return err
 }
 
 func (p *Proxy) connect(cl *cluster.Cluster, info *streaminfo.Info) (codec.Conn, error) {
@@ -155,8 +173,7 @@ func (p *Proxy) connect(cl *cluster.Cluster, info *streaminfo.Info) (codec.Conn,
 		info.UpstreamHost, info.UpstreamRemote, info.HostMetadata, info.Destination = host.Address, host.Dial, host.Metadata(), p.workload(host)
 		if p.d.Authorize != nil {
 			if err := p.d.Authorize(info.Connection, host.Dial); err != nil {
-				info.Termination = "rbac_access_denied_matched_policy[" + err.Error() + "]"
-				return nil, err
+				return nil, p.denied(info, err)
 			}
 		}
 		up, connected, err := cl.OpenTCP(host, cluster.OpenOptions{Source: info.Remote, Destination: info.Local, ServerName: info.ServerName})

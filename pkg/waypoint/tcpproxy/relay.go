@@ -41,15 +41,21 @@ func (p *Proxy) relay(down, up codec.Conn, info *streaminfo.Info) error {
 	}
 	failed := make(chan error, 1)
 	go func() {
-		err := p.oneWay(up, down, &info.Traffic.Received, &busy, end)
-		if err != nil {
-			down.Abort() // the other direction must not wait for a peer that is gone
-		}
-		failed <- err
+		err := errFault
+		defer func() {
+			if err != nil { // the other direction must not wait for a peer that is gone
+				down.Abort()
+				up.Abort()
+			}
+			failed <- err
+		}()
+		defer p.d.Guard.Recover("a TCP connection")
+		err = p.oneWay(up, down, &info.Traffic.Received, &busy, end)
 	}()
 	err := p.oneWay(down, up, &info.Traffic.Sent, &busy, end)
 	if err != nil {
 		up.Abort()
+		down.Abort()
 	}
 	if other := <-failed; err == nil {
 		err = other
@@ -70,6 +76,7 @@ func (p *Proxy) relay(down, up codec.Conn, info *streaminfo.Info) error {
 var (
 	errIdle    = errors.New("nothing was sent for the idle timeout")
 	errLongest = errors.New("the connection lasted as long as it may")
+	errFault   = errors.New("a fault of this program")
 )
 
 // oneWay carries from src to dst until src's end, which it passes on.
@@ -94,8 +101,15 @@ func (p *Proxy) oneWay(dst, src codec.Conn, count *atomic.Uint64, busy *atomic.I
 			b = buffer[:n]
 		}
 		if len(b) > 0 {
+			busy.Store(time.Now().UnixNano())
+			if p.idle > 0 || !end.IsZero() { // who does not read is idle, too
+				_ = dst.SetWriteDeadline(p.deadline(busy, end))
+			}
 			n, werr := dst.Write(b)
 			count.Add(uint64(n)) //nolint:gosec // not negative
+			if errors.Is(werr, os.ErrDeadlineExceeded) {
+				return p.why(end)
+			}
 			if werr != nil {
 				return werr
 			}
@@ -116,6 +130,14 @@ func (p *Proxy) oneWay(dst, src codec.Conn, count *atomic.Uint64, busy *atomic.I
 			return err
 		}
 	}
+}
+
+// why is what a deadline that passed means.
+func (p *Proxy) why(end time.Time) error {
+	if !end.IsZero() && !time.Now().Before(end) {
+		return errLongest
+	}
+	return errIdle
 }
 
 func (p *Proxy) deadline(busy *atomic.Int64, end time.Time) time.Time {

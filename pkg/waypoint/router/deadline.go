@@ -1,0 +1,142 @@
+package router
+
+import (
+	"errors"
+	"os"
+	"strconv"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/message"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
+)
+
+// timeouts are the route's, or those that a gRPC client asks for.
+func (f *forwarding) timeouts() (global, perTry time.Duration) {
+	global = f.forward.Timeout
+	if f.grpc {
+		global = grpcGlobal(f.forward, f.x.Request, global)
+	}
+	if p := f.forward.Retry; p != nil {
+		perTry = p.PerTry
+	}
+	if global > 0 && perTry >= global {
+		perTry = 0
+	}
+	return global, perTry
+}
+
+// expected tells the upstream how long it is waited for.
+func (f *forwarding) expected(r *message.Request) {
+	t := f.global
+	if f.perTry > 0 {
+		t = f.perTry
+	}
+	if t > 0 {
+		r.Fields.Set("x-envoy-expected-rq-timeout-ms", strconv.FormatInt(t.Milliseconds(), 10))
+	}
+}
+
+// connectDeadline is when an attempt that finds no connection has to end.
+func (f *forwarding) connectDeadline(start time.Time) time.Time {
+	return earliest(f.globalDeadline(), f.tryDeadline(start))
+}
+
+// globalDeadline counts from the request's end; zero while that has not come.
+func (f *forwarding) globalDeadline() time.Time {
+	if f.global <= 0 || !f.requestComplete() {
+		return time.Time{}
+	}
+	return f.complete.Add(f.global)
+}
+
+func (f *forwarding) tryDeadline(start time.Time) time.Time {
+	if f.perTry <= 0 || !f.requestComplete() {
+		return time.Time{}
+	}
+	if f.complete.After(start) {
+		start = f.complete
+	}
+	return start.Add(f.perTry)
+}
+
+func (f *forwarding) requestComplete() bool {
+	if f.complete.IsZero() {
+		if ended, at, _ := f.upload.state(); ended {
+			f.complete = at
+			f.info.RequestReceived = at.Sub(f.info.Start)
+		}
+	}
+	return !f.complete.IsZero()
+}
+
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// What ends a wait beside the upstream's own end.
+var (
+	errGone       = errors.New("the client is gone")
+	errGlobal     = errors.New("upstream request timeout")
+	errTryTimeout = errors.New("per try timeout")
+	errIdle       = errors.New("nothing moved for the stream's idle timeout")
+)
+
+// await waits for a response's head. Informational ones go to the client.
+func (f *forwarding) await(s *cluster.Stream, start time.Time) (*message.Response, error) {
+	for {
+		now := time.Now()
+		limit := earliest(f.globalDeadline(), f.tryDeadline(start))
+		_ = s.SetReadDeadline(earliest(limit, now.Add(look)))
+		response, err := s.Response()
+		switch {
+		case err == nil && response.Status < 200 && response.Status != 101:
+			if err := f.d.Inform(response); err != nil {
+				return nil, errGone
+			}
+			continue
+		case err == nil:
+			return response, nil
+		case !errors.Is(err, os.ErrDeadlineExceeded):
+			return nil, err
+		}
+		if err := f.interrupted(start); err != nil {
+			return nil, err
+		}
+	}
+}
+
+// interrupted is why a wait may not go on, or nil.
+func (f *forwarding) interrupted(start time.Time) error {
+	now := time.Now()
+	if d := f.globalDeadline(); !d.IsZero() && !now.Before(d) {
+		return errGlobal
+	}
+	if d := f.tryDeadline(start); !start.IsZero() && !d.IsZero() && !now.Before(d) {
+		return errTryTimeout
+	}
+	if f.d.Gone() {
+		return errGone
+	}
+	if idle := f.idleTimeout(); idle > 0 && !start.IsZero() && now.Sub(f.lastMoved(start)) > idle {
+		return errIdle
+	}
+	if f.upload != nil {
+		if _, _, err := f.upload.state(); err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
+			return errGone
+		}
+	}
+	return nil
+}
+
+// lastMoved is when something of the request last came.
+func (f *forwarding) lastMoved(start time.Time) time.Time {
+	if f.upload != nil {
+		if t := f.upload.last(); t.After(start) {
+			return t
+		}
+	}
+	return start
+}
