@@ -33,7 +33,7 @@ func CompileState(list []*statev3.FilterStateValue) (*State, error) {
 		}
 		text := v.GetFormatString().GetTextFormatSource().GetInlineString()
 		if text == "" {
-			text = v.GetFormatString().GetTextFormat()
+			text = v.GetFormatString().GetTextFormat() //nolint:staticcheck // still sent
 		}
 		f, err := format.CompileOmit(text)
 		if err != nil {

@@ -60,7 +60,7 @@ func (e *exchange) guarded() (well bool) {
 	defer func() {
 		if !well {
 			e.call.Close()
-			e.Exchange.Reset()
+			e.Reset()
 		}
 	}()
 	defer e.m.guard.Recover("an exchange")
@@ -87,7 +87,7 @@ func (e *exchange) reset() {
 	*e = exchange{ctx: filter.Context{Config: config, Gone: gone, ClearRoute: clearRoute}}
 }
 
-func (e *exchange) gone() bool { return e.Exchange.Gone() }
+func (e *exchange) gone() bool { return e.Gone() }
 
 // serve answers the request.
 func (e *exchange) serve() {
@@ -191,7 +191,7 @@ func (e *exchange) config(name string) any {
 func (e *exchange) Head(r *message.Response, end bool) error {
 	e.complete(r)
 	e.began, e.ended = true, end
-	return e.Exchange.Respond(r, end)
+	return e.Respond(r, end)
 }
 
 // complete puts into a response's head what is ours.
@@ -287,7 +287,7 @@ func (e *exchange) Reply(reply *filter.Reply) {
 		return
 	}
 	if body == "" {
-		_ = e.Exchange.Flush() // a client that is gone is noticed at the end
+		_ = e.Flush() // a client that is gone is noticed at the end
 		return
 	}
 	if _, err := e.Write([]byte(body)); err == nil {

@@ -49,7 +49,7 @@ func permission(m *rbacconfigv3.Permission) (predicate, error) {
 		}
 		return func(i *streaminfo.Info) bool { return s.Match(i.ServerName) }, nil
 	case *rbacconfigv3.Permission_Metadata:
-		return metadata(p.Metadata)
+		return metadata(p.Metadata) //nolint:staticcheck // still sent
 	}
 	return nil, fmt.Errorf("rule %T is not supported", m.GetRule())
 }

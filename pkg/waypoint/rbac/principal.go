@@ -25,7 +25,7 @@ func principal(m *rbacconfigv3.Principal) (predicate, error) {
 	case *rbacconfigv3.Principal_UrlPath:
 		return urlPath(p.UrlPath)
 	case *rbacconfigv3.Principal_Metadata:
-		return metadata(p.Metadata)
+		return metadata(p.Metadata) //nolint:staticcheck // still sent
 	case *rbacconfigv3.Principal_FilterState:
 		f, err := matcher.NewFilterState(p.FilterState)
 		if err != nil {
@@ -39,7 +39,7 @@ func principal(m *rbacconfigv3.Principal) (predicate, error) {
 	case *rbacconfigv3.Principal_RemoteIp:
 		return address(p.RemoteIp, func(i *streaminfo.Info) netip.Addr { return i.ClientAddress().Addr() })
 	case *rbacconfigv3.Principal_SourceIp: // deprecated, as remote_ip
-		return address(p.SourceIp, func(i *streaminfo.Info) netip.Addr { return i.Remote.Addr() })
+		return address(p.SourceIp, func(i *streaminfo.Info) netip.Addr { return i.Remote.Addr() }) //nolint:staticcheck // as above
 	}
 	return nil, fmt.Errorf("identifier %T is not supported", m.GetIdentifier())
 }

@@ -31,11 +31,11 @@ func (l *logger) fileFormat(c *filev3.FileAccessLog) (err error) {
 	case *filev3.FileAccessLog_LogFormat:
 		return l.setFormat(f.LogFormat)
 	case *filev3.FileAccessLog_Format:
-		l.text, err = format.Compile(f.Format)
+		l.text, err = format.Compile(f.Format) //nolint:staticcheck // still sent
 	case *filev3.FileAccessLog_JsonFormat:
-		l.json, err = format.CompileJSON(f.JsonFormat, false)
+		l.json, err = format.CompileJSON(f.JsonFormat, false) //nolint:staticcheck // still sent
 	case *filev3.FileAccessLog_TypedJsonFormat:
-		l.json, err = format.CompileJSON(f.TypedJsonFormat, false)
+		l.json, err = format.CompileJSON(f.TypedJsonFormat, false) //nolint:staticcheck // still sent
 	default:
 		l.text, err = format.Compile(defaultFormat)
 	}
@@ -49,7 +49,7 @@ func (l *logger) setFormat(f *corev3.SubstitutionFormatString) (err error) {
 	case *corev3.SubstitutionFormatString_JsonFormat:
 		l.json, err = format.CompileJSON(s.JsonFormat, f.GetOmitEmptyValues())
 	case *corev3.SubstitutionFormatString_TextFormat:
-		l.text, err = format.Compile(s.TextFormat)
+		l.text, err = format.Compile(s.TextFormat) //nolint:staticcheck // still sent
 	case *corev3.SubstitutionFormatString_TextFormatSource:
 		l.text, err = format.Compile(s.TextFormatSource.GetInlineString())
 	}
