@@ -114,7 +114,7 @@ func newWorld(t testing.TB) *world {
 		w.calls.Close()
 		ctx, cancel := context.WithTimeout(context.Background(), 100*time.Millisecond)
 		defer cancel()
-		w.engine.Drain(ctx)
+		w.engine.Drain(ctx, 0)
 		w.clusters.Close()
 		w.mu.Lock()
 		defer w.mu.Unlock()
