@@ -285,7 +285,7 @@ func (c *Cluster) hostFor(s *snapshot, to netip.AddrPort, name string) (*Host, e
 	defer c.mu.Unlock()
 	h := c.byDestination[key]
 	if h == nil {
-		if len(c.byDestination) >= maxDestinations {
+		if len(c.byDestination) >= maxDestinations && !c.evictLocked() {
 			return nil, fmt.Errorf("%w: cluster %s has %d destinations", ErrNoHost, c.name, maxDestinations)
 		}
 		h = newHost(c, address)
@@ -303,6 +303,28 @@ func (c *Cluster) hostFor(s *snapshot, to netip.AddrPort, name string) (*Host, e
 	}
 	h.used.Store(time.Now().UnixNano())
 	return h, nil
+}
+
+// evictLocked makes room for another destination: whoever names many must not keep
+// others from theirs. Of some that nobody uses the one goes that was not asked for the
+// longest.
+func (c *Cluster) evictLocked() bool {
+	const sample = 64
+	oldest, seen := "", 0
+	for key, h := range c.byDestination {
+		if h.active.Load() == 0 && h.pending.Load() == 0 && (oldest == "" || h.used.Load() < c.byDestination[oldest].used.Load()) {
+			oldest = key
+		}
+		if seen++; seen >= sample && oldest != "" {
+			break
+		}
+	}
+	if oldest == "" {
+		return false
+	}
+	c.removeLocked(c.byDestination[oldest])
+	delete(c.byDestination, oldest)
+	return true
 }
 
 // sweepDestinations forgets hosts that nobody asked for lately.

@@ -429,3 +429,33 @@ func FuzzResources(f *testing.F) {
 		}
 	})
 }
+
+// Who asks for many destinations does not keep others from theirs, and what is in use
+// stays.
+func TestManyDestinations(t *testing.T) {
+	s := newServer(t)
+	m := newManager(t, Options{})
+	c := m.set(t, `{"name":"o","type":"ORIGINAL_DST","lb_policy":"CLUSTER_PROVIDED"}`)
+	used, err := c.Choose(Choice{Destination: netip.MustParseAddrPort(s.addr)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	stream, err := c.Open(used, OpenOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	at := netip.MustParseAddr("10.0.0.0")
+	for range 2 * maxDestinations {
+		at = at.Next()
+		if _, err := c.Choose(Choice{Destination: netip.AddrPortFrom(at, 80)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if n := len(c.Hosts()); n > maxDestinations {
+		t.Errorf("%d destinations are kept", n)
+	}
+	if again, err := c.Choose(Choice{Destination: netip.MustParseAddrPort(s.addr)}); again != used || err != nil {
+		t.Errorf("the one in use is another now: %v", err)
+	}
+}
