@@ -13,6 +13,7 @@ type deployer struct {
 	writer  *deploy.Writer
 	logger  *slog.Logger
 	said    map[string]string // the problems that were logged, by Gateway
+	last    *source.Objects   // what was deployed, or nil
 }
 
 // newDeployer is nil where nothing is to be deployed.
@@ -30,6 +31,10 @@ func newDeployer(c config, logger *slog.Logger) (*deployer, error) {
 }
 
 func (d *deployer) deploy(objects *source.Objects) {
+	if d.last != nil && source.Same(d.last.Gateways, objects.Gateways) && d.last.Mesh == objects.Mesh {
+		return
+	}
+	d.last = objects
 	d.options.TrustDomain = objects.Mesh.GetTrustDomain()
 	made, problems := deploy.Objects(objects.Gateways, d.options)
 	said := map[string]string{}
@@ -41,6 +46,7 @@ func (d *deployer) deploy(objects *source.Objects) {
 	}
 	d.said = said
 	if err := d.writer.Write(made); err != nil {
+		d.last = nil // the next state tries again
 		d.logger.Error("objects of waypoints were not written", "err", err)
 	}
 }

@@ -65,17 +65,17 @@ func newPublisher(c config, directory *source.Directory, log *push.Log, waypoint
 
 const (
 	// quiet is how long nothing may change before statuses are written, and late how
-	// long they wait at most: they take longer than what is published, and what is
-	// published is waited for.
+	// long they wait at most: they take longer than what is published.
 	quiet = 100 * time.Millisecond
 	late  = 10 * time.Second
 )
 
 // run publishes every state, until ctx ends; ready is called after the first.
 func (p *publisher) run(ctx context.Context, ready func()) error {
-	var written time.Time
-	timer := time.NewTimer(quiet)
-	defer timer.Stop()
+	states := make(chan *waypoint.Translation, 1)
+	written := make(chan struct{})
+	go func() { defer close(written); p.writeStatuses(states) }()
+	defer func() { close(states); <-written }()
 	for first := true; ; first = false {
 		changed := p.directory.Changed()
 		if err := p.publish(p.directory.Objects()); err != nil {
@@ -85,31 +85,44 @@ func (p *publisher) run(ctx context.Context, ready func()) error {
 			close(p.published)
 			ready()
 		}
-		if first || time.Since(written) > late {
-			p.writeStatuses()
-			written = time.Now()
+		select {
+		case <-states: // it was not taken: only the latest counts
+		default:
 		}
-		timer.Reset(quiet)
-		for again := false; !again; {
-			select {
-			case <-changed:
-				again = true
-			case <-timer.C:
-				p.writeStatuses()
-				written = time.Now()
-			case <-ctx.Done():
-				return nil
-			}
+		states <- p.last
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
 		}
 	}
 }
 
-func (p *publisher) writeStatuses() {
-	if p.statuses == nil {
-		return
-	}
-	if err := p.statuses.Write(p.last.Status()); err != nil {
-		p.logger.Warn("status not written", "err", err)
+// writeStatuses writes those of the latest state, the first at once, until there are
+// no more.
+func (p *publisher) writeStatuses(states <-chan *waypoint.Translation) {
+	var state *waypoint.Translation // to be written, or nil
+	var written time.Time
+	timer := time.NewTimer(quiet)
+	defer timer.Stop()
+	for {
+		select {
+		case next, more := <-states:
+			if !more {
+				return
+			}
+			state = next
+			timer.Reset(min(quiet, max(0, time.Until(written.Add(late)))))
+			continue
+		case <-timer.C:
+		}
+		if p.statuses == nil || state == nil {
+			continue
+		}
+		if err := p.statuses.Write(state.Status()); err != nil {
+			p.logger.Warn("status not written", "err", err)
+		}
+		state, written = nil, time.Now()
 	}
 }
 

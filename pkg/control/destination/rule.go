@@ -39,21 +39,24 @@ type space struct {
 // labels are those of its pods, which workloadSelectors select.
 func NewRules(m *model.Model, w *model.Waypoint, labels map[string]string) *Rules {
 	r := &Rules{own: w.Key.Namespace, root: m.Objects.Mesh.GetRootNamespace(), spaces: map[string]*space{}}
+	type key struct {
+		namespace, host string
+		selects         bool
+	}
 	var joined []*Rule
+	known := map[key]*Rule{}
 	for _, d := range oldest(m.Objects.DestinationRules) {
 		selector := d.Spec.GetWorkloadSelector().GetMatchLabels()
 		if !selected(selector, labels) || !exported(d, r.own, m.Objects.Mesh.GetDefaultDestinationRuleExportTo()) {
 			continue
 		}
 		host := Hostname(d.Spec.Host, d.Namespace, m.ClusterDomain)
-		i := slices.IndexFunc(joined, func(j *Rule) bool {
-			return j.Host == host && j.Objects[0].Namespace == d.Namespace && (len(j.selector) == 0) == (len(selector) == 0)
-		})
-		if i < 0 {
-			joined = append(joined, &Rule{Host: host, selector: selector})
-			i = len(joined) - 1
+		k := key{d.Namespace, host, len(selector) > 0}
+		if known[k] == nil {
+			known[k] = &Rule{Host: host, selector: selector}
+			joined = append(joined, known[k])
 		}
-		joined[i].join(d)
+		known[k].join(d)
 	}
 	for _, j := range joined {
 		r.add(j)

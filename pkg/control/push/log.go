@@ -2,6 +2,7 @@ package push
 
 import (
 	"fmt"
+	"reflect"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -37,7 +38,9 @@ type Log struct {
 	// changes are the latest, the last has number seq.
 	changes []change
 	changed chan struct{}
-	encoder encoder // of the writer
+	// encoder and last, what was set last if messages are kept, are the writer's.
+	encoder encoder
+	last    Resources
 
 	// sharing guards shared: the differences of the moment, each made once for
 	// all clients that are at its position. A change empties it.
@@ -73,6 +76,9 @@ func (l *Log) Set(all Resources) (int, error) {
 			err = fmt.Errorf("push: type %q is not served", typeURL)
 			break
 		}
+		if l.encoder.keep && same(l.last[typeURL], messages) {
+			continue
+		}
 		for name, m := range messages {
 			var r *resource
 			if r, err = l.encoder.encode(typeURL, name, m, held[name]); err != nil {
@@ -89,8 +95,14 @@ func (l *Log) Set(all Resources) (int, error) {
 		}
 	}
 	l.mu.RUnlock()
-	if err != nil || len(updates) == 0 {
+	if err != nil {
 		return 0, err
+	}
+	if l.encoder.keep {
+		l.last = all
+	}
+	if len(updates) == 0 {
+		return 0, nil
 	}
 
 	l.mu.Lock()
@@ -111,6 +123,11 @@ func (l *Log) Set(all Resources) (int, error) {
 	close(l.changed)
 	l.changed = make(chan struct{})
 	return len(updates), nil
+}
+
+// same tells whether two maps are one, which has not been changed.
+func same(a, b map[string]proto.Message) bool {
+	return a != nil && reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer()
 }
 
 // next is the number of the newest change, and the channel that closes on another.

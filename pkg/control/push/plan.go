@@ -7,8 +7,11 @@ import (
 
 const (
 	// interval is the least time between two pushes of one type to one client: a
-	// lone change goes at once, a storm of them twenty times a second.
-	interval = 50 * time.Millisecond
+	// lone change goes at once, a storm of them twenty times a second. Of a waypoint's
+	// own configuration it is routeInterval: there are few waypoints, and one that were
+	// told as often as its routes change would fall behind by each delay.
+	interval      = 50 * time.Millisecond
+	routeInterval = 10 * time.Millisecond
 	// grace is how long a new client's workloads wait for it to ask for policies,
 	// which it should have first.
 	grace = 100 * time.Millisecond
@@ -34,14 +37,16 @@ type chain struct {
 	// greeted is true for a chain whose first type is waited for: workloads are
 	// not sent to a client that is about to ask for policies.
 	greeted bool
+	// interval is the least time between two pushes of one type.
+	interval time.Duration
 }
 
 func meshChain(l *Log) *chain {
-	return &chain{log: l, types: meshTypes, subs: make([]*subscription, len(meshTypes)), greeted: true}
+	return &chain{log: l, types: meshTypes, subs: make([]*subscription, len(meshTypes)), greeted: true, interval: interval}
 }
 
 func envoyChain(l *Log) *chain {
-	return &chain{log: l, types: envoyTypes, subs: make([]*subscription, len(envoyTypes)), awaited: 2}
+	return &chain{log: l, types: envoyTypes, subs: make([]*subscription, len(envoyTypes)), awaited: 2, interval: routeInterval}
 }
 
 // step is one response to send.
@@ -84,7 +89,7 @@ func (c *chain) plan(now, opened time.Time) (steps []step, wait time.Duration, e
 		if i == len(c.subs)-1 {
 			diff = d.diff // nothing comes after that may name it
 		}
-		switch early := interval - now.Sub(s.pushed); {
+		switch early := c.interval - now.Sub(s.pushed); {
 		case !d.owed && diff.empty():
 			s.keepBack(d.diff, diff, l.seq)
 		case behind < i, unanswered[i]:
@@ -111,7 +116,7 @@ func (c *chain) plan(now, opened time.Time) (steps []step, wait time.Duration, e
 			continue
 		}
 		sent := slices.ContainsFunc(steps, func(o step) bool { return o.sub == s })
-		if early := interval - now.Sub(s.pushed); early > 0 && len(steps) == 0 {
+		if early := c.interval - now.Sub(s.pushed); early > 0 && len(steps) == 0 {
 			wait = soonest(wait, early)
 			continue
 		} else if !sent {

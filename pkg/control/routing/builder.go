@@ -53,27 +53,41 @@ type Builder struct {
 	kubernetes map[model.Key]*model.Service
 	entries    map[model.Key][]*model.Service
 
-	virtuals map[*model.Service][]*virtual
-	attached map[*model.Service][]attachment
+	// virtuals are in the order of their use. Of all, impure are not pure.
+	virtuals map[*model.Service][]candidate
+	impure   int
+	// delegated are those that others delegate to, with the first that does.
+	delegated map[model.Key]string
+	attached  map[*model.Service][]attachment
 	// kept and routes are translations by their objects.
-	kept     map[*networkingv1.VirtualService]*virtual
-	routes   map[metav1.Object]*gatewayRoute
+	kept   map[*networkingv1.VirtualService]*virtual
+	routes map[metav1.Object]*gatewayRoute
+	// statuses are what is to be said of objects, but for notes.
 	statuses map[status.Object]*status.Status
-	// missing is what VirtualServices lead to and is not there, as HTTP finds it.
-	missing  map[status.Object][]string
+	// notes are what HTTP found at each port that it was last called for.
+	notes    map[portKey]notes
 	patterns map[string]error
 	// domains are the names of the mesh's trust domain.
 	domains       []string
 	standardRetry *routev3.RetryPolicy
+
+	// version counts the states; changes are the services whose routes changed with
+	// each since the oldest that is known.
+	version, oldest uint64
+	changes         []change
 }
 
 // New indexes a model. What previous, which may be nil, has translated of
-// objects that are still the same is used again.
+// objects that are still the same is used again: where little else has changed but
+// some routes, it is previous itself that is returned, as of the new model.
 func New(m *model.Model, previous *Builder) *Builder {
+	if previous != nil && previous.update(m) {
+		return previous
+	}
 	b := &Builder{
 		model: m, hosts: map[string][]*model.Service{}, kubernetes: map[model.Key]*model.Service{}, entries: map[model.Key][]*model.Service{},
-		virtuals: map[*model.Service][]*virtual{}, attached: map[*model.Service][]attachment{},
-		kept: map[*networkingv1.VirtualService]*virtual{}, routes: map[metav1.Object]*gatewayRoute{}, statuses: map[status.Object]*status.Status{}, missing: map[status.Object][]string{}, patterns: map[string]error{},
+		virtuals: map[*model.Service][]candidate{}, attached: map[*model.Service][]attachment{},
+		kept: map[*networkingv1.VirtualService]*virtual{}, routes: map[metav1.Object]*gatewayRoute{}, statuses: map[status.Object]*status.Status{}, notes: map[portKey]notes{}, patterns: map[string]error{},
 		domains: append([]string{m.TrustDomain}, m.TrustDomainAliases...),
 	}
 	for _, s := range m.Services {
@@ -86,12 +100,23 @@ func New(m *model.Model, previous *Builder) *Builder {
 			b.entries[key] = append(b.entries[key], s)
 		}
 	}
-	if previous != nil && previous.settings() != b.settings() {
-		previous = nil
+	if previous != nil {
+		b.version = previous.version + 1
+		b.oldest = b.version
+		if previous.settings() != b.settings() {
+			previous = nil
+		}
 	}
 	b.indexVirtualServices(previous)
-	b.indexHTTPRoutes(previous)
-	b.indexGRPCRoutes(previous)
+	for _, o := range m.Objects.HTTPRoutes {
+		b.httpRoute(o, previous)
+	}
+	for _, o := range m.Objects.GRPCRoutes {
+		b.grpcRoute(o, previous)
+	}
+	if previous != nil {
+		b.follow(previous)
+	}
 	return b
 }
 
@@ -127,21 +152,6 @@ func (b *Builder) status(o status.Object) *status.Status {
 	return s
 }
 
-// Statuses is what is to be said about VirtualServices, HTTPRoutes and GRPCRoutes,
-// after HTTP was called for every port; sorted by object.
-func (b *Builder) Statuses() []status.Status {
-	all := make([]status.Status, 0, len(b.statuses))
-	for o, s := range b.statuses {
-		if missing := b.missing[o]; len(missing) > 0 {
-			slices.Sort(missing)
-			s.Set(status.Condition{Type: status.DestinationsResolved, Status: "False", Reason: "NotFound", Message: strings.Join(slices.Compact(missing), "; ")})
-		}
-		all = append(all, *s)
-	}
-	status.Sort(all)
-	return all
-}
-
 // HTTP is the route configuration of a port that carries requests, named as its
 // cluster, and the clusters that its routes lead to, sorted and once each.
 func (b *Builder) HTTP(d Destinations, s *model.Service, p *model.Port) (*routev3.RouteConfiguration, []Backend) {
@@ -149,6 +159,7 @@ func (b *Builder) HTTP(d Destinations, s *model.Service, p *model.Port) (*routev
 		d = noRules{}
 	}
 	t := &table{b: b, destinations: d, service: s, port: p, backends: map[Backend]bool{}}
+	defer func() { b.notes[portKey{s, p.Number}] = t.notes }()
 	t.gatewayRoutes()
 	t.virtualServices()
 	if !t.producer {

@@ -1,7 +1,6 @@
 package routing
 
 import (
-	"fmt"
 	"math"
 	"net/http"
 	"slices"
@@ -122,13 +121,13 @@ func (t *table) portOf(d destination) uint32 {
 func (t *table) need(r *rule, d destination) {
 	switch {
 	case d.service == nil:
-		t.b.unresolved(r.owner, "there is no service %q", d.host)
+		t.unresolved(r.owner, "there is no service %q", d.host)
 		return
 	case d.service.Port(d.port) == nil:
-		t.b.unresolved(r.owner, "service %s has no port %d", d.host, d.port)
+		t.unresolved(r.owner, "service %s has no port %d", d.host, d.port)
 		return
 	case d.subset != "" && !t.destinations.HasSubset(d.service, d.subset):
-		t.b.unresolved(r.owner, "no DestinationRule of %s defines the subset %q: requests to it are answered 503", d.host, d.subset)
+		t.unresolved(r.owner, "no DestinationRule of %s defines the subset %q: requests to it are answered 503", d.host, d.subset)
 		return
 	}
 	t.backends[Backend{Service: d.service, Port: d.port, Subset: d.subset, Hashed: r.affinity != nil && r.affinity.persistent}] = true
@@ -247,12 +246,4 @@ func (t *table) hashPolicies(destinations []destination) (out []*routev3.RouteAc
 
 func fraction(numerator uint32) *corev3.RuntimeFractionalPercent {
 	return &corev3.RuntimeFractionalPercent{DefaultValue: millionths(numerator)}
-}
-
-// unresolved notes a destination of a VirtualService that is not there.
-func (b *Builder) unresolved(o *owner, format string, args ...any) {
-	if o.object.Kind != kindVirtualService {
-		return
-	}
-	b.missing[o.object] = append(b.missing[o.object], fmt.Sprintf(format, args...))
 }

@@ -9,14 +9,12 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-func (b *Builder) indexGRPCRoutes(previous *Builder) {
-	for _, o := range b.model.Objects.GRPCRoutes {
-		b.index(kindGRPCRoute, "grpc-route", o, o.Spec.ParentRefs, previous, func(r *gatewayRoute) {
-			for i := range o.Spec.Rules {
-				b.grpcRule(r, i, &o.Spec.Rules[i])
-			}
-		})
-	}
+func (b *Builder) grpcRoute(o *gatewayv1.GRPCRoute, previous *Builder) *gatewayRoute {
+	return b.index(kindGRPCRoute, "grpc-route", o, o.Spec.ParentRefs, previous, func(r *gatewayRoute) {
+		for i := range o.Spec.Rules {
+			b.grpcRule(r, i, &o.Spec.Rules[i])
+		}
+	})
 }
 
 func (b *Builder) grpcRule(r *gatewayRoute, i int, in *gatewayv1.GRPCRouteRule) {

@@ -17,14 +17,12 @@ const (
 	kindGRPCRoute = "GRPCRoute"
 )
 
-func (b *Builder) indexHTTPRoutes(previous *Builder) {
-	for _, o := range b.model.Objects.HTTPRoutes {
-		b.index(kindHTTPRoute, "http-route", o, o.Spec.ParentRefs, previous, func(r *gatewayRoute) {
-			for i := range o.Spec.Rules {
-				b.httpRule(r, i, &o.Spec.Rules[i])
-			}
-		})
-	}
+func (b *Builder) httpRoute(o *gatewayv1.HTTPRoute, previous *Builder) *gatewayRoute {
+	return b.index(kindHTTPRoute, "http-route", o, o.Spec.ParentRefs, previous, func(r *gatewayRoute) {
+		for i := range o.Spec.Rules {
+			b.httpRule(r, i, &o.Spec.Rules[i])
+		}
+	})
 }
 
 func (b *Builder) httpRule(r *gatewayRoute, i int, in *gatewayv1.HTTPRouteRule) {

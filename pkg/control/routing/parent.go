@@ -180,7 +180,7 @@ func (p *parent) section() (text string) {
 
 // index translates a route, or takes it from an earlier state, finds what it refers
 // to and puts it at its parents.
-func (b *Builder) index(kind, path string, o metav1.Object, refs []gatewayv1.ParentReference, previous *Builder, translate func(*gatewayRoute)) {
+func (b *Builder) index(kind, path string, o metav1.Object, refs []gatewayv1.ParentReference, previous *Builder, translate func(*gatewayRoute)) *gatewayRoute {
 	var r *gatewayRoute
 	if previous != nil {
 		if old := previous.routes[o]; old != nil {
@@ -193,11 +193,11 @@ func (b *Builder) index(kind, path string, o metav1.Object, refs []gatewayv1.Par
 	}
 	b.routes[o] = r
 	parents := b.findParents(r, refs)
-	if len(parents) == 0 {
-		return
+	if len(parents) > 0 {
+		b.bind(r)
+		b.attach(r, parents)
 	}
-	b.bind(r)
-	b.attach(r, parents)
+	return r
 }
 
 // fresh is a copy without what depends on other objects.

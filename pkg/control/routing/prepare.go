@@ -226,10 +226,10 @@ func delegateKey(namespace string, d *networkingapi.Delegate) model.Key {
 }
 
 // delegateStatus says whether a VirtualService without hosts is of any use.
-func (b *Builder) delegateStatus(v *networkingv1.VirtualService, delegates map[model.Key]string) {
+func (b *Builder) delegateStatus(v *networkingv1.VirtualService) {
 	c := status.Condition{Type: status.InEffect, Status: "False", Reason: "NoHosts",
 		Message: "not in effect: it has no hosts, and no VirtualService delegates to it"}
-	if root := delegates[model.Key{Namespace: v.Namespace, Name: v.Name}]; root != "" {
+	if root := b.delegated[model.Key{Namespace: v.Namespace, Name: v.Name}]; root != "" {
 		c = status.Condition{Type: status.InEffect, Status: "True", Reason: "Delegate", Message: "VirtualService " + root + " delegates to it: see there"}
 	}
 	b.status(virtualObject(v)).Set(c)

@@ -27,6 +27,7 @@ type table struct {
 	producer bool
 	// closed: a route before matches every request.
 	closed bool
+	notes  notes
 }
 
 func (t *table) config() *routev3.RouteConfiguration {

@@ -31,6 +31,8 @@ type virtual struct {
 	errs, dropped []string
 	// pure: made of the object alone, so that the next state may use it again.
 	pure bool
+	// services are those that it acts at.
+	services []*model.Service
 }
 
 func virtualObject(v *networkingv1.VirtualService) status.Object {
@@ -59,70 +61,57 @@ type candidate struct {
 	host    string
 }
 
+// compare puts exact hosts first, then the longer wildcard, then the older object.
+func (c candidate) compare(o candidate) int {
+	a, b := c.virtual.object, o.virtual.object
+	return cmp.Or(compareBool(wildcard(c.host), wildcard(o.host)), cmp.Compare(len(o.host), len(c.host)), compareAge(a, b))
+}
+
 // indexVirtualServices finds what each VirtualService is in effect for.
 func (b *Builder) indexVirtualServices(previous *Builder) {
-	delegates := b.delegates()
-	claims := map[*model.Service][]candidate{}
-	for _, v := range oldestFirst(b.model.Objects.VirtualServices) {
+	b.delegated = b.delegates()
+	for _, v := range b.model.Objects.VirtualServices {
 		if len(v.Spec.Hosts) == 0 {
-			b.delegateStatus(v, delegates)
+			b.delegateStatus(v)
 			continue
 		}
-		c := b.prepared(v, previous)
-		b.kept[v] = c
-		b.accepted(c)
-		effect := b.effect(v)
-		for _, s := range effect.services {
-			if len(c.errs) == 0 && len(v.Spec.Http) > 0 {
-				claims[s] = append(claims[s], candidate{c, effect.hosts[s]})
-			}
-		}
-		b.status(virtualObject(v)).Set(effect.condition())
+		b.addVirtual(v, previous)
 	}
-	for _, s := range b.model.Services {
-		all := claims[s]
-		// Exact hosts first, then the longer wildcard; age and name are kept.
-		slices.SortStableFunc(all, func(x, y candidate) int {
-			return cmp.Or(compareBool(wildcard(x.host), wildcard(y.host)), cmp.Compare(len(y.host), len(x.host)))
-		})
-		for i, c := range all {
-			if i > 0 {
-				b.rank(s, all, i)
-			}
-			b.virtuals[s] = append(b.virtuals[s], c.virtual)
+	for _, all := range b.virtuals {
+		slices.SortFunc(all, candidate.compare)
+	}
+}
+
+// addVirtual adds a VirtualService at the end of those of its services.
+func (b *Builder) addVirtual(v *networkingv1.VirtualService, previous *Builder) *virtual {
+	c := b.prepared(v, previous)
+	b.kept[v] = c
+	b.impure += count(!c.pure)
+	b.accepted(c)
+	effect := b.effect(v)
+	c.services = nil
+	for _, s := range effect.services {
+		if len(c.errs) == 0 && len(v.Spec.Http) > 0 {
+			c.services = append(c.services, s)
+			b.virtuals[s] = append(b.virtuals[s], candidate{c, effect.hosts[s]})
 		}
 	}
+	b.status(virtualObject(v)).Set(effect.condition())
+	return c
+}
+
+func count(yes bool) int {
+	if yes {
+		return 1
+	}
+	return 0
 }
 
 func wildcard(host string) bool { return strings.HasPrefix(host, "*") }
 
-// rank tells of a VirtualService that others' rules are tried before its own.
-func (b *Builder) rank(s *model.Service, all []candidate, i int) {
-	var before []string
-	for _, c := range all[:i] {
-		before = append(before, c.virtual.object.Namespace+"/"+c.virtual.object.Name)
-	}
-	b.remark(all[i].virtual, "for %s the rules of %s are tried before (an exact host before a wildcard, then the oldest, then by name)", s.Hostname, strings.Join(before, ", "))
-}
-
-// remark adds to what is said of a VirtualService that is in effect.
-func (b *Builder) remark(v *virtual, format string, args ...any) {
-	st := b.status(v.owner.object)
-	for _, c := range st.Conditions {
-		if text := fmt.Sprintf(format, args...); c.Type == status.InEffect && !strings.Contains(c.Message, text) {
-			c.Message += "; " + text
-			st.Set(c)
-			return
-		}
-	}
-}
-
-// oldestFirst orders objects by age, then by namespace and name.
-func oldestFirst[T metav1.Object](in []T) []T {
-	return slices.SortedStableFunc(slices.Values(in), func(a, b T) int {
-		x, y := a.GetCreationTimestamp(), b.GetCreationTimestamp()
-		return cmp.Or(x.Compare(y.Time), cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
-	})
+func compareAge[T metav1.Object](a, b T) int {
+	x, y := a.GetCreationTimestamp(), b.GetCreationTimestamp()
+	return cmp.Or(x.Compare(y.Time), cmp.Compare(a.GetNamespace(), b.GetNamespace()), cmp.Compare(a.GetName(), b.GetName()))
 }
 
 // accepted says whether a VirtualService could be taken as it is written.
@@ -140,13 +129,14 @@ func (b *Builder) accepted(v *virtual) {
 // virtualServices adds the routes of the VirtualServices of the service.
 func (t *table) virtualServices() {
 	routed := t.producer
-	for _, v := range t.b.virtuals[t.service] {
+	for _, c := range t.b.virtuals[t.service] {
+		v := c.virtual
 		if routed && !t.closed {
-			t.b.remark(v, "for %s the rules of HTTPRoutes and GRPCRoutes are tried before", t.service.Hostname)
+			t.remark(v, "for %s the rules of HTTPRoutes and GRPCRoutes are tried before", t.service.Hostname)
 		}
 		for _, r := range v.rules {
 			if t.closed {
-				t.b.remark(v, "for %s spec.http[%d] is never reached, nor what follows: a rule before takes every request", t.service.Hostname, r.index)
+				t.remark(v, "for %s spec.http[%d] is never reached, nor what follows: a rule before takes every request", t.service.Hostname, r.index)
 				break
 			}
 			if t.use(r) {

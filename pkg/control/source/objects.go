@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
@@ -130,4 +131,35 @@ type Refused struct {
 	Targeted bool
 	Targets  []Ref
 	Reason   string
+}
+
+// Difference is what two states of one kind differ in: objects that are gone or were
+// another, and those that came or are another. Both are sorted. An object that was
+// read again counts as another.
+func Difference[T interface {
+	comparable
+	metav1.Object
+}](before, now []T) (gone, come []T) {
+	if Same(before, now) {
+		return nil, nil
+	}
+	for len(before) > 0 && len(now) > 0 {
+		if before[0] == now[0] {
+			before, now = before[1:], now[1:]
+			continue
+		}
+		c := compareNames(before[0], now[0])
+		if c <= 0 {
+			gone, before = append(gone, before[0]), before[1:]
+		}
+		if c >= 0 {
+			come, now = append(come, now[0]), now[1:]
+		}
+	}
+	return append(gone, before...), append(come, now...)
+}
+
+// Same tells whether two lists are one, without a look at what is in them.
+func Same[T any](a, b []T) bool {
+	return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0])
 }

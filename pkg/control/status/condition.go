@@ -133,3 +133,10 @@ func Join(lists ...[]Status) []Status {
 	Sort(out)
 	return out
 }
+
+func (s Status) equal(o Status) bool {
+	return s.Object == o.Object && slices.Equal(s.Conditions, o.Conditions) && slices.Equal(s.Addresses, o.Addresses) &&
+		slices.EqualFunc(s.Parents, o.Parents, func(a, b Parent) bool {
+			return a.Ref == b.Ref && a.Controller == b.Controller && slices.Equal(a.Conditions, b.Conditions)
+		})
+}

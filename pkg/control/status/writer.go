@@ -24,6 +24,8 @@ type Writer struct {
 	dir    string
 	logger *slog.Logger
 	wrote  map[string][]byte // by file name
+	// held are the statuses whose files are right.
+	held map[Object]Status
 }
 
 // NewWriter writes under dir, which it makes if needed. Files that an earlier
@@ -35,7 +37,7 @@ func NewWriter(dir string, logger *slog.Logger) (*Writer, error) {
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return nil, fmt.Errorf("status: make %s: %w", dir, err)
 	}
-	w := &Writer{dir: dir, logger: logger, wrote: map[string][]byte{}}
+	w := &Writer{dir: dir, logger: logger, wrote: map[string][]byte{}, held: map[Object]Status{}}
 	files, err := os.ReadDir(dir)
 	if err != nil {
 		return nil, fmt.Errorf("status: read %s: %w", dir, err)
@@ -61,17 +63,25 @@ func (w *Writer) Write(all []Status) error {
 	for name := range w.wrote {
 		stale[name] = true
 	}
+	held := make(map[Object]Status, len(all))
 	for _, s := range all {
 		name := fileName(s.Object)
 		delete(stale, name)
+		if before, known := w.held[s.Object]; known && before.equal(s) {
+			held[s.Object] = before
+			continue
+		}
 		text, err := encode(s)
 		if err == nil && !bytes.Equal(w.wrote[name], text) {
 			err = w.replace(name, text)
 		}
-		if err != nil {
+		if err == nil {
+			held[s.Object] = s
+		} else {
 			failures = append(failures, fmt.Errorf("status of %s %s/%s: %w", s.Object.Kind, s.Object.Namespace, s.Object.Name, err))
 		}
 	}
+	w.held = held
 	for name := range stale {
 		if err := os.Remove(filepath.Join(w.dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			failures = append(failures, fmt.Errorf("remove stale status: %w", err))

@@ -2,13 +2,10 @@ package translate
 
 import (
 	"reflect"
-	"slices"
 
 	"google.golang.org/protobuf/proto"
 
-	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
-	"github.com/fairlead-mesh/fairlead/pkg/control/status"
 )
 
 // routingKinds are the fields of source.Objects of which nothing here depends:
@@ -32,44 +29,28 @@ type Translator struct {
 func NewTranslator(opts Options) *Translator { return &Translator{opts: opts} }
 
 // Translate is [Translate]. again is true for an output that is the last one's,
-// but for the objects in its model.
+// but for the objects in its model. Nothing in an output may be changed.
 func (t *Translator) Translate(in *source.Objects) (out Output, again bool, err error) {
 	if t.in != nil && sameButRoutes(t.in, in) {
 		t.in = in
 		m := *t.out.Model
 		m.Objects = in
-		return t.output(&m), true, nil
+		out = t.out
+		out.Model = &m
+		return out, true, nil
 	}
 	if t.out, err = Translate(in, t.opts); err != nil {
 		t.in = nil
 		return Output{}, false, err
 	}
 	t.in = in
-	return t.output(t.out.Model), false, nil
-}
-
-// output is the last one with statuses that its reader may add to.
-func (t *Translator) output(m *model.Model) Output {
-	out := t.out
-	out.Model, out.Status = m, slices.Clone(t.out.Status)
-	for i := range out.Status {
-		out.Status[i] = clone(out.Status[i])
-	}
-	return out
-}
-
-func clone(s status.Status) status.Status {
-	s.Conditions, s.Parents, s.Addresses = slices.Clone(s.Conditions), slices.Clone(s.Parents), slices.Clone(s.Addresses)
-	for i := range s.Parents {
-		s.Parents[i].Conditions = slices.Clone(s.Parents[i].Conditions)
-	}
-	return s
+	return t.out, false, nil
 }
 
 // sameButRoutes tells whether two states have the same objects but for routes. An
 // object that was read again counts as another.
 func sameButRoutes(a, b *source.Objects) bool {
-	if !proto.Equal(a.Mesh, b.Mesh) {
+	if a.Mesh != b.Mesh && !proto.Equal(a.Mesh, b.Mesh) {
 		return false
 	}
 	va, vb := reflect.ValueOf(a).Elem(), reflect.ValueOf(b).Elem()
@@ -79,6 +60,9 @@ func sameButRoutes(a, b *source.Objects) bool {
 			continue
 		}
 		fa, fb := va.Field(i), vb.Field(i)
+		if fa.Kind() == reflect.Slice && fa.Len() == fb.Len() && (fa.Len() == 0 || fa.Pointer() == fb.Pointer()) {
+			continue
+		}
 		if fa.Kind() != reflect.Slice || fa.Type().Elem().Kind() != reflect.Pointer {
 			if !reflect.DeepEqual(fa.Interface(), fb.Interface()) {
 				return false

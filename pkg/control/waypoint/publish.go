@@ -9,7 +9,6 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/control/envoy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/push"
-	"github.com/fairlead-mesh/fairlead/pkg/control/routing"
 )
 
 // consumer is who resources are made for.
@@ -17,6 +16,9 @@ type consumer struct {
 	gateway model.Key
 	client  string
 }
+
+// maxKept bounds the consumers whose resources, and whose rules, are kept.
+const maxKept = 64
 
 // port is a port that takes requests.
 type port struct {
@@ -27,8 +29,9 @@ type port struct {
 // made are the resources of one consumer. It is never changed.
 type made struct {
 	resources push.Resources
-	// requests made the routes, which lead to backends.
-	requests *routing.Builder
+	// version is the builder's of requests that the routes are of, which lead to
+	// backends.
+	version  uint64
 	backends map[port][]envoy.Backend
 }
 
@@ -54,7 +57,10 @@ func (t *Translation) Resources(w *model.Waypoint, c push.Consumer) (push.Resour
 		}
 	}
 	delete(t.kept, key)
-	now := &made{requests: t.requests, backends: map[port][]envoy.Backend{}}
+	if len(t.kept) >= maxKept { // clients that left stay until then
+		clear(t.kept)
+	}
+	now := &made{version: t.requests.Version(), backends: map[port][]envoy.Backend{}}
 	routes := o.Parts.Routes
 	o.Parts.Routes = func(s *model.Service, p *model.Port) (envoy.Routes, error) {
 		r, err := routes(s, p)
@@ -78,28 +84,33 @@ var _ push.Generate = (*Translation)(nil).Resources
 // againLocked makes the routes whose objects are others than before. It returns
 // nil where routes lead elsewhere than before, so that clusters may have changed.
 func (t *Translation) againLocked(before *made, w *model.Waypoint, o envoy.Options) (*made, error) {
-	var changed map[string]proto.Message // route configurations
-	for at := range before.backends {
-		old, oldAlone := before.requests.Sources(at.service)
-		objects, alone := t.requests.Sources(at.service)
-		if oldAlone && alone && slices.Equal(old, objects) {
-			continue
-		}
-		p := at.service.Port(at.number)
-		r, err := o.Parts.Routes(at.service, p)
-		if err != nil {
-			return nil, err
-		}
-		if !slices.Equal(r.Backends, before.backends[at]) {
-			return nil, nil
-		}
-		if changed == nil {
-			changed = maps.Clone(before.resources[push.RouteType])
-		}
-		config := envoy.RouteConfiguration(w, o, at.service, p, r)
-		changed[config.Name] = config
+	services, known := t.requests.Changed(before.version)
+	if !known {
+		return nil, nil
 	}
-	now := &made{resources: before.resources, requests: t.requests, backends: before.backends}
+	var changed map[string]proto.Message // route configurations
+	for _, s := range services {
+		for i := range s.Ports {
+			p := &s.Ports[i]
+			old, leads := before.backends[port{s, p.Number}]
+			if !leads {
+				continue // none of this waypoint's
+			}
+			r, err := o.Parts.Routes(s, p)
+			if err != nil {
+				return nil, err
+			}
+			if !slices.Equal(r.Backends, old) {
+				return nil, nil
+			}
+			if changed == nil {
+				changed = maps.Clone(before.resources[push.RouteType])
+			}
+			config := envoy.RouteConfiguration(w, o, s, p, r)
+			changed[config.Name] = config
+		}
+	}
+	now := &made{resources: before.resources, version: t.requests.Version(), backends: before.backends}
 	if changed != nil {
 		now.resources = maps.Clone(before.resources)
 		now.resources[push.RouteType] = changed

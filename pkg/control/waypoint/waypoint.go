@@ -6,6 +6,7 @@
 package waypoint
 
 import (
+	"fmt"
 	"maps"
 	"sync"
 
@@ -29,16 +30,19 @@ type Translation struct {
 	m   *model.Model
 	out translate.Output
 
-	// mu guards below: the builders take notes while they translate.
-	mu       sync.Mutex
+	// mu guards below: the builders take notes while they translate. It is that of all
+	// states, as the builders are.
+	mu       *sync.Mutex
 	requests *routing.Builder
 	streams  *l4route.Builder
 	// targeted are the policies with targetRefs; all those of layer 4 as well, or
 	// nil: nobody has asked for them yet.
 	targeted, all *rbac.Policies
 	logs          *logging.Logs
-	// visited are the waypoints of which all ports were translated.
+	// visited are the waypoints whose ports of connections were all translated.
 	visited map[*model.Waypoint]bool
+	// rules are the DestinationRules as clients see them.
+	rules map[consumer]*destination.Rules
 	// kept are the resources that were made, in this state or in one that differs
 	// from it in routes alone.
 	kept map[consumer]*made
@@ -53,18 +57,20 @@ type Client struct {
 }
 
 // New reads a state. What previous, which may be nil, has translated of objects
-// that are still the same is used again.
+// that are still the same is used again. Previous then answers for the new state.
 func New(out translate.Output, previous *Translation) *Translation {
-	t := &Translation{m: out.Model, out: out, visited: map[*model.Waypoint]bool{}, kept: map[consumer]*made{}}
+	t := &Translation{m: out.Model, out: out, mu: &sync.Mutex{}, visited: map[*model.Waypoint]bool{}, rules: map[consumer]*destination.Rules{}, kept: map[consumer]*made{}}
 	var requests *routing.Builder
 	if previous != nil {
-		previous.mu.Lock()
-		defer previous.mu.Unlock()
+		t.mu = previous.mu
+		t.mu.Lock()
+		defer t.mu.Unlock()
 		requests = previous.requests
 	}
 	t.requests = routing.New(out.Model, requests)
 	if previous != nil && sameButRequests(previous.m, out.Model) {
 		t.streams, t.targeted, t.all, t.logs, t.kept = previous.streams, previous.targeted, previous.all, previous.logs, maps.Clone(previous.kept)
+		t.visited, t.rules = previous.visited, previous.rules
 		return t
 	}
 	t.streams, t.targeted, t.logs = l4route.New(out.Model), rbac.New(out.Model, nil), logging.New(out.Model)
@@ -86,7 +92,7 @@ func (t *Translation) generateLocked(w *model.Waypoint, o envoy.Options) (envoy.
 
 // optionsLocked are a client's with the parts that are translated here.
 func (t *Translation) optionsLocked(w *model.Waypoint, c Client) envoy.Options {
-	rules := destination.NewRules(t.m, w, destination.Labels(w, c.Labels))
+	rules := t.rulesLocked(w, c.Labels)
 	policies := t.targeted
 	if !c.Own {
 		if t.all == nil {
@@ -127,27 +133,37 @@ func (t *Translation) Status() []status.Status {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, w := range t.m.Waypoints {
-		if t.visited[w] {
-			continue
+		for _, s := range w.Services {
+			t.visitLocked(w, s)
 		}
 		t.visited[w] = true
-		rules := destination.NewRules(t.m, w, destination.Labels(w, nil))
-		for _, s := range w.Services {
-			t.visitLocked(rules, s)
-		}
 	}
 	return status.Join(t.out.Status, t.requests.Statuses(), t.streams.Statuses(), t.targeted.Status(), t.logs.Status(), destination.Statuses(t.m))
 }
 
-func (t *Translation) visitLocked(rules *destination.Rules, s *model.Service) {
+// visitLocked translates the ports of a service that were not since they changed.
+func (t *Translation) visitLocked(w *model.Waypoint, s *model.Service) {
 	for i := range s.Ports {
 		p := &s.Ports[i]
 		for _, kind := range envoy.Kinds(p.Protocol) {
-			if kind == envoy.HTTP {
-				t.requests.HTTP(rules, s, p)
-			} else {
-				t.streams.Streams(rules, s, p)
+			switch {
+			case kind == envoy.HTTP && !t.requests.Visited(s, p.Number):
+				t.requests.HTTP(t.rulesLocked(w, nil), s, p)
+			case kind == envoy.TCP && !t.visited[w]:
+				t.streams.Streams(t.rulesLocked(w, nil), s, p)
 			}
 		}
 	}
+}
+
+// rulesLocked are the DestinationRules for a waypoint's pods with labels.
+func (t *Translation) rulesLocked(w *model.Waypoint, labels map[string]string) *destination.Rules {
+	key := consumer{w.Key, fmt.Sprint(labels)}
+	if t.rules[key] == nil {
+		if len(t.rules) >= maxKept {
+			clear(t.rules)
+		}
+		t.rules[key] = destination.NewRules(t.m, w, destination.Labels(w, labels))
+	}
+	return t.rules[key]
 }
