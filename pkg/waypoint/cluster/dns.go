@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
@@ -299,6 +300,7 @@ func (c *Cluster) forwarded(s *snapshot, o Choice) (*Host, error) {
 	if host == "" || err != nil {
 		return nil, fmt.Errorf("%w: %q is not a host to forward to", ErrNoHost, o.Authority)
 	}
+	host = strings.Clone(host) // it is kept, and stands in a connection's buffer
 	addr, err := c.forwardTo(host, s.spec.dns)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrNoHost, err)

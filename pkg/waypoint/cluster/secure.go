@@ -275,7 +275,7 @@ func (s *secure) config(h *Host, requested string, p protocol) (*tls.Config, err
 	case s.namesSNI && h.cluster.snap.Load().spec.discovery == forward:
 		config.ServerName = h.Hostname
 	case s.namesSNI && requested != "":
-		config.ServerName = requested
+		config.ServerName = strings.Clone(requested) // the connection keeps it
 	}
 	if len(config.NextProtos) == 0 {
 		switch p {

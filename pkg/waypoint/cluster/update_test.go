@@ -13,6 +13,7 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+	"unsafe"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -391,6 +392,17 @@ func TestForwardedNames(t *testing.T) {
 		}
 		if two, _ := c.Choose(Choice{Authority: "two.example.com:8080"}); two == one {
 			t.Error("two names share a host")
+		}
+		// A request's authority stands in a buffer that the next request overwrites: the
+		// name is who must answer, and must not become another.
+		buffer := []byte("kept.example.com:8080")
+		kept, err := c.Choose(Choice{Authority: unsafe.String(&buffer[0], len(buffer))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		copy(buffer, "evil")
+		if kept.Hostname != "kept.example.com" {
+			t.Errorf("the host is now %s", kept.Hostname)
 		}
 		fail.Store(true)
 		pass(2 * time.Minute)
