@@ -35,7 +35,7 @@ func serveBootstrap(ctx context.Context, c config, level *slog.LevelVar, log *sl
 	if err != nil {
 		return usageError{err}
 	}
-	p, err := newProxy(proxyOptions{config: c, level: level, log: log, quit: quit})
+	p, err := newProxy(proxyOptions{config: c, level: level, log: log, quit: quit, bootstrap: b})
 	if err != nil {
 		return err
 	}
@@ -59,8 +59,8 @@ func serveBootstrap(ctx context.Context, c config, level *slog.LevelVar, log *sl
 			return err
 		}
 		p.wanted.set(client.Want)
-		p.rejected = func() map[string]string { return client.State().Rejected }
 		group.Add("discovery", client.Run)
+		group.Add("first configuration", func(ctx context.Context) error { return awaitNamed(ctx, synced, client, log) })
 	}
 	group.Add("proxy", p.run)
 	log.Info("waypoint started", "bootstrap", c.bootstrap, "version", telemetry.Version)

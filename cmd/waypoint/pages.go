@@ -1,39 +1,40 @@
 package main
 
 import (
-	"fmt"
-	"net/http"
-	"slices"
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
+	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	"google.golang.org/protobuf/types/known/structpb"
+
+	"github.com/fairlead-mesh/fairlead/pkg/identity"
+	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/pages"
 )
 
-// statsPage is Envoy's /stats: a counter a line.
-func (p *proxy) statsPage(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain")
-	var lines []string
-	for name, v := range p.engine.Stats() {
-		lines = append(lines, fmt.Sprintf("%s: %d\n", name, v))
+// node is the bootstrap that the admin page shows where there is no file: who the
+// waypoint is.
+func node(c config) *bootstrapv3.Bootstrap {
+	pod := c.pod()
+	n := &corev3.Node{
+		Id: pod.NodeID(), Cluster: c.gateway + "." + c.podNamespace,
+		UserAgentName: "fairlead", UserAgentVersionType: &corev3.Node_UserAgentVersion{UserAgentVersion: telemetry.Version},
 	}
-	for _, name := range p.clusters.Names() {
-		c := p.clusters.Get(name)
-		if c == nil {
-			continue
-		}
-		for stat, v := range c.Stats() {
-			lines = append(lines, fmt.Sprintf("cluster.%s.%s: %d\n", name, stat, v))
-		}
+	if m, err := structpb.NewStruct(pod.Metadata()); err == nil {
+		n.Metadata = m
 	}
-	slices.Sort(lines)
-	for _, l := range lines {
-		if _, err := w.Write([]byte(l)); err != nil {
-			return
-		}
-	}
+	return &bootstrapv3.Bootstrap{Node: n}
 }
 
-// listenersPage is Envoy's /listeners.
-func (p *proxy) listenersPage(w http.ResponseWriter, _ *http.Request) {
-	w.Header().Set("Content-Type", "text/plain")
-	for _, l := range p.engine.Listeners() {
-		fmt.Fprintf(w, "%s::%s\n", l.Name, l.Address)
+// shown are the certificates for the admin page, by the names that configuration uses.
+func shown(all []identity.Status) (out []pages.Secret) {
+	for _, s := range all {
+		own := pages.Secret{Name: secretSelf, Waiting: s.Cert == nil}
+		if s.Cert != nil {
+			own.Chain = s.Cert.Chain
+		}
+		out = append(out, own)
+		if len(s.Roots) > 0 {
+			out = append(out, pages.Secret{Name: secretRoots, Roots: s.Roots})
+		}
 	}
+	return out
 }

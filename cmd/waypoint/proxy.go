@@ -5,12 +5,12 @@ import (
 	"crypto/tls"
 	"log/slog"
 	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"sync"
 	"time"
 
+	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
@@ -19,6 +19,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/pages"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/peers"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/record"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/router"
@@ -34,6 +35,8 @@ type proxyOptions struct {
 	view      *peers.View
 	tunnels   func(context.Context, cluster.Tunnel) (codec.Conn, *tls.ConnectionState, error)
 	secrets   cluster.Secrets
+	shown     func() []pages.Secret  // for the admin page, or nil
+	bootstrap *bootstrapv3.Bootstrap // must be non-nil
 	tunnelTLS *tls.Config
 }
 
@@ -46,7 +49,6 @@ type proxy struct {
 	pages    *admin.Server
 	ready    *admin.Readiness
 	wanted   wanted
-	rejected func() map[string]string // or nil
 }
 
 // wanted passes on what the engine asks for, once there is who is asked.
@@ -98,11 +100,16 @@ func newProxy(o proxyOptions) (p *proxy, err error) {
 	if p.engine, err = waypoint.New(eo); err != nil {
 		return nil, err
 	}
+	envoy, err := pages.New(pages.Options{
+		Engine: p.engine, Clusters: p.clusters, Bootstrap: o.bootstrap, Secrets: o.shown, Pending: p.ready.Pending, Level: o.level, Registry: registry,
+		SetHealth: func(healthy bool) { p.ready.Set("the admin page says unhealthy", !healthy) }, Version: telemetry.Version, Logger: o.log,
+	})
+	if err != nil {
+		return nil, err
+	}
 	p.pages, err = admin.Listen(admin.Options{
 		AdminAddress: o.config.adminAddress, MetricsAddress: o.config.metricsAddress, ReadinessAddress: o.config.readinessAddress,
-		Registry: registry, Readiness: p.ready, Level: o.level, Quit: o.quit, Logger: o.log,
-		Dump:  func() (any, error) { return p.engine.Dump() },
-		Pages: map[string]http.HandlerFunc{"/stats": p.statsPage, "/listeners": p.listenersPage},
+		Registry: registry, Readiness: p.ready, Quit: o.quit, Logger: o.log, Pages: envoy.Handlers(),
 	})
 	return p, err
 }

@@ -4,12 +4,10 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
-	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 
-	"github.com/fairlead-mesh/fairlead/pkg/admin"
 	"github.com/fairlead-mesh/fairlead/pkg/hbone"
 	"github.com/fairlead-mesh/fairlead/pkg/identity"
 	"github.com/fairlead-mesh/fairlead/pkg/run"
@@ -17,6 +15,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/pages"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/peers"
 	"github.com/fairlead-mesh/fairlead/pkg/xds"
 )
@@ -51,7 +50,8 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	defer tunnels.Close()
 	p, err := newProxy(proxyOptions{
 		config: c, level: level, log: log, quit: quit, view: view, tunnels: cluster.Over(tunnels, self, ""),
-		secrets: secrets{certificates, self}, tunnelTLS: certificates.ServerTLS(self),
+		secrets: secrets{certificates, self}, tunnelTLS: certificates.ServerTLS(self), bootstrap: node(c),
+		shown: func() []pages.Secret { return shown(certificates.Status()) },
 	})
 	if err != nil {
 		return err
@@ -67,12 +67,12 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		return err
 	}
 	p.wanted.set(discovery.Want)
-	p.rejected = func() map[string]string { return discovery.State().Rejected }
 
 	group := run.NewGroup(log, c.drain+10*time.Second)
 	// The window first and last.
 	group.Add("admin", p.pages.Run)
 	group.Add("discovery", discovery.Run)
+	group.Add("first configuration", func(ctx context.Context) error { return awaitNamed(ctx, synced, discovery, log) })
 	group.Add("certificate", func(ctx context.Context) error { return awaitCertificate(ctx, certificates, self, p.ready, log) })
 	group.Add("review", func(ctx context.Context) error { return review(ctx, known, p.engine) })
 	// Stopped second: no new connections, the old ones drain.
@@ -123,21 +123,4 @@ func connect(c config, log *slog.Logger) (*grpc.ClientConn, *identity.Manager, f
 		xdsConn.Close()
 		caConn.Close()
 	}, nil
-}
-
-// newSynced lets readiness wait for each type's first answer.
-func newSynced(ready *admin.Readiness, types ...string) *synced {
-	s := &synced{done: map[string]func(){}}
-	for _, t := range types {
-		s.done[t] = ready.Wait(t[strings.LastIndexByte(t, '.')+1:])
-	}
-	return s
-}
-
-type synced struct{ done map[string]func() }
-
-func (s *synced) mark(typeURL string) {
-	if done := s.done[typeURL]; done != nil {
-		done()
-	}
 }

@@ -89,6 +89,13 @@ func (s *Server) Serve(l net.Listener) error {
 	}
 }
 
+// Active is how many tunnels are open, those in their handshake included.
+func (s *Server) Active() int {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return len(s.conns)
+}
+
 func (s *Server) admit(conn net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -14,6 +14,7 @@ import (
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/anypb"
 
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
@@ -71,6 +72,7 @@ type Engine struct {
 	internals map[string]string
 	held      map[string]map[string]held // by type, then by name
 	leaving   map[resource]*time.Timer
+	refusals  uint64 // updates that were refused, or in part
 	work      sync.WaitGroup
 	closed    bool
 }
@@ -102,7 +104,10 @@ func (e *Engine) ApplyEnvoy(typeURL string, updated []*discovery.Resource, remov
 		if err != nil {
 			refused[r.GetName()] = err
 		}
-		e.hold(typeURL, r.GetName(), held{resource: r.GetResource(), version: r.GetVersion(), at: time.Now(), refused: err})
+		// Of a listener the chains that cannot be enforced refuse, and the others serve.
+		l := e.listeners[r.GetName()]
+		inPart := typeURL == xds.ListenerType && l != nil && proto.Message(l.config) == m
+		e.hold(typeURL, r.GetName(), r.GetVersion(), r.GetResource(), err, err == nil || inPart)
 	}
 	for _, name := range removed {
 		delete(e.held[typeURL], name)
@@ -120,18 +125,49 @@ func (e *Engine) Review() {
 	}
 }
 
-// Apply takes one resource, as ApplyEnvoy does.
+// Apply takes one static resource, a cluster or listener of the bootstrap file.
 func (e *Engine) Apply(m proto.Message) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return e.apply(m)
+	if err := e.apply(m); err != nil {
+		return err
+	}
+	a, err := anypb.New(m)
+	if err != nil {
+		return err
+	}
+	name := ""
+	if n, ok := m.(interface{ GetName() string }); ok {
+		name = n.GetName()
+	}
+	e.hold(a.GetTypeUrl(), name, "", a, nil, true)
+	h := e.held[a.GetTypeUrl()][name]
+	h.static = true
+	e.held[a.GetTypeUrl()][name] = h
+	return nil
 }
 
-func (e *Engine) hold(typeURL, name string, h held) {
-	if e.held[typeURL] == nil {
-		e.held[typeURL] = map[string]held{}
+// BeginDrain takes no new connections, and has those there are end with the exchanges
+// that they carry.
+func (e *Engine) BeginDrain() {
+	e.drain.Begin()
+	for _, l := range e.stopListening() {
+		l.stop()
 	}
-	e.held[typeURL][name] = h
+	e.drain.CloseIdle()
+}
+
+// Draining tells whether the end has begun.
+func (e *Engine) Draining() bool { return e.drain.Begun() }
+
+func (e *Engine) stopListening() (open []*listening) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.closed = true
+	for _, l := range e.listeners {
+		open = append(open, l)
+	}
+	return open
 }
 
 // Drain ends connections with their next exchange and, for as long as lame, still takes
@@ -145,17 +181,8 @@ func (e *Engine) Drain(ctx context.Context, lame time.Duration) {
 	case <-wait.C:
 	case <-ctx.Done():
 	}
-	e.mu.Lock()
-	e.closed = true
-	var open []*listening
-	for _, l := range e.listeners {
-		open = append(open, l)
-	}
-	e.mu.Unlock()
-	for _, l := range open {
-		l.stop()
-	}
-	e.drain.CloseIdle()
+	e.BeginDrain()
+	open := e.stopListening()
 	var drained sync.WaitGroup
 	for _, l := range open {
 		if l.drain != nil {

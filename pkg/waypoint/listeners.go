@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
 	"sync/atomic"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -25,7 +24,8 @@ type listening struct {
 
 	// Of one with a socket.
 	address string
-	socket  net.Listener
+	socket  *counting
+	active  func() int64 // connections
 	drain   func(context.Context)
 	filters atomic.Pointer[[]filter.Filter] // of a tunnel's listener
 }

@@ -1,7 +1,6 @@
 package waypoint
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -45,7 +44,7 @@ func (e *Engine) setSocket(c *listenerv3.Listener, old *listening) error {
 			return terr
 		}
 		s := listener.NewSocket(listener.SocketOptions{TLS: tlsConfig, Table: l.table.Load, Guard: e.guard, Logger: e.o.Logger})
-		l.drain = s.Drain
+		l.drain, l.active = s.Drain, s.Active
 		e.run(l, s.Serve)
 	}
 	e.listeners[c.GetName()] = l
@@ -66,7 +65,7 @@ func (e *Engine) listeningAt(c *listenerv3.Listener, old *listening) (*listening
 	if err != nil {
 		return nil, fmt.Errorf("address: %w", err)
 	}
-	return &listening{name: c.GetName(), address: address, socket: socket}, nil
+	return &listening{name: c.GetName(), address: address, socket: &counting{Listener: socket}}, nil
 }
 
 // discard closes what was opened for a listener that was not taken after all.
@@ -127,7 +126,7 @@ func (e *Engine) setTunnel(c *listenerv3.Listener, old *listening, m *hcmv3.Http
 			l.discard(old)
 			return err
 		}
-		l.drain = func(ctx context.Context) { t.Drain(ctx) }
+		l.drain, l.active = t.Drain, t.Active
 		e.run(l, t.Serve)
 	}
 	e.listeners[c.GetName()] = l

@@ -46,7 +46,7 @@ var owners = map[string]struct {
 	"istio.io/client-go":             {[]string{"pkg/control", "pkg/lab", "cmd/control-plane"}, "objects are decoded at the edge"},
 	module + "api":                   {[]string{"pkg/xds", "pkg/control"}, "wire types stop at the edge: past it everything is mesh"},
 	"google.golang.org/grpc":         {[]string{"pkg/xds", "pkg/sds", "pkg/identity", "pkg/control", "pkg/ca", "cmd/control-plane", "cmd/waypoint"}, "gRPC stays at the edge"},
-	"github.com/prometheus":          {[]string{"pkg/telemetry", "pkg/admin", "pkg/control", "pkg/ca", "pkg/waypoint/record", "cmd"}, "engines report through telemetry"},
+	"github.com/prometheus":          {[]string{"pkg/telemetry", "pkg/admin", "pkg/control", "pkg/ca", "pkg/waypoint/record", "pkg/waypoint/pages", "cmd"}, "engines report through telemetry"},
 	"github.com/vishvananda/netlink": {[]string{"pkg/netns", "pkg/redirect", "pkg/lab"}, "devices belong to redirect and the lab"},
 }
 

@@ -47,15 +47,7 @@ func (c *Cluster) write(w io.Writer) {
 
 func (h *Host) write(line func(key string, value any)) {
 	at := h.Address + "::"
-	for _, n := range []struct {
-		name  string
-		value int64
-	}{
-		{"cx_active", h.stats.cxActive.Load()}, {"cx_connect_fail", h.stats.cxConnectFail.Load()}, {"cx_total", h.stats.cxTotal.Load()},
-		{"rq_active", h.active.Load()}, {"rq_error", h.stats.rqError.Load()},
-		{"rq_pending_active", h.pending.Load()}, {"rq_success", h.stats.rqSuccess.Load()},
-		{"rq_timeout", h.stats.rqTimeout.Load()}, {"rq_total", h.stats.rqTotal.Load()},
-	} {
+	for _, n := range h.numbers() {
 		line(at+n.name, n.value)
 	}
 	f := h.facts.Load()
@@ -70,6 +62,23 @@ func (h *Host) write(line func(key string, value any)) {
 	external, local := h.rates()
 	line(at+"success_rate", external)
 	line(at+"local_origin_success_rate", local)
+}
+
+// statistic is one number of a host; a gauge goes down, too.
+type statistic struct {
+	name  string
+	value int64
+	gauge bool
+}
+
+// numbers are a host's statistics, by name.
+func (h *Host) numbers() []statistic {
+	return []statistic{
+		{"cx_active", h.stats.cxActive.Load(), true}, {"cx_connect_fail", h.stats.cxConnectFail.Load(), false}, {"cx_total", h.stats.cxTotal.Load(), false},
+		{"rq_active", h.active.Load(), true}, {"rq_error", h.stats.rqError.Load(), false},
+		{"rq_pending_active", h.pending.Load(), true}, {"rq_success", h.stats.rqSuccess.Load(), false},
+		{"rq_timeout", h.stats.rqTimeout.Load(), false}, {"rq_total", h.stats.rqTotal.Load(), false},
+	}
 }
 
 // flags are in Envoy's words and order.

@@ -59,6 +59,9 @@ func NewTerminate(o TerminateOptions) (*Terminate, error) {
 // Serve accepts until the socket is closed.
 func (t *Terminate) Serve(l net.Listener) error { return t.server.Serve(l) }
 
+// Active is how many tunnels are open.
+func (t *Terminate) Active() int64 { return int64(t.server.Active()) }
+
 // Drain takes no new tunnels and waits for those there are, until ctx ends.
 func (t *Terminate) Drain(ctx context.Context) { t.server.Drain(ctx) }
 
