@@ -72,8 +72,8 @@ func TestWhichRuleHolds(t *testing.T) {
 // waypoint, and of subsets that are empty.
 func TestStatuses(t *testing.T) {
 	wp := &model.Waypoint{Key: model.Key{Namespace: "shop", Name: "wp"}}
-	a := &model.Service{Namespace: "shop", Name: "a", Hostname: "a.shop.svc.cluster.local", Waypoint: wp, Endpoints: []*model.Endpoint{{Labels: map[string]string{"v": "1"}}}}
-	b := &model.Service{Namespace: "shop", Name: "b", Hostname: "b.shop.svc.cluster.local"}
+	a := &model.Service{Namespace: "shop", Name: "a", Hostname: "a.shop.svc.cluster.local", Waypoint: wp}
+	b := &model.Service{Index: 1, Namespace: "shop", Name: "b", Hostname: "b.shop.svc.cluster.local"}
 	wp.Services = []*model.Service{a}
 	subset := func(name, v string) func(*networkingapi.DestinationRule) {
 		return func(d *networkingapi.DestinationRule) {
@@ -81,7 +81,7 @@ func TestStatuses(t *testing.T) {
 		}
 	}
 	policy := func(d *networkingapi.DestinationRule) { d.TrafficPolicy = &networkingapi.TrafficPolicy{} }
-	m := &model.Model{ClusterDomain: "cluster.local", Services: []*model.Service{a, b}, Waypoints: []*model.Waypoint{wp}, Objects: &source.Objects{
+	m := &model.Model{ClusterDomain: "cluster.local", Services: []*model.Service{a, b}, Endpoints: [][]*model.Endpoint{{{Labels: map[string]string{"v": "1"}}}}, Waypoints: []*model.Waypoint{wp}, Objects: &source.Objects{
 		Mesh: &meshv1alpha1.MeshConfig{RootNamespace: "root"}, DestinationRules: []*networkingv1.DestinationRule{
 			rule("shop", "first", "a", policy, subset("v1", "1")), rule("shop", "second", "a", policy, subset("v1", "1"), subset("v2", "2")),
 			rule("shop", "wild", "*.shop.svc.cluster.local"), rule("shop", "unbound", "b"), rule("shop", "nothing", "c"), rule("third", "unseen", a.Hostname),

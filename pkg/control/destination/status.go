@@ -75,7 +75,7 @@ func Statuses(m *model.Model) []status.Status {
 			case holds == nil:
 			case slices.Contains(holds.Objects, d):
 				f.inEffect = true
-				holds.notes(d, s, f.notes)
+				holds.notes(m, d, s, f.notes)
 			default:
 				f.hiddenBy = holds.Objects[0].Namespace + "/" + holds.Objects[0].Name
 			}
@@ -111,7 +111,7 @@ func (f *found) condition(host string) status.Condition {
 }
 
 // notes are what of a joined rule has no effect for a service.
-func (r *Rule) notes(d *networkingv1.DestinationRule, s *model.Service, notes map[string]bool) {
+func (r *Rule) notes(m *model.Model, d *networkingv1.DestinationRule, s *model.Service, notes map[string]bool) {
 	first := r.Objects[0]
 	if d.Spec.TrafficPolicy != nil && d.Spec.TrafficPolicy != r.policy {
 		notes[fmt.Sprintf("spec.trafficPolicy: an older DestinationRule for the host, such as %s/%s, gives it", first.Namespace, first.Name)] = true
@@ -122,7 +122,7 @@ func (r *Rule) notes(d *networkingv1.DestinationRule, s *model.Service, notes ma
 			notes[at+" is defined by an older DestinationRule for the host"] = true
 			continue
 		}
-		if !slices.ContainsFunc(s.Endpoints, func(e *model.Endpoint) bool { return selected(sub.Labels, e.Labels) }) {
+		if !slices.ContainsFunc(m.EndpointsOf(s), func(e *model.Endpoint) bool { return selected(sub.Labels, e.Labels) }) {
 			notes[at+" selects no endpoint of "+s.Hostname] = true
 		}
 	}

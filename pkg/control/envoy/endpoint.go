@@ -22,7 +22,7 @@ type host struct {
 func (g *generator) assignment(name string, s *model.Service, port *model.Port, labels map[string]string, policy *networkingapi.TrafficPolicy) *endpointv3.ClusterLoadAssignment {
 	var hosts []host
 	byName := s.Resolution == networkingapi.ServiceEntry_DNS || s.Resolution == networkingapi.ServiceEntry_DNS_ROUND_ROBIN
-	for _, e := range s.Endpoints {
+	for _, e := range g.m.EndpointsOf(s) {
 		target := e.Ports[port.Number]
 		if target == 0 || !hasAll(e.Labels, labels) || !e.Address.IsValid() && !byName {
 			continue

@@ -98,7 +98,7 @@ func matchField(key, value string) *structpb.Struct {
 func (g *generator) sidecarTLS(s *model.Service, port *model.Port) *corev3.TransportSocket {
 	v := &tlsv3.CertificateValidationContext{}
 	var names []string
-	for _, e := range s.Endpoints {
+	for _, e := range g.m.EndpointsOf(s) {
 		names = append(names, spiffe(g.m.TrustDomain, e))
 	}
 	slices.Sort(names)

@@ -20,6 +20,9 @@ type Model struct {
 	Objects *source.Objects
 	// Services are sorted by namespace and host name.
 	Services []*Service
+	// Endpoints are, by the service's index, those of all ports of each, sorted by
+	// Name: apart, so that a service is the same where its pods are others.
+	Endpoints [][]*Endpoint
 	// Waypoints are sorted by namespace and name.
 	Waypoints []*Waypoint
 	// ClusterDomain is the DNS suffix of services, "cluster.local" by default.
@@ -58,8 +61,8 @@ type Service struct {
 	// Addresses are its virtual addresses; none for a headless service.
 	Addresses []netip.Prefix
 	Ports     []Port
-	// Endpoints are those of all ports, sorted by Name.
-	Endpoints []*Endpoint
+	// Index is its place among the model's services.
+	Index int
 	// Waypoint is the one that the service is bound to and that is ready, or nil.
 	Waypoint *Waypoint
 	// SubjectAltNames may answer beside the endpoints' identities.
@@ -131,6 +134,14 @@ type Waypoint struct {
 	Workloads []*Endpoint
 	// ServiceAccount is what its pods run as.
 	ServiceAccount string
+}
+
+// EndpointsOf are the endpoints of a service of the model.
+func (m *Model) EndpointsOf(s *Service) []*Endpoint {
+	if s.Index >= len(m.Endpoints) {
+		return nil
+	}
+	return m.Endpoints[s.Index]
 }
 
 // ServiceByHost finds a service by its fully qualified host name as seen from a

@@ -104,7 +104,7 @@ func (p *Policies) filters(w *model.Waypoint, s *model.Service, port *model.Port
 	}
 	all := []*filterSpec{deny}
 	if p.layer4 != nil {
-		all = append(all, p.layer4.place(p.m.TrustDomain, w, s, port, deny)...)
+		all = append(all, p.layer4.place(p.m, w, s, port, deny)...)
 	}
 	all = append(all, allow)
 	var out []*filterSpec

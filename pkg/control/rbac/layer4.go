@@ -88,8 +88,8 @@ func ownOf(w *model.Waypoint, trustDomain string) own {
 }
 
 // place adds the DENY policies to deny, and gives the filters that allow.
-func (l *Layer4) place(trustDomain string, w *model.Waypoint, s *model.Service, port *model.Port, deny *filterSpec) []*filterSpec {
-	self := ownOf(w, trustDomain)
+func (l *Layer4) place(m *model.Model, w *model.Waypoint, s *model.Service, port *model.Port, deny *filterSpec) []*filterSpec {
+	self := ownOf(w, m.TrustDomain)
 	if s == nil {
 		return l.placeWorkloads(self, w, deny)
 	}
@@ -99,7 +99,7 @@ func (l *Layer4) place(trustDomain string, w *model.Waypoint, s *model.Service, 
 	denies := map[*securityapi.Authorization]*layer4Policy{}
 	// allows are, by their names, the sets of ALLOW policies that endpoints have.
 	allows := map[string]map[*securityapi.Authorization]*layer4Policy{}
-	for _, e := range s.Endpoints {
+	for _, e := range m.EndpointsOf(s) {
 		at := destinations(e)
 		for i := range at {
 			if port != nil {

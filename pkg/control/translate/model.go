@@ -58,15 +58,17 @@ func (w *world) model(workloads []*workload) *model.Model {
 	slices.SortFunc(m.Services, func(a, b *model.Service) int {
 		return cmp.Or(cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Hostname, b.Hostname))
 	})
-	for _, s := range m.Services {
+	m.Endpoints = make([][]*model.Endpoint, len(m.Services))
+	for i, s := range m.Services {
+		s.Index = i
 		if s.Waypoint != nil {
 			s.Waypoint.Services = append(s.Waypoint.Services, s)
 		}
 	}
-	w.modelEndpoints(workloads, services, waypoints)
+	w.modelEndpoints(m, workloads, services, waypoints)
 	byName := func(a, b *model.Endpoint) int { return cmp.Compare(a.Name, b.Name) }
-	for _, s := range m.Services {
-		slices.SortFunc(s.Endpoints, byName)
+	for _, all := range m.Endpoints {
+		slices.SortFunc(all, byName)
 	}
 	for _, wp := range m.Waypoints {
 		slices.SortFunc(wp.Workloads, byName)
@@ -98,10 +100,10 @@ func modelService(s *service) *model.Service {
 }
 
 // modelEndpoints gives services and waypoints the workloads behind them.
-func (w *world) modelEndpoints(workloads []*workload, services map[string]*model.Service, waypoints map[*waypoint]*model.Waypoint) {
-	unready := map[string]bool{} // services that take endpoints which are not ready
+func (w *world) modelEndpoints(m *model.Model, workloads []*workload, services map[string]*model.Service, waypoints map[*waypoint]*model.Waypoint) {
+	unready := map[string]bool{}
 	for _, s := range w.services {
-		unready[s.key] = s.wire.LoadBalancing.GetHealthPolicy() == workloadapi.LoadBalancing_ALLOW_ALL
+		unready[s.key] = s.unready()
 	}
 	tunnels := map[string]*workloadapi.Workload{} // by address
 	for _, wl := range workloads {
@@ -124,19 +126,32 @@ func (w *world) modelEndpoints(workloads []*workload, services map[string]*model
 			wp.Workloads = append(wp.Workloads, e)
 		}
 		for key, ports := range wl.wire.Services {
-			s := services[key]
-			if s == nil || len(ports.GetPorts()) == 0 || s.Resolution == networkingapi.ServiceEntry_NONE {
-				continue
+			if s := services[key]; s != nil && takes(s, ports) {
+				m.Endpoints[s.Index] = append(m.Endpoints[s.Index], endpointOf(e, ports, unready[key]))
 			}
-			of := *e
-			of.Ready = e.Ready || unready[key]
-			of.Ports = make(map[uint32]uint32, len(ports.GetPorts()))
-			for _, p := range ports.GetPorts() {
-				of.Ports[p.ServicePort] = p.TargetPort
-			}
-			s.Endpoints = append(s.Endpoints, &of)
 		}
 	}
+}
+
+// unready tells whether a service takes endpoints that are not ready.
+func (s *service) unready() bool {
+	return s.wire.LoadBalancing.GetHealthPolicy() == workloadapi.LoadBalancing_ALLOW_ALL
+}
+
+// takes tells whether a workload with those ports is an endpoint of a service.
+func takes(s *model.Service, ports *workloadapi.PortList) bool {
+	return len(ports.GetPorts()) > 0 && s.Resolution != networkingapi.ServiceEntry_NONE
+}
+
+// endpointOf is a workload as an endpoint of one service.
+func endpointOf(e *model.Endpoint, ports *workloadapi.PortList, unready bool) *model.Endpoint {
+	of := *e
+	of.Ready = e.Ready || unready
+	of.Ports = make(map[uint32]uint32, len(ports.GetPorts()))
+	for _, p := range ports.GetPorts() {
+		of.Ports[p.ServicePort] = p.TargetPort
+	}
+	return &of
 }
 
 func (w *world) modelEndpoint(wl *workload) *model.Endpoint {

@@ -16,7 +16,7 @@ func renderModel(m *model.Model) map[string]any {
 		for _, p := range s.Ports {
 			lines = append(lines, fmt.Sprintf("port %d %s %s", p.Number, p.Name, p.Protocol))
 		}
-		for _, e := range s.Endpoints {
+		for _, e := range m.EndpointsOf(s) {
 			lines = append(lines, fmt.Sprintf("%s ports=%v", renderEndpoint(e), e.Ports))
 		}
 		if s.Waypoint != nil {
