@@ -176,6 +176,7 @@ func (m *Manager) limits(c *hcmv3.HttpConnectionManager) {
 	if n := h2.GetMaxConcurrentStreams(); n != nil {
 		o.HTTP2.MaxStreams = n.GetValue()
 	}
+	o.HTTP2.ExtendedConnect = h2.GetAllowConnect()
 	// What a client may send unread is memory that it takes of ours.
 	o.HTTP2.StreamWindow = valueOr32(h2.GetInitialStreamWindowSize(), streamWindow)
 	o.HTTP2.ConnWindow = valueOr32(h2.GetInitialConnectionWindowSize(), connectionWindow)
