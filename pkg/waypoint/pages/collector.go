@@ -77,7 +77,7 @@ func (g withoutEnvoy) Gather() ([]*dto.MetricFamily, error) {
 	all, err := g.of.Gather()
 	out := all[:0]
 	for _, f := range all {
-		if !strings.HasPrefix(f.GetName(), "envoy_") && !strings.HasPrefix(f.GetName(), "fairlead_config_") && !strings.HasPrefix(f.GetName(), "fairlead_filter_chains_") {
+		if !strings.HasPrefix(f.GetName(), "envoy_") && !strings.HasPrefix(f.GetName(), "fairlead_config_") && !strings.HasPrefix(f.GetName(), "fairlead_filter_chains_") && f.GetName() != "fairlead_faults" {
 			out = append(out, f)
 		}
 	}
