@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/test/bench/cluster"
 	"github.com/fairlead-mesh/fairlead/test/bench/measure"
 )
 
@@ -31,7 +32,7 @@ func idle(ctx context.Context, o options) (memory, error) {
 	note := func(what string) error {
 		for _, n := range c.Nodes {
 			// What is garbage is not what is held.
-			if _, err := ask(ctx, n.NetNS, "http://localhost:15000/debug/pprof/heap?gc=1"); err != nil {
+			if _, err := cluster.Ask(ctx, n.NetNS, "http://localhost:15000/debug/pprof/heap?gc=1"); err != nil {
 				return err
 			}
 			b, err := measure.RSS(n.Agent.PID)
@@ -116,10 +117,10 @@ spec:
 		return nil, err
 	}
 	defer c.down()
-	pid := c.agent("n1")
+	pid := c.Agent("n1")
 	out := memory{"pods": float64(o.pods)}
 	look := func(when string) error {
-		if _, err := ask(ctx, c.Nodes[0].NetNS, "http://localhost:15000/debug/pprof/heap?gc=1"); err != nil {
+		if _, err := cluster.Ask(ctx, c.Nodes[0].NetNS, "http://localhost:15000/debug/pprof/heap?gc=1"); err != nil {
 			return err
 		}
 		b, err := measure.RSS(pid)
@@ -141,11 +142,11 @@ spec:
 		return nil, err
 	}
 	start := time.Now()
-	if err := c.write(yaml(", labels: {istio.io/dataplane-mode: ambient}")); err != nil {
+	if err := c.Write("cluster.yaml", yaml(", labels: {istio.io/dataplane-mode: ambient}")); err != nil {
 		return nil, err
 	}
 	for want := fmt.Sprintf("fairlead_pods{state=\"enrolled\"} %d\n", o.pods); ; {
-		page, err := ask(ctx, c.Nodes[0].NetNS, "http://localhost:15020/metrics")
+		page, err := cluster.Ask(ctx, c.Nodes[0].NetNS, "http://localhost:15020/metrics")
 		if err != nil {
 			return nil, err
 		}

@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"strconv"
 	"strings"
+
+	"github.com/fairlead-mesh/fairlead/test/bench/cluster"
 )
 
 // path is what proves which way connections went, as the client's node counted.
@@ -34,8 +36,8 @@ func (p path) proves(tunnel bool) bool {
 	return p.Captured > 0 && carried == p.Captured && other == 0
 }
 
-func (c *cluster) path(ctx context.Context) (out path, err error) {
-	page, err := ask(ctx, c.Nodes[0].NetNS, "http://localhost:15020/metrics")
+func (c *running) path(ctx context.Context) (out path, err error) {
+	page, err := cluster.Ask(ctx, c.Nodes[0].NetNS, "http://localhost:15020/metrics")
 	if err != nil {
 		return out, fmt.Errorf("metrics: %w", err)
 	}

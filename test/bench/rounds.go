@@ -116,7 +116,7 @@ func compare(ctx context.Context, o options) ([]sample, error) {
 	return all, nil
 }
 
-func (c *cluster) one(ctx context.Context, o options, s scenario, p peer, round int) (sample, error) {
+func (c *running) one(ctx context.Context, o options, s scenario, p peer, round int) (sample, error) {
 	out := sample{Scenario: s.name, Peer: p.name, Round: round, Load: measure.Load()}
 	meshed := p.name == "fairlead" || p.name == "passthrough"
 	var walked path
@@ -160,7 +160,7 @@ func (c *cluster) one(ctx context.Context, o options, s scenario, p peer, round 
 }
 
 // peers starts those who compete, in the pods outside the mesh.
-func (c *cluster) peers(ctx context.Context) (map[string]peer, error) {
+func (c *running) peers(ctx context.Context) (map[string]peer, error) {
 	meshNS, _ := c.pod("mesh", "client")
 	meshServer, meshIP := c.pod("mesh", "server")
 	plainNS, _ := c.pod("plain", "client")
@@ -170,19 +170,19 @@ func (c *cluster) peers(ctx context.Context) (map[string]peer, error) {
 			return nil, fmt.Errorf("sysctl: %w: %s", err, out)
 		}
 	}
-	pem, err := writePEM(c.dir)
+	pem, err := writePEM(c.Dir)
 	if err != nil {
 		return nil, err
 	}
-	client, err := haproxy(c.dir, "client", "127.0.0.1:9003", hostPort(plainIP, 9004), pem, false)
+	client, err := haproxy(c.Dir, "client", "127.0.0.1:9003", hostPort(plainIP, 9004), pem, false)
 	if err != nil {
 		return nil, err
 	}
-	server, err := haproxy(c.dir, "server", ":9004", "127.0.0.1:9000", pem, true)
+	server, err := haproxy(c.Dir, "server", ":9004", "127.0.0.1:9000", pem, true)
 	if err != nil {
 		return nil, err
 	}
-	pids := map[string][]int{"fairlead": {c.agent("n1"), c.agent("n2")}, "passthrough": {c.agent("n1")}}
+	pids := map[string][]int{"fairlead": {c.Agent("n1"), c.Agent("n2")}, "passthrough": {c.Agent("n1")}}
 	for _, p := range []struct {
 		of, ns string
 		port   int

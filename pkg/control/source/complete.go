@@ -29,3 +29,5 @@ func complete(path string) bool {
 	_, _ = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_UNLCK) // closing gives it back too
 	return true
 }
+
+func incomplete(path string) bool { return !complete(path) }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 )
@@ -20,7 +21,7 @@ type Options struct {
 	// reported nothing. Default 2 s.
 	Rescan time.Duration
 	// Settle is how long nothing may change before the directories are read, unless
-	// the one file that changed is complete, and how long an emptied or missing
+	// the few files that changed are complete, and how long an emptied or missing
 	// file is still taken for one that is being saved. Where changes do not cease,
 	// the directories are read every fourth Settle. Default 50 ms.
 	Settle time.Duration
@@ -112,7 +113,7 @@ func (d *Directory) Run(ctx context.Context) error {
 				since = time.Now()
 			}
 			wait := d.opts.Settle
-			if path := w.single(); path != "" && complete(path) {
+			if paths := w.few(); len(paths) > 0 && !slices.ContainsFunc(paths, incomplete) {
 				wait = max(0, d.opts.Settle/2-time.Since(read))
 			}
 			again.Reset(min(wait, max(0, 4*d.opts.Settle-time.Since(since))))

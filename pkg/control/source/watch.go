@@ -110,17 +110,20 @@ func (w *watch) signal() <-chan struct{} {
 	return w.some
 }
 
-// single is the one file that has changed, or "": it is none or more than one.
-func (w *watch) single() string {
+// maxFew is how many files are looked at one by one when they change at once.
+const maxFew = 16
+
+// few are the files that have changed, or none: there are none, or more than a few.
+func (w *watch) few() (paths []string) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	if len(w.names) != 1 || w.all {
-		return ""
+	if len(w.names) > maxFew || w.all {
+		return nil
 	}
 	for name := range w.names {
-		return name
+		paths = append(paths, name)
 	}
-	return ""
+	return paths
 }
 
 // take returns what was noted, and forgets it.

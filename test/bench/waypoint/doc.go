@@ -25,7 +25,7 @@ type Options struct {
 
 // Parts are the processes that a run starts of its own program.
 var Parts = map[string]func([]string) error{
-	"l7-origin": originMain, "l7-nethttp": nethttpMain, "l7-streams": streamsMain, "l7-hold": holdMain,
+	"l7-origin": originMain, "l7-nethttp": nethttpMain, "l7-streams": streamsMain, "l7-hold": holdMain, "l7-changes": changesMain,
 }
 
 // Run measures what is wanted, and returns all samples.
@@ -53,7 +53,7 @@ func Run(ctx context.Context, o Options) (map[string]any, error) {
 	for _, more := range []struct {
 		name string
 		run  func(context.Context) (any, error)
-	}{{"w4", w.manyRoutes}, {"l7idle", w.idle}} {
+	}{{"w3", w.inMesh}, {"w4", w.manyRoutes}, {"c1", w.changes}, {"l7idle", w.idle}} {
 		if !o.Wants(more.name) {
 			continue
 		}

@@ -7,6 +7,7 @@ import (
 	"flag"
 	"fmt"
 	"io"
+	"math"
 	"net"
 	"os"
 	"os/exec"
@@ -28,6 +29,20 @@ type load struct {
 	tool             string // wrk, h2load, grpc or streams
 	conns, per, size int    // per: streams of each connection
 	host             string // or "", the address
+	rate             int    // requests a second of all connections; 0 is what comes
+	// Where there is no proxy on loopback: the command that leads to the client, and
+	// whom it asks.
+	inside []string
+	addr   string
+}
+
+// target is the command line of a client, and the URL that it asks for.
+func (l load) target(port int, path string, argv ...string) (command []string, url string) {
+	addr := l.addr
+	if addr == "" {
+		addr = local(port)
+	}
+	return slices.Concat(l.inside, []string{"taskset", "-c", otherCPU}, argv), "http://" + addr + path
 }
 
 // outcome is what the clients saw; times are in microseconds.
@@ -64,11 +79,11 @@ var (
 var unit = map[string]float64{"us": 1, "ms": 1e3, "s": 1e6, "m": 60e6}
 
 func (l load) wrk(ctx context.Context, port int, d time.Duration) (o outcome, err error) {
-	args := []string{"-c", otherCPU, "wrk", "-t1", "-c" + strconv.Itoa(l.conns), "-d" + strconv.Itoa(max(1, int(d.Seconds()))) + "s", "--latency"}
+	args, url := l.target(port, l.path(), "wrk", "-t1", "-c"+strconv.Itoa(l.conns), "-d"+strconv.Itoa(max(1, int(d.Seconds())))+"s", "--latency")
 	if l.host != "" {
 		args = append(args, "-H", "Host: "+l.host)
 	}
-	out, err := exec.CommandContext(ctx, "taskset", append(args, "http://"+local(port)+l.path())...).Output()
+	out, err := exec.CommandContext(ctx, args[0], append(args[1:], url)...).Output()
 	if err != nil {
 		return o, fmt.Errorf("wrk: %w: %s", err, out)
 	}
@@ -101,17 +116,22 @@ var h2loadTotal = regexp.MustCompile(`requests: \d+ total, \d+ started, (\d+) do
 func (l load) h2load(ctx context.Context, w *world, port int, d time.Duration) (o outcome, err error) {
 	times := filepath.Join(w.dir, "h2load.log")
 	defer os.Remove(times)
-	args := []string{"-c", otherCPU, "h2load", "-t1", "-c", strconv.Itoa(l.conns), "-m", strconv.Itoa(l.per), "-D", strconv.Itoa(max(1, int(d.Seconds()))), "--log-file", times}
 	path := l.path()
+	if l.tool == "grpc" {
+		path = "/bench.Echo/Unary"
+	}
+	args, url := l.target(port, path, "h2load", "-t1", "-c", strconv.Itoa(l.conns), "-m", strconv.Itoa(l.per), "-D", strconv.Itoa(max(1, int(d.Seconds()))), "--log-file", times)
+	if l.rate > 0 {
+		args = append(args, "--h1", "--rps", strconv.Itoa(l.rate/l.conns))
+	}
 	if l.tool == "grpc" {
 		body := filepath.Join(w.dir, "message")
 		if err := os.WriteFile(body, append([]byte{0, 0, 0, 0, byte(l.size)}, make([]byte, l.size)...), 0o600); err != nil {
 			return o, err
 		}
-		path = "/bench.Echo/Unary"
 		args = append(args, "-d", body, "-H", "content-type: application/grpc", "-H", "te: trailers")
 	}
-	out, err := exec.CommandContext(ctx, "taskset", append(args, "http://"+local(port)+path)...).Output()
+	out, err := exec.CommandContext(ctx, args[0], append(args[1:], url)...).Output()
 	if err != nil {
 		return o, fmt.Errorf("h2load: %w: %s", err, out)
 	}
@@ -120,7 +140,7 @@ func (l load) h2load(ctx context.Context, w *world, port int, d time.Duration) (
 		return o, fmt.Errorf("h2load said %q", out)
 	}
 	o.Requests, _ = strconv.ParseInt(string(m[2]), 10, 64)
-	o.Seconds = d.Seconds()
+	o.Seconds = max(1, math.Floor(d.Seconds()))
 	for _, bad := range m[3:] {
 		n, _ := strconv.ParseInt(string(bad), 10, 64)
 		o.Errors += n
