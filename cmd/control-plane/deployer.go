@@ -2,9 +2,15 @@ package main
 
 import (
 	"log/slog"
+	"strings"
+	"sync"
+
+	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/deploy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
+	"github.com/fairlead-mesh/fairlead/pkg/control/status"
+	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
 )
 
 // deployer writes what runs the waypoints that Gateways ask for.
@@ -12,8 +18,30 @@ type deployer struct {
 	options deploy.Options
 	writer  *deploy.Writer
 	logger  *slog.Logger
-	said    map[string]string // the problems that were logged, by Gateway
-	last    *source.Objects   // what was deployed, or nil
+	last    *source.Objects // what was deployed, or nil
+
+	// mu guards below: statuses are written beside.
+	mu   sync.Mutex
+	said map[string]string // the problems that were logged, by Gateway
+}
+
+// statuses say on the Gateways what was wrong with them.
+func (d *deployer) statuses() []status.Status {
+	if d == nil {
+		return nil
+	}
+	var out []status.Status
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for gateway, problem := range d.said {
+		namespace, name, _ := strings.Cut(gateway, "/")
+		s := status.Status{Object: translate.GatewayObject(namespace, name)}
+		s.Set(status.Condition{Type: status.RouteAccepted, Status: "False", Reason: string(gatewayv1.GatewayReasonInvalid), Message: problem})
+		s.Set(status.Condition{Type: status.Programmed, Status: "False", Reason: string(gatewayv1.GatewayReasonInvalid), Message: "nothing is deployed: " + problem})
+		out = append(out, s)
+	}
+	status.Sort(out)
+	return out
 }
 
 // newDeployer is nil where nothing is to be deployed.
@@ -44,7 +72,9 @@ func (d *deployer) deploy(objects *source.Objects) {
 			d.logger.Error("a waypoint is not deployed as its Gateway asks", "gateway", gateway, "err", err)
 		}
 	}
+	d.mu.Lock()
 	d.said = said
+	d.mu.Unlock()
 	if err := d.writer.Write(made); err != nil {
 		d.last = nil // the next state tries again
 		d.logger.Error("objects of waypoints were not written", "err", err)

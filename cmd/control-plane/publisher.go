@@ -119,7 +119,7 @@ func (p *publisher) writeStatuses(states <-chan *waypoint.Translation) {
 		if p.statuses == nil || state == nil {
 			continue
 		}
-		if err := p.statuses.Write(state.Status()); err != nil {
+		if err := p.statuses.Write(status.Join(state.Status(), p.deployer.statuses())); err != nil {
 			p.logger.Warn("status not written", "err", err)
 		}
 		state, written = nil, time.Now()

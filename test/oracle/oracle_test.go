@@ -3,6 +3,7 @@ package oracle
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -88,7 +89,7 @@ func compareCase(t *testing.T, dir string) *comparison {
 		recordedPolicies["policy "+name] = p
 	}
 	c.resources(recordedPolicies, policies)
-	c.resources(recordedStatus(t, dir), ourStatus(out.Status))
+	c.resources(recordedStatus(t, dir), ourStatus(t, out.Status))
 	return c
 }
 
@@ -141,7 +142,7 @@ func tree(t *testing.T, m proto.Message) any {
 	return v
 }
 
-// compared are the conditions that belong to L4.
+// compared are the conditions that belong to L4; of a waypoint's Gateway, all are.
 var compared = map[string]bool{status.ZtunnelAccepted: true, status.WaypointBound: true}
 
 func recordedStatus(t *testing.T, dir string) map[string]any {
@@ -151,30 +152,68 @@ func recordedStatus(t *testing.T, dir string) map[string]any {
 		var object struct {
 			Kind     string
 			Metadata struct{ Name, Namespace string }
-			Status   struct{ Conditions []map[string]any }
+			Status   struct {
+				Conditions []map[string]any
+				Addresses  []any
+				Listeners  []map[string]any
+			}
 		}
 		if err := yaml.Unmarshal([]byte(doc), &object); err != nil {
 			t.Fatalf("%s: status.yaml: %v", dir, err)
 		}
+		key := strings.Join([]string{object.Kind, object.Metadata.Namespace, object.Metadata.Name}, " ")
+		waypoint := object.Kind == "Gateway" && object.Status.Listeners[0]["name"] == "mesh"
+		if waypoint {
+			out["addresses "+key] = object.Status.Addresses
+			for _, l := range object.Status.Listeners {
+				for _, c := range l["conditions"].([]any) {
+					delete(c.(map[string]any), "observedGeneration")
+				}
+				out[fmt.Sprint("listener ", key, " ", l["name"])] = l
+			}
+		}
 		for _, c := range object.Status.Conditions {
 			kind, _ := c["type"].(string)
-			if !compared[kind] {
+			if !compared[kind] && !waypoint {
 				continue
 			}
 			delete(c, "type")
 			delete(c, "observedGeneration")
-			out[strings.Join([]string{"condition", object.Kind, object.Metadata.Namespace, object.Metadata.Name, kind}, " ")] = c
+			out["condition "+key+" "+kind] = c
 		}
 	}
 	return out
 }
 
-func ourStatus(all []status.Status) map[string]any {
+// plain is v as it is in YAML.
+func plain(t *testing.T, v any) any {
+	t.Helper()
+	text, err := yaml.Marshal(v)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var out any
+	if err := yaml.Unmarshal(text, &out); err != nil {
+		t.Fatal(err)
+	}
+	return out
+}
+
+func ourStatus(t *testing.T, all []status.Status) map[string]any {
+	t.Helper()
 	out := map[string]any{}
 	for _, s := range all {
+		key := strings.Join([]string{s.Object.Kind, s.Object.Namespace, s.Object.Name}, " ")
+		gateway := s.Object == translate.GatewayObject(s.Object.Namespace, s.Object.Name)
+		if gateway {
+			out["addresses "+key] = plain(t, s.Addresses)
+			for _, l := range s.Listeners {
+				out["listener "+key+" "+l.Name] = plain(t, l)
+			}
+		}
 		for _, c := range s.Conditions {
-			if compared[c.Type] {
-				out[strings.Join([]string{"condition", s.Object.Kind, s.Object.Namespace, s.Object.Name, c.Type}, " ")] =
+			if compared[c.Type] || gateway {
+				out["condition "+key+" "+c.Type] =
 					map[string]any{"status": c.Status, "reason": c.Reason, "message": c.Message}
 			}
 		}

@@ -26,12 +26,14 @@ const (
 	DestinationsResolved = "fairlead.dev/DestinationsResolved"
 )
 
-// Condition types of a route's parent, of the Gateway API but for the last, which
-// is Istio's.
+// Condition types of a route's parent and of a Gateway, of the Gateway API but for
+// ResolvedWaypoints, which is Istio's.
 const (
 	RouteAccepted     = "Accepted"
 	RouteResolvedRefs = "ResolvedRefs"
 	ResolvedWaypoints = "ResolvedWaypoints"
+	// Programmed is a Gateway's: it can be reached.
+	Programmed = "Programmed"
 )
 
 // Controller is the name under which the statuses of a route's parents are written.
@@ -56,11 +58,29 @@ type Condition struct {
 	Message string `json:"message"`
 }
 
-// Address is an allocated address of a host.
+// Address is an allocated address of a host, or of a Gateway, which has a type.
 type Address struct {
+	Type  string `json:"type,omitempty"`
 	Host  string `json:"host,omitempty"`
 	Value string `json:"value"`
 }
+
+// Listener is what is said about a Gateway's listener.
+type Listener struct {
+	Name           string      `json:"name"`
+	AttachedRoutes int32       `json:"attachedRoutes"`
+	SupportedKinds []Kind      `json:"supportedKinds"`
+	Conditions     []Condition `json:"conditions"`
+}
+
+// Kind is one of routes.
+type Kind struct {
+	Group string `json:"group"`
+	Kind  string `json:"kind"`
+}
+
+// Set adds c, or replaces the condition of its type; conditions stay sorted.
+func (l *Listener) Set(c Condition) { l.Conditions = set(l.Conditions, c) }
 
 // Parent is what is said about a Gateway API route as one parent sees it.
 type Parent struct {
@@ -88,8 +108,10 @@ type Status struct {
 	Conditions []Condition
 	// Parents are those of a Gateway API route, in the route's order.
 	Parents []Parent
-	// Addresses are those allocated to a ServiceEntry.
+	// Addresses are those allocated to a ServiceEntry, or a Gateway's.
 	Addresses []Address
+	// Listeners are a Gateway's, in its order.
+	Listeners []Listener
 }
 
 // Set adds c, or replaces the condition of its type; conditions stay sorted.
@@ -128,6 +150,7 @@ func Join(lists ...[]Status) []Status {
 			}
 			one.Parents = append(one.Parents, s.Parents...)
 			one.Addresses = append(one.Addresses, s.Addresses...)
+			one.Listeners = append(one.Listeners, s.Listeners...)
 		}
 	}
 	Sort(out)

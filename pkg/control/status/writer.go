@@ -127,6 +127,7 @@ type metadata struct {
 type content struct {
 	Addresses  []Address   `json:"addresses,omitempty"`
 	Conditions []Condition `json:"conditions,omitempty"`
+	Listeners  []Listener  `json:"listeners,omitempty"`
 	Parents    []Parent    `json:"parents,omitempty"`
 }
 
@@ -134,7 +135,7 @@ func encode(s Status) ([]byte, error) {
 	text, err := yaml.Marshal(document{
 		APIVersion: s.Object.APIVersion, Kind: s.Object.Kind,
 		Metadata: metadata{s.Object.Name, s.Object.Namespace},
-		Status:   content{s.Addresses, s.Conditions, s.Parents},
+		Status:   content{s.Addresses, s.Conditions, s.Listeners, s.Parents},
 	})
 	if err != nil {
 		return nil, err

@@ -41,7 +41,7 @@ func policy(name, state string) Status {
 func TestWriterKeepsTheDirectoryEqual(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "status")
 	w := newWriter(t, dir)
-	entry := Status{Object: Object{"networking.istio.io/v1", "ServiceEntry", "default", "ext"}, Addresses: []Address{{"a.example.com", "240.240.0.1"}}}
+	entry := Status{Object: Object{"networking.istio.io/v1", "ServiceEntry", "default", "ext"}, Addresses: []Address{{Host: "a.example.com", Value: "240.240.0.1"}}}
 	file := Status{Object: Object{"fairlead.dev/v1", "File", "", "dir/a_b.yaml"}}
 	if err := w.Write([]Status{policy("a", "True"), policy("b", "True"), entry, file}); err != nil {
 		t.Fatal(err)

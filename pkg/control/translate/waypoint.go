@@ -56,7 +56,9 @@ func findWaypoints(w *world) map[string]*waypoint {
 		if traffic == "" {
 			traffic = trafficService
 		}
-		found[g.Namespace+"/"+g.Name] = &waypoint{gateway: g, address: w.gatewayAddress(g), traffic: traffic}
+		p := &waypoint{gateway: g, address: w.gatewayAddress(g), traffic: traffic}
+		found[g.Namespace+"/"+g.Name] = p
+		w.gatewayStatus(p)
 	}
 	return found
 }
@@ -68,10 +70,8 @@ func isWaypoint(g *gatewayv1.Gateway) bool {
 // gatewayAddress is where a waypoint is reached: the Service that carries its
 // name, else what its status says. Without either it is not ready.
 func (w *world) gatewayAddress(g *gatewayv1.Gateway) *workloadapi.GatewayAddress {
-	for _, s := range w.Services {
-		if s.Namespace == g.Namespace && s.Labels[labelGatewayName] == g.Name && len(clusterIPs(s)) > 0 {
-			return gatewayHostname(g.Namespace, w.kubeHostname(s))
-		}
+	if s := w.gatewayService(g); s != nil {
+		return gatewayHostname(g.Namespace, w.kubeHostname(s))
 	}
 	for _, a := range g.Status.Addresses {
 		if a.Type != nil && *a.Type == gatewayv1.HostnameAddressType {
