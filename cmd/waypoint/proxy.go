@@ -91,7 +91,9 @@ func newProxy(o proxyOptions) (p *proxy, err error) {
 		co.Expected = o.view.Expected
 		eo.Self = o.config.identity().String()
 		eo.Source = o.view.Workload
-		eo.Authorize = router.Authorizer(func(c *streaminfo.Connection, to netip.AddrPort) error { return o.view.Authorize(c, to) })
+		eo.Authorize = router.Authorizer(func(c *streaminfo.Connection, to netip.AddrPort, newInMesh bool) error {
+			return o.view.Authorize(c, to, newInMesh)
+		})
 	}
 	if p.clusters, err = cluster.NewManager(co); err != nil {
 		return nil, err

@@ -135,7 +135,7 @@ func TestMirrorsAreAuthorized(t *testing.T) {
 	closed := upstream(t, count(&denied))
 	p := serve(t, routes(`{"match":{"prefix":"/"},"route":{"cluster":"main","request_mirror_policies":[{"cluster":"closed"},{"cluster":"open"}]}}`),
 		map[string]string{"main": upstream(t, count(&main)), "closed": closed, "open": upstream(t, count(&allowed))},
-		func(_ *streaminfo.Connection, to netip.AddrPort) error {
+		func(_ *streaminfo.Connection, to netip.AddrPort, _ bool) error {
 			if to.String() == closed {
 				return errors.New("denied")
 			}

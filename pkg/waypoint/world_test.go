@@ -92,7 +92,7 @@ func newWorld(t testing.TB) *world {
 	w.engine, err = New(Options{
 		Clusters: w.clusters, TunnelTLS: w.certificates.ServerTLS(self), Recorders: w, Logger: log,
 		Listen: func(string) (net.Listener, error) { return net.Listen("tcp", "127.0.0.1:0") },
-		Authorize: func(*streaminfo.Connection, netip.AddrPort) error {
+		Authorize: func(*streaminfo.Connection, netip.AddrPort, bool) error {
 			if err := w.deny.Load(); err != nil {
 				return *err
 			}

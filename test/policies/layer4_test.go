@@ -117,7 +117,7 @@ func TestLayer4HoldsBehindAWaypoint(t *testing.T) {
 			for i, e := range w.Workloads {
 				byNode := view.Authorize(&streaminfo.Connection{
 					Remote: addrPort(c.direct), PeerURISAN: c.identity,
-				}, netip.AddrPortFrom(e.Address, 9080)) == nil
+				}, netip.AddrPortFrom(e.Address, 9080), true) == nil
 				everywhere = everywhere && byNode
 				one := *c
 				one.to = netip.AddrPortFrom(e.Address, 9080)

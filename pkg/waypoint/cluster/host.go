@@ -55,6 +55,9 @@ type Locality struct{ Region, Zone, SubZone string }
 // Metadata is the host's filter metadata, or nil.
 func (h *Host) Metadata() streaminfo.Metadata { return h.facts.Load().metadata }
 
+// InMesh tells whether the host is reached through a tunnel.
+func (h *Host) InMesh() bool { return h.tunnel.listener != "" }
+
 // Workload is who the host's metadata says it is, or nil.
 func (h *Host) Workload() *streaminfo.Workload { return h.facts.Load().workload }
 

@@ -3,8 +3,10 @@
 package peers
 
 import (
+	"context"
 	"net/netip"
 	"sync"
+	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/authz"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
@@ -71,6 +73,26 @@ func (v *View) Expected(a netip.AddrPort) []string {
 	return ids
 }
 
+// patience is how long a workload is waited for whose endpoint is here already.
+const patience = time.Second
+
+// await waits for the workload at an address.
+func (v *View) await(a netip.Addr) (*store.Snapshot, *mesh.Workload) {
+	timer := time.NewTimer(patience)
+	defer timer.Stop()
+	for {
+		s := v.store.Snapshot()
+		if w := v.find(s, a); w != nil {
+			return s, w
+		}
+		select {
+		case <-s.Changed():
+		case <-timer.C:
+			return s, nil
+		}
+	}
+}
+
 // Denied is a connection that an L4 policy refuses.
 type Denied struct{ Policy, Reason string }
 
@@ -84,15 +106,26 @@ func (d *Denied) Error() string {
 // Authorize decides whether who calls may reach destination, by the policies that hold
 // for the workload there. The tunnel has proven the caller; the destination's own agent
 // sees the waypoint alone, and leaves this to it.
-func (v *View) Authorize(c *streaminfo.Connection, destination netip.AddrPort) error {
+//
+// A destination that is new in the mesh is waited for, and so are policies that it
+// names: endpoints may come before the workloads that they are. It is refused if it does
+// not come; named policies that do not are passed over, as istiod names some that it
+// never sends.
+func (v *View) Authorize(c *streaminfo.Connection, destination netip.AddrPort, newInMesh bool) error {
 	s := v.store.Snapshot()
 	w := v.find(s, destination.Addr())
+	if w == nil && newInMesh {
+		if s, w = v.await(destination.Addr()); w == nil {
+			return &Denied{Reason: "nothing is known of the destination yet"}
+		}
+	}
 	if w == nil {
 		return nil
 	}
-	// Policies that are named and not here are passed over: istiod names some that it
-	// never sends.
-	policies, _ := s.Policies(w)
+	policies, missing := s.Policies(w)
+	if len(missing) > 0 && newInMesh {
+		_, policies, _ = v.store.WaitPolicies(context.Background(), w)
+	}
 	if len(policies) == 0 {
 		return nil
 	}

@@ -222,7 +222,7 @@ func (f *forwarding) choose() (*cluster.Host, *filter.Reply) {
 		return nil, &filter.Reply{Status: 503, Body: "no healthy upstream", Flags: streaminfo.NoHealthyUpstream, Details: "no_healthy_upstream"}
 	}
 	if f.r.o.Authorize != nil {
-		if err := f.r.o.Authorize(f.info.Connection, host.Dial); err != nil {
+		if err := f.r.o.Authorize(f.info.Connection, host.Dial, host.InMesh()); err != nil {
 			return nil, &filter.Reply{Status: 403, Body: "RBAC: access denied", Details: "rbac_access_denied_matched_policy[" + err.Error() + "]"}
 		}
 	}

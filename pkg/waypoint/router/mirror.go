@@ -84,7 +84,7 @@ func (r *Router) copyTo(cl *cluster.Cluster, choice cluster.Choice, caller *stre
 	if err != nil {
 		return
 	}
-	if r.o.Authorize != nil && r.o.Authorize(caller, host.Dial) != nil {
+	if r.o.Authorize != nil && r.o.Authorize(caller, host.Dial, host.InMesh()) != nil {
 		r.dropped.Add(1)
 		return
 	}

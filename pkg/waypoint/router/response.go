@@ -65,7 +65,7 @@ func (f *forwarding) upgraded(s *cluster.Stream) {
 	}
 	if authorize := f.r.o.Authorize; authorize != nil {
 		caller, destination := f.info.Connection, f.host.Dial
-		remove, err := f.r.o.Live.Add(func() error { return authorize(caller, destination) }, f.d.Reset)
+		remove, err := f.r.o.Live.Add(func() error { return authorize(caller, destination, false) }, f.d.Reset)
 		if err != nil {
 			f.info.Details = "rbac_access_denied_matched_policy[" + err.Error() + "]"
 			f.d.Reset()

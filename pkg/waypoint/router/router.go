@@ -22,7 +22,11 @@ type Clusters interface {
 
 // Authorizer decides whether the caller may reach an endpoint, by the policies that
 // hold for the workload there; or the reason why not.
-type Authorizer func(c *streaminfo.Connection, destination netip.AddrPort) error
+//
+// An endpoint that is new and in the mesh, and of which nothing is known yet, is waited
+// for. Of one that is not new, since it was asked for before, nothing may be known any
+// more.
+type Authorizer func(c *streaminfo.Connection, destination netip.AddrPort, newInMesh bool) error
 
 // Options of a [Router].
 type Options struct {

@@ -141,7 +141,7 @@ func (p *Proxy) carry(conn codec.Conn, info *streaminfo.Info) error {
 	}
 	if p.d.Authorize != nil {
 		destination := info.UpstreamRemote
-		remove, err := p.d.Live.Add(func() error { return p.d.Authorize(info.Connection, destination) }, conn.Abort)
+		remove, err := p.d.Live.Add(func() error { return p.d.Authorize(info.Connection, destination, false) }, conn.Abort)
 		if err != nil {
 			up.Abort()
 			return p.denied(info, err)
@@ -172,7 +172,7 @@ func (p *Proxy) connect(cl *cluster.Cluster, info *streaminfo.Info) (codec.Conn,
 		}
 		info.UpstreamHost, info.UpstreamRemote, info.HostMetadata, info.Destination = host.Address, host.Dial, host.Metadata(), p.workload(host)
 		if p.d.Authorize != nil {
-			if err := p.d.Authorize(info.Connection, host.Dial); err != nil {
+			if err := p.d.Authorize(info.Connection, host.Dial, host.InMesh()); err != nil {
 				return nil, p.denied(info, err)
 			}
 		}
