@@ -221,7 +221,7 @@ func TestUpgradeFromHTTP2(t *testing.T) {
 func TestUpgradeEndsWithItsPermission(t *testing.T) {
 	leakless(t)
 	var denied atomic.Bool
-	authorize := func(*streaminfo.Connection, netip.AddrPort) error {
+	authorize := func(*streaminfo.Connection, netip.AddrPort, bool) error {
 		if denied.Load() {
 			return errors.New("deny-all")
 		}
@@ -291,7 +291,7 @@ func TestSilentExchanges(t *testing.T) {
 func TestFaultsEndOneExchange(t *testing.T) {
 	leakless(t)
 	var broken atomic.Bool
-	authorize := func(*streaminfo.Connection, netip.AddrPort) error {
+	authorize := func(*streaminfo.Connection, netip.AddrPort, bool) error {
 		if broken.Swap(false) {
 			panic("a fault")
 		}
