@@ -77,7 +77,7 @@ func validate(t *testing.T, r Resources) {
 // byName are routes for connections of every kind: by server names, by weight,
 // and for the rest.
 func byName(s *model.Service, p *model.Port) (Streams, error) {
-	own := &tcpproxyv3.TcpProxy_WeightedCluster_ClusterWeight{Name: ClusterName(TCP, s, p.Number, ""), Weight: 1}
+	own := &tcpproxyv3.TcpProxy_WeightedCluster_ClusterWeight{Name: ClusterName(TCP, s.Hostname, p.Number, ""), Weight: 1}
 	return Streams{Routes: []Stream{
 		{ServerNames: []string{"a.example", "*.b.example"}, Clusters: []*tcpproxyv3.TcpProxy_WeightedCluster_ClusterWeight{own, own}},
 		{ServerNames: []string{"c.example"}, IdleTimeout: seconds(1)},

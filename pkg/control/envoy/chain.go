@@ -35,7 +35,7 @@ func (g *generator) servicePort(s *model.Service, p *model.Port) ([]*listenerv3.
 			chains, to = g.streams(s, p)
 			continue
 		}
-		name := ClusterName(HTTP, s, p.Number, "")
+		name := ClusterName(HTTP, s.Hostname, p.Number, "")
 		chains = append(chains, &listenerv3.FilterChain{Name: name, Filters: []*listenerv3.Filter{g.manager(s, p, g.routes(s, p))}})
 		if to == nil {
 			to = g.chain(name)
@@ -96,7 +96,7 @@ func (g *generator) normalisation(m *hcmv3.HttpConnectionManager) {
 // streams makes the chains of a port for connections: one, or one for each route
 // by server name.
 func (g *generator) streams(s *model.Service, p *model.Port) ([]*listenerv3.FilterChain, *onMatch) {
-	name := ClusterName(TCP, s, p.Number, "")
+	name := ClusterName(TCP, s.Hostname, p.Number, "")
 	routes := Streams{Routes: []Stream{{}}}
 	if g.o.Parts.Streams != nil {
 		var err error

@@ -63,7 +63,7 @@ func (g *generator) subset(key portKey, port *model.Port, subset string, labels 
 			LbPolicy:          &networkingapi.LoadBalancerSettings_ConsistentHash{ConsistentHash: &networkingapi.LoadBalancerSettings_ConsistentHashLB{}},
 		}
 	}
-	name := ClusterName(key.kind, s, key.port, subset)
+	name := ClusterName(key.kind, s.Hostname, key.port, subset)
 	how := string(key.kind)
 	if subset != "" {
 		how += "/" + subset

@@ -1,7 +1,7 @@
 package envoy
 
 import (
-	"fmt"
+	"strconv"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 )
@@ -19,12 +19,11 @@ const (
 // "inbound-vip|9080|http|reviews.default.svc.cluster.local", or with a subset
 // "inbound-vip|9080|http/v1|reviews...". Without subset it is also the name of the
 // port's filter chain and of its route configuration.
-func ClusterName(kind Kind, s *model.Service, port uint32, subset string) string {
-	how := string(kind)
+func ClusterName(kind Kind, host string, port uint32, subset string) string {
 	if subset != "" {
-		how += "/" + subset
+		subset = "/" + subset
 	}
-	return fmt.Sprintf("inbound-vip|%d|%s|%s", port, how, s.Hostname)
+	return "inbound-vip|" + strconv.FormatUint(uint64(port), 10) + "|" + string(kind) + subset + "|" + host
 }
 
 // Kinds are the clusters that a port has: both where the protocol is not declared.

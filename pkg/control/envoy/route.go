@@ -24,7 +24,7 @@ const maxDirectResponse = 1 << 20
 // routes makes the route configuration of a port, and the clusters that it leads
 // to. It gives its name.
 func (g *generator) routes(s *model.Service, p *model.Port) string {
-	name := ClusterName(HTTP, s, p.Number, "")
+	name := ClusterName(HTTP, s.Hostname, p.Number, "")
 	g.service(Backend{Service: s, Port: p.Number, Kind: HTTP})
 	if g.o.Parts.Routes == nil {
 		config := defaultRoutes(name, name, p.Number, s.Hostname)
@@ -71,7 +71,7 @@ func RouteConfiguration(w *model.Waypoint, o Options, s *model.Service, p *model
 	if c == nil {
 		c = &routev3.RouteConfiguration{}
 	}
-	c.Name = ClusterName(HTTP, s, p.Number, "")
+	c.Name = ClusterName(HTTP, s.Hostname, p.Number, "")
 	onlyHost(c, s, p)
 	finish(w, o, c)
 	return c

@@ -58,5 +58,5 @@ func (t *table) cluster(r *rule, one backend) string {
 		return unknownService
 	}
 	t.backends[envoy.Backend{Service: one.service, Port: port, Kind: envoy.TCP}] = true
-	return envoy.ClusterName(envoy.TCP, one.service, port, one.subset)
+	return envoy.ClusterName(envoy.TCP, one.service.Hostname, port, one.subset)
 }

@@ -58,7 +58,7 @@ func TestAgainstRecordedIstiod(t *testing.T) {
 	for _, s := range m.Waypoints[0].Services {
 		for i := range s.Ports {
 			p := &s.Ports[i]
-			chain, ok := want[envoy.ClusterName(envoy.TCP, s, p.Number, "")]
+			chain, ok := want[envoy.ClusterName(envoy.TCP, s.Hostname, p.Number, "")]
 			if !ok {
 				continue
 			}

@@ -6,6 +6,8 @@ import (
 	"testing"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"github.com/fairlead-mesh/fairlead/pkg/control/envoy"
 )
 
 func TestParseAffinity(t *testing.T) {
@@ -55,7 +57,7 @@ func TestUsersMoveOneWay(t *testing.T) {
 		for user := range 10_000 {
 			h := fnv.New64a()
 			fmt.Fprintf(h, "user-%d", user)
-			v2 := pick(clusters, h.Sum64()) == ClusterName("reviews", 9080, "v10")
+			v2 := pick(clusters, h.Sum64()) == envoy.ClusterName(envoy.HTTP, "reviews", 9080, "v10")
 			if on[user] && !v2 {
 				t.Fatalf("weights %v: user %d went back to v1", w, user)
 			}

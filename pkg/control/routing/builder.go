@@ -3,7 +3,6 @@ package routing
 import (
 	"cmp"
 	"slices"
-	"strconv"
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
@@ -34,14 +33,6 @@ type Backend struct {
 	// Hashed: the route asks for session persistence, so that the cluster is to
 	// balance by the route's hash (maglev or ring hash) unless a rule says else.
 	Hashed bool
-}
-
-// ClusterName is the name of an HTTP cluster as istiod has it at a waypoint.
-func ClusterName(host string, port uint32, subset string) string {
-	if subset != "" {
-		subset = "/" + subset
-	}
-	return "inbound-vip|" + strconv.FormatUint(uint64(port), 10) + "|http" + subset + "|" + host
 }
 
 // Builder translates the routes of one model. It is not safe for concurrent use.

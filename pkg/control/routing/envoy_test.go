@@ -31,12 +31,13 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
 
+	"github.com/fairlead-mesh/fairlead/pkg/control/envoy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
 )
 
-// envoy is a real Envoy, where test/envoy/install.sh puts it or $ENVOY names it.
-func envoy(t *testing.T) string {
+// realEnvoy is one, where test/envoy/install.sh puts it or $ENVOY names it.
+func realEnvoy(t *testing.T) string {
 	t.Helper()
 	path := os.Getenv("ENVOY")
 	if path == "" {
@@ -66,7 +67,7 @@ func bootstrap(t *testing.T, dir string, static *bootstrapv3.Bootstrap_StaticRes
 
 // Envoy reads the routes of every case, and of mutants of them.
 func TestEnvoyTakesGolden(t *testing.T) {
-	program := envoy(t)
+	program := realEnvoy(t)
 	inputs, err := filepath.Glob("testdata/*.in.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -140,7 +141,7 @@ type world struct {
 
 func start(t *testing.T, config *routev3.RouteConfiguration, backends []string, principals map[string]string) *world {
 	t.Helper()
-	program := envoy(t)
+	program := realEnvoy(t)
 	dir, err := os.MkdirTemp("", "routes") // the path of a Unix socket must be short
 	if err != nil {
 		t.Fatal(err)
@@ -219,10 +220,10 @@ func (w *world) get(caller, path string, header http.Header) (body, cookie strin
 // A user who comes without a cookie is given one and stays where the first request
 // went, by a real Envoy; as the weight moves he goes from v1 to v2 and never back.
 func TestEnvoyKeepsUsers(t *testing.T) {
-	envoy(t)
+	realEnvoy(t)
 	var cookies []string
 	on := map[string]string{}
-	v1, v2 := ClusterName("reviews.default.svc.cluster.local", 9080, "v1"), ClusterName("reviews.default.svc.cluster.local", 9080, "v2")
+	v1, v2 := envoy.ClusterName(envoy.HTTP, "reviews.default.svc.cluster.local", 9080, "v1"), envoy.ClusterName(envoy.HTTP, "reviews.default.svc.cluster.local", 9080, "v2")
 	for step, weight := range []int{30, 60, 100} {
 		text := fmt.Sprintf(`
 apiVersion: networking.istio.io/v1
@@ -230,7 +231,7 @@ kind: VirtualService
 metadata: {name: reviews, namespace: default, annotations: {fairlead.dev/session-affinity: cookie=user;ttl=24h}}
 spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v2}, weight: %d}, {destination: {host: reviews, subset: v1}, weight: %d}]}]}
 `, weight, 100-weight)
-		config := ports(t, New(parse(t, base(t), []byte(text)), nil), subsets{})[ClusterName("reviews.default.svc.cluster.local", 9080, "")].config
+		config := ports(t, New(parse(t, base(t), []byte(text)), nil), subsets{})[envoy.ClusterName(envoy.HTTP, "reviews.default.svc.cluster.local", 9080, "")].config
 		w := start(t, config, []string{v1, v2}, map[string]string{"any": ""})
 		count := 0
 		if step == 0 {
@@ -267,7 +268,7 @@ spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v
 // A consumer route is in effect for callers of its namespace, and sourceNamespace
 // and sourceLabels for those that they name.
 func TestEnvoyTellsCallers(t *testing.T) {
-	envoy(t)
+	realEnvoy(t)
 	text := httpRoute("other", "consumer", january, "{name: c, matches: [{path: {value: /c}}], backendRefs: [{name: reviews, namespace: default, port: 9080}], filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}]}") + `---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
@@ -279,8 +280,10 @@ spec:
   - {match: [{sourceLabels: {app: productpage}, uri: {prefix: /l}}], route: [{destination: {host: reviews-v2}}]}
   - route: [{destination: {host: ratings}}]
 `
-	config := ports(t, New(parse(t, base(t), []byte(text)), nil), nil)[ClusterName("reviews.default.svc.cluster.local", 9080, "")].config
-	name := func(service string) string { return ClusterName(service+".default.svc.cluster.local", 9080, "") }
+	config := ports(t, New(parse(t, base(t), []byte(text)), nil), nil)[envoy.ClusterName(envoy.HTTP, "reviews.default.svc.cluster.local", 9080, "")].config
+	name := func(service string) string {
+		return envoy.ClusterName(envoy.HTTP, service+".default.svc.cluster.local", 9080, "")
+	}
 	w := start(t, config, []string{name("reviews"), name("reviews-v1"), name("reviews-v2"), name("ratings")}, map[string]string{
 		"curl": "spiffe://cluster.local/ns/other/sa/curl", "echo": "spiffe://cluster.local/ns/other/sa/echo",
 		"productpage": "spiffe://cluster.local/ns/default/sa/productpage", "others": "spiffe://cluster.local/ns/others/sa/other/sa/x", "nobody": "",

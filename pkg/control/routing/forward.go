@@ -11,6 +11,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
+
+	"github.com/fairlead-mesh/fairlead/pkg/control/envoy"
 )
 
 // unknownService is a cluster that never exists, as istiod names it.
@@ -137,7 +139,7 @@ func (d *destination) cluster() string {
 	if d.invalid && d.host == "" {
 		return unknownService
 	}
-	return ClusterName(d.host, d.port, d.subset)
+	return envoy.ClusterName(envoy.HTTP, d.host, d.port, d.subset)
 }
 
 // weighted are several destinations. Where users are kept on a version, versions

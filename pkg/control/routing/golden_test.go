@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"sigs.k8s.io/yaml"
 
+	"github.com/fairlead-mesh/fairlead/pkg/control/envoy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/golden"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
@@ -106,7 +107,7 @@ func render(t testing.TB, b *Builder) []byte {
 		}
 		var backends []string
 		for _, x := range p.backends {
-			text := ClusterName(x.Service.Hostname, x.Port, x.Subset)
+			text := envoy.ClusterName(envoy.HTTP, x.Service.Hostname, x.Port, x.Subset)
 			if x.Hashed {
 				text += " hashed"
 			}

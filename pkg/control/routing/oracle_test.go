@@ -19,6 +19,7 @@ import (
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/fault/v3"
 
 	destinationrule "github.com/fairlead-mesh/fairlead/pkg/control/destination"
+	"github.com/fairlead-mesh/fairlead/pkg/control/envoy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
@@ -117,7 +118,7 @@ func normal(c *routev3.RouteConfiguration) *routev3.RouteConfiguration {
 func inbound(name string) string {
 	if part := strings.Split(name, "|"); part[0] == "outbound" {
 		number, _ := strconv.ParseUint(part[1], 10, 32)
-		return ClusterName(part[3], uint32(number), part[2])
+		return envoy.ClusterName(envoy.HTTP, part[3], uint32(number), part[2])
 	}
 	return name
 }

@@ -7,6 +7,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/fairlead-mesh/fairlead/pkg/control/envoy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 )
 
@@ -37,7 +38,7 @@ func (t *table) config() *routev3.RouteConfiguration {
 		domains = []string{t.service.Hostname}
 	}
 	return &routev3.RouteConfiguration{
-		Name: ClusterName(t.service.Hostname, t.port.Number, ""),
+		Name: envoy.ClusterName(envoy.HTTP, t.service.Hostname, t.port.Number, ""),
 		VirtualHosts: []*routev3.VirtualHost{{
 			Name: fmt.Sprintf("inbound|http|%d", t.port.Number), Domains: domains, Routes: t.routes,
 		}},

@@ -77,7 +77,7 @@ func (e *exchange) start(m *Manager, conn *streaminfo.Connection, x codec.Exchan
 	e.info.Seed = rand.Uint64() //nolint:gosec // draws routes and endpoints, guards nothing
 	e.info.Request = x.Request()
 	e.ctx.Info, e.ctx.Request = &e.info, e.info.Request
-	e.grpc = isGRPC(e.info.Request.Fields)
+	e.grpc = e.info.Request.GRPC()
 	e.headMethod = e.info.Request.Method == "HEAD"
 }
 

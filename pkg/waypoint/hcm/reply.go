@@ -2,41 +2,16 @@ package hcm
 
 import (
 	"strconv"
-	"strings"
 
 	"github.com/fairlead-mesh/fairlead/pkg/message"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/filter"
 )
 
-// isGRPC tells a gRPC request by its content type.
-func isGRPC(fields message.Fields) bool {
-	t := fields.Get("content-type")
-	return strings.HasPrefix(t, "application/grpc") && (len(t) == len("application/grpc") || t[len("application/grpc")] == '+')
-}
-
-// grpcStatus is what a gRPC client is told of an HTTP status (gRPC's
-// http-grpc-status-mapping).
-func grpcStatus(status int) int {
-	switch status {
-	case 400:
-		return 13
-	case 401:
-		return 16
-	case 403:
-		return 7
-	case 404:
-		return 12
-	case 429, 502, 503, 504:
-		return 14
-	}
-	return 2
-}
-
 // local makes the response of an answer that is our own. A gRPC client gets it as a
 // status in a response without a body.
 func local(reply *filter.Reply, grpc, head bool) (r *message.Response, body string) {
 	if grpc {
-		code := grpcStatus(reply.Status)
+		code := message.GRPCFromHTTP(reply.Status)
 		if reply.GRPCStatus != nil {
 			code = *reply.GRPCStatus
 		}

@@ -82,7 +82,7 @@ func (f *forwarding) uploaded() {
 // prepare brings the request into the form that goes upstream.
 func (f *forwarding) prepare() {
 	r := f.x.Request
-	f.grpc = isGRPC(r.Fields)
+	f.grpc = r.GRPC()
 	f.global, f.perTry = f.timeouts()
 	if p := f.forward.Retry; p != nil && p.On != 0 && applies(p, r) {
 		f.policy, f.retries = p, p.Retries

@@ -2,17 +2,11 @@ package router
 
 import (
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/message"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/route"
 )
-
-func isGRPC(fields message.Fields) bool {
-	rest, ok := strings.CutPrefix(fields.Get("content-type"), "application/grpc")
-	return ok && (rest == "" || rest[0] == '+')
-}
 
 // grpcTimeout reads the Timeout of gRPC over HTTP/2: at most eight digits and a unit.
 func grpcTimeout(v string) (time.Duration, bool) {
