@@ -312,3 +312,59 @@ func FuzzBaggage(f *testing.F) {
 		ForwardedHost(s)
 	})
 }
+
+// One peer has at most half of the connections, and what it gives back it may have
+// again.
+func TestConnectionsOfOnePeer(t *testing.T) {
+	r := newRig(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := NewServer(ServerOptions{TLS: r.manager.ServerTLS(bob), Handle: func(*Request) {}, MaxConnections: 8, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	served := make(chan error, 1)
+	go func() { served <- s.Serve(l) }()
+	connect := func(from string) (net.Conn, error) {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.ParseIP(from)}}
+		c, err := d.Dial("tcp", l.Addr().String())
+		if err != nil {
+			return nil, err
+		}
+		t.Cleanup(func() { c.Close() })
+		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		return c, tls.Client(c, r.manager.ClientTLS(alice, []string{bob.String()})).Handshake()
+	}
+	var one []net.Conn
+	for range 4 {
+		c, err := connect("127.0.0.1")
+		if err != nil {
+			t.Fatal(err)
+		}
+		one = append(one, c)
+	}
+	if _, err := connect("127.0.0.1"); err == nil {
+		t.Error("one peer has more than half")
+	}
+	if _, err := connect("127.0.0.2"); err != nil {
+		t.Error("another peer is kept out:", err)
+	}
+	for _, c := range one {
+		c.Close()
+	}
+	for end := time.Now().Add(20 * time.Second); s.Active() > 1 && time.Now().Before(end); {
+		<-time.After(time.Millisecond)
+	}
+	if _, err := connect("127.0.0.1"); err != nil {
+		t.Error("what was given back is not to be had again:", err)
+	}
+	l.Close()
+	ended, cancel := context.WithCancel(context.Background())
+	cancel()
+	s.Drain(ended)
+	if err := <-served; err != nil {
+		t.Error(err)
+	}
+}

@@ -28,7 +28,7 @@ type ServerOptions struct {
 	// Accept, AcceptStream or Reject. It must be non-nil.
 	Handle func(*Request)
 	// MaxConnections bounds the connections of the listener, those in their
-	// handshake included; zero is 2,000.
+	// handshake included; zero is 2,000. One peer's address may have half of them.
 	MaxConnections int
 	// Failed is told of handshakes that failed; or nil.
 	Failed func(peer netip.AddrPort, err error)
@@ -48,6 +48,7 @@ type Server struct {
 	mu       sync.Mutex
 	conns    map[net.Conn]*h2.Conn // nil before the first frame
 	pending  map[net.Conn]struct{} // in their handshake
+	peers    map[netip.Addr]int    // connections by address
 	draining bool
 	work     sync.WaitGroup
 }
@@ -63,7 +64,7 @@ func NewServer(o ServerOptions) (*Server, error) {
 	if o.HTTP2.MaxStreams == 0 {
 		o.HTTP2.MaxStreams = 1_000
 	}
-	return &Server{o: o, conns: map[net.Conn]*h2.Conn{}, pending: map[net.Conn]struct{}{}}, nil
+	return &Server{o: o, conns: map[net.Conn]*h2.Conn{}, pending: map[net.Conn]struct{}{}, peers: map[netip.Addr]int{}}, nil
 }
 
 // Serve accepts until the listener is closed.
@@ -99,9 +100,11 @@ func (s *Server) Active() int {
 func (s *Server) admit(conn net.Conn) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.draining || len(s.conns) >= s.o.MaxConnections {
+	peer := addrPort(conn.RemoteAddr()).Addr()
+	if s.draining || len(s.conns) >= s.o.MaxConnections || s.peers[peer] >= max(1, s.o.MaxConnections/2) {
 		return false
 	}
+	s.peers[peer]++
 	if len(s.pending) >= s.o.MaxConnections/4 {
 		// One of those who were not quick makes room: strangers who are slow must
 		// not keep others out.
@@ -116,6 +119,16 @@ func (s *Server) admit(conn net.Conn) bool {
 	return true
 }
 
+func (s *Server) leave(conn net.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.conns, conn)
+	peer := addrPort(conn.RemoteAddr()).Addr()
+	if s.peers[peer]--; s.peers[peer] <= 0 {
+		delete(s.peers, peer)
+	}
+}
+
 // settled notes that conn's handshake is over.
 func (s *Server) settled(conn net.Conn) {
 	s.mu.Lock()
@@ -125,9 +138,7 @@ func (s *Server) settled(conn net.Conn) {
 
 func (s *Server) serve(conn *net.TCPConn) {
 	defer func() {
-		s.mu.Lock()
-		delete(s.conns, conn)
-		s.mu.Unlock()
+		s.leave(conn)
 		conn.Close()
 	}()
 	local, peer := addrPort(conn.LocalAddr()), addrPort(conn.RemoteAddr())

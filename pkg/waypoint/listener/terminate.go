@@ -41,11 +41,12 @@ type Terminate struct {
 	o      TerminateOptions
 	server *hbone.Server
 	early  atomic.Int64 // connections that wait for configuration
+	inner  *quota       // connections within the tunnels
 }
 
 // NewTerminate makes a listener; Serve it.
 func NewTerminate(o TerminateOptions) (*Terminate, error) {
-	t := &Terminate{o: o}
+	t := &Terminate{o: o, inner: newQuota(maxInner)}
 	var err error
 	t.server, err = hbone.NewServer(hbone.ServerOptions{
 		TLS: o.TLS, Handle: t.handle, MaxConnections: o.MaxConnections, HTTP2: o.HTTP2, Logger: o.Logger,
@@ -78,6 +79,12 @@ const (
 // would accept it first.
 func (t *Terminate) handle(r *hbone.Request) {
 	defer t.o.Guard.Recover("a tunnelled connection")
+	peer := r.Peer.Addr()
+	if !t.inner.enter(peer) {
+		r.Reject(503)
+		return
+	}
+	defer t.inner.leave(peer)
 	info := t.connection(r)
 	table := t.await(info)
 	if table == nil {
@@ -111,10 +118,16 @@ const (
 
 // await is the table that serves what is asked for, or nil.
 func (t *Terminate) await(info *streaminfo.Connection) *Table {
+	var looked *Table // in vain
 	known := func() *Table {
-		if table := t.o.Target(); table != nil && table.Known(info.Local, info.Authority) {
+		table := t.o.Target()
+		if table == nil || table == looked {
+			return nil
+		}
+		if table.Known(info.Local, info.Authority) {
 			return table
 		}
+		looked = table
 		return nil
 	}
 	if table := known(); table != nil {
