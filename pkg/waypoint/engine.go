@@ -99,7 +99,7 @@ func (e *Engine) ApplyEnvoy(typeURL string, updated []*discovery.Resource, remov
 		e.stays(typeURL, r.GetName())
 		m, err := r.GetResource().UnmarshalNew()
 		if err == nil {
-			err = e.apply(m)
+			err = e.guarded(m)
 		}
 		if err != nil {
 			refused[r.GetName()] = err
@@ -116,6 +116,18 @@ func (e *Engine) ApplyEnvoy(typeURL string, updated []*discovery.Resource, remov
 	e.want(typeURL)
 	return refused
 }
+
+// guarded takes a resource; a fault of ours is an error of that resource.
+func (e *Engine) guarded(m proto.Message) error {
+	err := errFault
+	func() {
+		defer e.guard.Recover("the update of a resource")
+		err = e.apply(m)
+	}()
+	return err
+}
+
+var errFault = errors.New("a fault of this program: see its log")
 
 // Review asks Authorize again for the connections that go on, and ends those that it
 // refuses: it is to be called when a policy has changed.

@@ -19,8 +19,10 @@ import (
 type listening struct {
 	name   string
 	config *listenerv3.Listener
-	chains map[string]*compiled
-	table  atomic.Pointer[listener.Table]
+	// refused is what of it is not in effect, or nil.
+	refused error
+	chains  map[string]*compiled
+	table   atomic.Pointer[listener.Table]
 
 	// Of one with a socket.
 	address string
@@ -48,7 +50,8 @@ func (l *listening) stop() {
 func (e *Engine) setListener(c *listenerv3.Listener) error {
 	old := e.listeners[c.GetName()]
 	if old != nil && proto.Equal(old.config, c) {
-		return nil
+		old.config = c
+		return old.refused
 	}
 	switch {
 	case c.GetInternalListener() != nil && isOriginate(c):
@@ -99,7 +102,7 @@ func (e *Engine) setInternal(c *listenerv3.Listener, old *listening) error {
 	if t == nil {
 		return err
 	}
-	l.config, l.chains = c, chains
+	l.config, l.chains, l.refused = c, chains, err
 	l.table.Store(t)
 	e.listeners[c.GetName()] = l
 	return err

@@ -34,7 +34,7 @@ type recorded struct {
 	Clusters, Endpoints, Listeners map[string]json.RawMessage
 }
 
-func readRecording(t *testing.T, file string) (out recorded) {
+func readRecording(t testing.TB, file string) (out recorded) {
 	t.Helper()
 	text, err := os.ReadFile(file)
 	if err != nil {
@@ -47,7 +47,7 @@ func readRecording(t *testing.T, file string) (out recorded) {
 }
 
 // resources are a recording's, with those that are the base's.
-func resources[M proto.Message](t *testing.T, own, base map[string]json.RawMessage, empty func() M) map[string]proto.Message {
+func resources[M proto.Message](t testing.TB, own, base map[string]json.RawMessage, empty func() M) map[string]proto.Message {
 	t.Helper()
 	out := map[string]proto.Message{}
 	for name, text := range own {
@@ -77,8 +77,8 @@ func TestRecordedChainsServe(t *testing.T) {
 			for _, line := range serveRecording(t, readRecording(t, file), base) {
 				line = name + "  " + line
 				for chain, what := range drawn {
-					if strings.HasPrefix(line, chain+"  200 ") {
-						line = chain + "  200 " + what
+					if strings.HasPrefix(line, chain+"  200 ") || strings.HasPrefix(line, chain+"  carried true ") {
+						line = chain + "  " + what
 					}
 				}
 				lines = append(lines, line)
@@ -103,8 +103,9 @@ func TestRecordedChainsServe(t *testing.T) {
 
 // drawn are chains whose answer is drawn, each with what it may be.
 var drawn = map[string]string{
-	"grpcroute  inbound-vip|9090|http|multi.default.svc.cluster.local":                "from either cluster of two",
-	"vs-timeout-retry-fault  inbound-vip|9080|http|ratings.default.svc.cluster.local": "via_upstream, or fault_filter_abort by chance",
+	"tcproute-tlsroute  inbound-vip|5432|tcp|db.default.svc.cluster.local":            "carried true by either cluster of two",
+	"grpcroute  inbound-vip|9090|http|multi.default.svc.cluster.local":                "200 from either cluster of two",
+	"vs-timeout-retry-fault  inbound-vip|9080|http|ratings.default.svc.cluster.local": "200 via_upstream, or fault_filter_abort by chance",
 }
 
 func difference(want, got string) string {

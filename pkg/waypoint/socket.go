@@ -35,7 +35,7 @@ func (e *Engine) setSocket(c *listenerv3.Listener, old *listening) error {
 		l.discard(old)
 		return err
 	}
-	l.config, l.chains = c, chains
+	l.config, l.chains, l.refused = c, chains, err
 	l.table.Store(t)
 	if l != old {
 		tlsConfig, terr := e.serverTLS(c)
@@ -113,7 +113,7 @@ func (e *Engine) setTunnel(c *listenerv3.Listener, old *listening, m *hcmv3.Http
 	if err != nil {
 		return err
 	}
-	l.config = c
+	l.config, l.refused = c, refused
 	l.filters.Store(&filters)
 	if l != old {
 		t, err := listener.NewTerminate(listener.TerminateOptions{

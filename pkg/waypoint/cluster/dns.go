@@ -215,6 +215,9 @@ func (r *resolver) assignment(s *spec) *endpointv3.ClusterLoadAssignment {
 		to := proto.Clone(l).(*endpointv3.LocalityLbEndpoints)
 		to.LbEndpoints = nil
 		for _, e := range l.GetLbEndpoints() {
+			if e.GetEndpoint().GetAddress().GetSocketAddress() == nil {
+				continue // it names nobody
+			}
 			name := e.GetEndpoint().GetAddress().GetSocketAddress().GetAddress()
 			addrs := r.known[name]
 			if a, err := netip.ParseAddr(name); err == nil {
