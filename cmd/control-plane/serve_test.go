@@ -108,7 +108,7 @@ func (p *plane) write(name, text string) {
 func (p *plane) start() {
 	p.t.Helper()
 	c := config{
-		configDir: filepath.Join(p.dir, "config"), stateDir: filepath.Join(p.dir, "state"), statusDir: filepath.Join(p.dir, "status"),
+		configDir: filepath.Join(p.dir, "config"), stateDir: filepath.Join(p.dir, "state"), statusDir: filepath.Join(p.dir, "status"), deployDir: filepath.Join(p.dir, "deploy"), advertise: p.address, waypointImage: "waypoint",
 		tokenKeys: filepath.Join(p.dir, "keys.pem"), rootCertOut: p.roots, listen: p.address, adminAddress: p.admin, clusterID: "Kubernetes",
 		nodeAccounts: []string{"istio-system/ztunnel"}, dnsNames: []string{"istiod.istio-system.svc"}, logLevel: "info",
 	}

@@ -3,6 +3,8 @@ package main
 import (
 	"context"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -162,4 +164,28 @@ func TestWaypointFollowsTheDirectory(t *testing.T) {
 	p.until("in sync", func() bool { return strings.Contains(p.get("/debug/syncz"), `"waypoint": "shop/waypoint"`) })
 	p.write("config/route.yaml", "# nothing\n")
 	p.until("no route", func() bool { return e.routes() == "/" })
+}
+
+// What a Gateway's annotations ask for in vain stands in its status, until it is
+// mended.
+func TestBadAnnotationIsSaidOnTheGateway(t *testing.T) {
+	p := newPlane(t)
+	status := func() string {
+		text, err := os.ReadFile(filepath.Join(p.dir, "status", "gateway_gateway.networking.k8s.io_shop_waypoint.yaml"))
+		if err != nil {
+			return ""
+		}
+		return string(text)
+	}
+	bad := strings.Replace(withWaypoint, "namespace: shop}\nspec: {gatewayClassName", "namespace: shop, annotations: {fairlead.dev/waypoint-replicas: many}}\nspec: {gatewayClassName", 1)
+	p.write("config/waypoint.yaml", bad)
+	p.until("the problem in the status", func() bool {
+		s := status()
+		return strings.Contains(s, "fairlead.dev/waypoint-replicas") && strings.Contains(s, `"many"`) && strings.Contains(s, "nothing is deployed")
+	})
+	p.write("config/waypoint.yaml", withWaypoint)
+	p.until("a status without it", func() bool {
+		s := status()
+		return strings.Contains(s, "assigned to service(s) waypoint.shop.svc.cluster.local:15008") && !strings.Contains(s, "replicas")
+	})
 }
