@@ -39,6 +39,12 @@ test: setup build
 test-envoy:
 	DIFFERENTIAL=1 go test -count=1 -timeout 15m ./test/differential
 
+## test-rows: canaries, ejection, limits, retries and faults with the numbers and times of the tutorial's manifests; canaries with a real Envoy as well (as root)
+.PHONY: test-rows
+test-rows: setup build
+	test/envoy/install.sh
+	FAIRLEAD_ROWS=1 go test -count=1 -timeout 25m -run 'TestRow' ./test/e2e
+
 ## lint: vet, golangci-lint and the layer rules
 .PHONY: lint
 lint: $(CACHE)/golangci-lint

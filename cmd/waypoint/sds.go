@@ -4,6 +4,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
+	"net/http"
 	"net/netip"
 	"os"
 	"time"
@@ -66,8 +68,13 @@ pod's token. The keys stay on this machine. It writes the file that Envoy starts
 			if err := os.WriteFile(out, file, 0o644); err != nil {
 				return usageError{fmt.Errorf("--bootstrap-out: %w", err)}
 			}
-			group := run.NewGroup(log, 10*time.Second)
+			group := run.NewGroup(log, envoyEnds+10*time.Second)
 			group.Add("secrets", func(ctx context.Context) error { return server.Run(ctx) })
+			// Stopped first: Envoy ends while it still has its control plane.
+			group.Add("envoy", func(ctx context.Context) error {
+				<-ctx.Done()
+				return leave("http://"+b.Admin.String(), log)
+			})
 			return group.Run(cmd.Context())
 		},
 	}
@@ -78,6 +85,42 @@ pod's token. The keys stay on this machine. It writes the file that Envoy starts
 	cmd.Flags().StringVar(&readiness, "envoy-readiness-address", "0.0.0.0:15021", "where Envoy answers GET /healthz/ready")
 	cmd.Flags().StringVar(&metrics, "envoy-metrics-address", "0.0.0.0:15020", "where Envoy answers GET /metrics")
 	return cmd
+}
+
+// envoyEnds bounds the wait for the Envoy that is to end with this.
+const envoyEnds = 30 * time.Second
+
+// leave has Envoy be unready and ask its clients to leave, and waits until it has ended:
+// it takes no part in ending otherwise, but stops at once when it is told to.
+func leave(admin string, log *slog.Logger) error {
+	client := http.Client{Timeout: time.Second}
+	ask := func(method, path string) error {
+		r, err := http.NewRequest(method, admin+path, nil)
+		if err != nil {
+			return err
+		}
+		answer, err := client.Do(r)
+		if err != nil {
+			return err
+		}
+		return answer.Body.Close()
+	}
+	if err := ask(http.MethodPost, "/healthcheck/fail"); err != nil {
+		log.Info("Envoy has ended or does not answer", "err", err)
+		return nil
+	}
+	late := time.NewTimer(envoyEnds)
+	defer late.Stop()
+	look := time.NewTicker(100 * time.Millisecond)
+	defer look.Stop()
+	for ask(http.MethodGet, "/server_info") == nil {
+		select {
+		case <-look.C:
+		case <-late.C:
+			return nil
+		}
+	}
+	return nil
 }
 
 func required(flag, value string) error {

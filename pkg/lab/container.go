@@ -153,6 +153,13 @@ func (c *container) terminate(cmd *exec.Cmd, ended <-chan error) error {
 	if s := c.w.p.spec.TerminationGracePeriodSeconds; s != nil {
 		grace = time.Duration(*s) * time.Second
 	}
+	if h := c.spec.Lifecycle; h != nil && h.PreStop != nil && h.PreStop.Sleep != nil {
+		select {
+		case err := <-ended:
+			return err
+		case <-time.After(min(time.Duration(h.PreStop.Sleep.Seconds)*time.Second, grace)):
+		}
+	}
 	_ = syscall.Kill(-cmd.Process.Pid, syscall.SIGTERM) // its session is its own
 	t := time.NewTimer(grace)
 	defer t.Stop()

@@ -69,6 +69,13 @@ func run() (err error) {
 		{"A DENY policy: the caller is refused, and its live connection is closed", d.deny},
 		{"STRICT: a client outside the mesh is refused, the mesh is not", d.strict},
 		{"The metrics, with Istio's names and labels", d.metrics},
+		{"A waypoint: requests are routed by what they are", d.waypoint},
+		{"A canary by weight, moved by editing the YAML", d.byWeight},
+		{"A canary by content: a cookie, a user agent, a header", d.byContent},
+		{"Retries hide a server that fails now and then", d.retries},
+		{"An injected fault reaches no server", d.fault},
+		{"A timeout ends what takes too long", d.timeout},
+		{"A version that fails is left out, and taken back", d.ejection},
 	} {
 		d.step++
 		fmt.Printf("\n%d. %s\n", d.step, step.title)

@@ -56,6 +56,8 @@ const (
 	portHBONE, portStatus, portMetrics = 15008, 15021, 15020
 	// drainSeconds is how long connections may go on when a pod ends.
 	drainSeconds = 30
+	// lameDuckSeconds is how long an Envoy that is to end still serves.
+	lameDuckSeconds = 8
 )
 
 // Options is what Gateways do not say.
@@ -260,6 +262,9 @@ func envoy(g *gatewayv1.Gateway, o Options) []corev1.Container {
 	proxy := corev1.Container{
 		Name: "envoy", Image: o.EnvoyImage, Args: []string{"--config-path", bootstrap, "--log-level", "warning", "--concurrency", "2"},
 		Ports: ports(), VolumeMounts: mounts(), ReadinessProbe: ready(), SecurityContext: restricted(),
+		// Envoy ends at once when it is told to. Meanwhile the container beside it has it
+		// ask its clients to leave.
+		Lifecycle: &corev1.Lifecycle{PreStop: &corev1.LifecycleHandler{Sleep: &corev1.SleepAction{Seconds: lameDuckSeconds}}},
 	}
 	return []corev1.Container{secrets, proxy}
 }

@@ -115,6 +115,33 @@ func TestEcho(t *testing.T) {
 	if code, body := get(t, base+"/bytes/100000"); code != 200 || len(body) != 100000 {
 		t.Errorf("/bytes/100000 answered %d, %d bytes", code, len(body))
 	}
+	// As it is told from inside of the pod, and what it has seen.
+	post := func(how string) int {
+		res, err := http.Post(base+"/behave?"+how, "", nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		res.Body.Close()
+		return res.StatusCode
+	}
+	for _, wrong := range []string{"status=99", "share=x", "delay=-", "what=1"} {
+		if code := post(wrong); code != 400 {
+			t.Errorf("%s: %d, want 400", wrong, code)
+		}
+	}
+	if code := post("status=503"); code != 200 {
+		t.Errorf("/behave answered %d", code)
+	}
+	if code, _ := get(t, base+"/"); code != 503 {
+		t.Errorf("told to answer 503: %d", code)
+	}
+	if _, body := get(t, base+"/seen"); !strings.Contains(body, `"requests":1,`) || !strings.Contains(body, `"maxInFlight":1,`) {
+		t.Errorf("/seen: %s", body)
+	}
+	post("")
+	if code, _ := get(t, base+"/"); code != 200 {
+		t.Errorf("told to answer as usual: %d", code)
+	}
 	// Not HTTP, on the same port, also when it begins like it; and half-closed.
 	for _, tc := range []struct {
 		port       int
@@ -165,6 +192,16 @@ func runLoadIn(t *testing.T, args ...string) LoadResult {
 		t.Fatalf("%v: %s", err, out.String())
 	}
 	return r
+}
+
+func TestLoadCounts(t *testing.T) {
+	port := free(t)
+	serve(t, "echo", port, map[string]string{"VERSION": "v7"}, "--http", fmt.Sprint(port))
+	r := runLoadIn(t, "--url", fmt.Sprintf("http://localhost:%d/", port), "--requests", "20", "--header", "x-mark: left", "--header", "Host: elsewhere",
+		"--count", `"host":"(\w+)".*"X-Mark":\["left`)
+	if r.OK != 20 || r.Counts["elsewhere"] != 20 {
+		t.Errorf("%+v", r)
+	}
 }
 
 func TestLoad(t *testing.T) {

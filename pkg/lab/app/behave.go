@@ -106,6 +106,12 @@ func (b *behaviour) behaving(usual http.Handler) http.Handler {
 	})
 }
 
+// asked adds the two paths.
+func (b *behaviour) asked(mux *http.ServeMux) {
+	mux.HandleFunc("POST /behave", b.change)
+	mux.HandleFunc("GET /seen", b.seen)
+}
+
 // change is POST /behave: status=503, delay=2s, silent=true, of a share=0.5 of the
 // requests; without any of them, the usual. What was seen is forgotten.
 func (b *behaviour) change(w http.ResponseWriter, r *http.Request) {

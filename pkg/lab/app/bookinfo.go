@@ -57,8 +57,12 @@ func runBookinfo(ctx context.Context, env Env, mux *http.ServeMux) error {
 	healthy := func(w http.ResponseWriter, _ *http.Request) {
 		answer(w, http.StatusOK, map[string]string{"status": "healthy"})
 	}
-	mux.HandleFunc("GET /health", healthy)
-	return serveHTTP(ctx, n, mux)
+	b := &behaviour{}
+	outer := http.NewServeMux()
+	outer.HandleFunc("GET /health", healthy)
+	b.asked(outer)
+	outer.Handle("/", b.behaving(mux))
+	return serveHTTP(ctx, n, outer)
 }
 
 func runDetails(ctx context.Context, env Env) error {

@@ -65,8 +65,7 @@ func (h *echoHTTP) mux() http.Handler {
 	outer := http.NewServeMux()
 	outer.HandleFunc("/health", healthy)
 	outer.HandleFunc("/healthz", healthy)
-	outer.HandleFunc("POST /behave", h.change)
-	outer.HandleFunc("GET /seen", h.seen)
+	h.asked(outer)
 	outer.Handle("/", h.behaving(mux))
 	return outer
 }

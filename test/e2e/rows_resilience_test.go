@@ -1,0 +1,506 @@
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+)
+
+const ownProductpage = `apiVersion: networking.istio.io/v1beta1
+kind: VirtualService
+metadata:
+  name: productpage
+  namespace: default
+spec:
+  hosts:
+    - productpage
+  gateways:
+    - mesh
+  http:
+    - match:
+        - headers:
+            x-user-type:
+              exact: premium
+      route: [{destination: {host: productpage, subset: v2}, weight: 100}]
+      timeout: 10s
+    - route:
+        - {destination: {host: productpage, subset: v1}, weight: 90}
+        - {destination: {host: productpage, subset: v2}, weight: 10}
+      retries:
+        attempts: 3
+        perTryTimeout: 2s
+        retryOn: 5xx,reset,connect-failure
+`
+
+var premium = http.Header{"X-User-Type": {"premium"}}
+
+// took fails the test where an answer came too soon or too late.
+func took(t *testing.T, what string, a answer, status int, low, high time.Duration) {
+	t.Helper()
+	if a.err != nil || a.status != status || a.took < low || a.took > high {
+		t.Errorf("%s: status %d after %s, %v; want %d after %s to %s", what, a.status, a.took, a.err, status, low, high)
+		return
+	}
+	t.Logf("%s: %d after %.2f s", what, a.status, a.took.Seconds())
+}
+
+// TestRowVirtualService is row S4: who is premium gets v2, others 90/10; a backend that
+// hangs costs a premium request 10 s, another one four tries of 2 s.
+func TestRowVirtualService(t *testing.T) {
+	needRows(t)
+	w := newWorld(t, "fairlead", "productpage", "", "one=v1", "two=v2")
+	w.write(t, "versions.yaml", versions("productpage"))
+	w.write(t, "routes.yaml", manifest(t, "03-virtual-service.yaml", ownProductpage))
+	w.live("v2", premium)
+	between(t, "premium: v2 of 1000", w.tally(w.many(1000, 16, func(int) http.Header { return premium }))["v2"], 1000, 1000)
+	between(t, "others: v2 of 10,000", w.tally(w.many(10_000, 16, nil))["v2"], 880, 1120)
+	one, two := w.backends["one"], w.backends["two"]
+	one.does(hangs)
+	two.does(hangs)
+	one.forget()
+	two.forget()
+	took(t, "premium, and the backend hangs", w.ask(premium), 504, 10*time.Second, 12*time.Second)
+	between(t, "its tries", one.seen()+two.seen(), 1, 1)
+	one.forget()
+	two.forget()
+	took(t, "another, and the backend hangs", w.ask(nil), 504, 8*time.Second, 10*time.Second)
+	between(t, "its tries", one.seen()+two.seen(), 4, 4)
+}
+
+const ownPool = `apiVersion: networking.istio.io/v1beta1
+kind: DestinationRule
+metadata:
+  name: productpage
+  namespace: default
+spec:
+  host: productpage
+  trafficPolicy:
+    connectionPool:
+      tcp:
+        maxConnections: 100
+        connectTimeout: 5s
+      http:
+        h2UpgradePolicy: DEFAULT
+        http1MaxPendingRequests: 100
+        http2MaxRequests: 100
+        maxRequestsPerConnection: 2
+    outlierDetection:
+      consecutive5xxErrors: 3
+      interval: 30s
+      baseEjectionTime: 30s
+      maxEjectionPercent: 50
+      minHealthPercent: 25
+  subsets:
+    - name: v1
+      labels: {version: v1}
+      trafficPolicy:
+        connectionPool:
+          http:
+            http1MaxPendingRequests: 50
+    - name: v2
+      labels: {version: v2}
+`
+
+// atOnce sends requests that are all under way together.
+func (w *world) atOnce(n int, header http.Header) []answer {
+	return w.many(n, n, func(int) http.Header { return header })
+}
+
+// slow takes a second.
+func slow(_ http.ResponseWriter, r *http.Request) {
+	select {
+	case <-time.After(time.Second):
+	case <-r.Context().Done():
+	}
+}
+
+// overflow counts answers by status and wants each 503 to say that it is overload.
+func overflow(t *testing.T, answers []answer) (ok, over int) {
+	t.Helper()
+	for _, a := range answers {
+		switch {
+		case a.err != nil:
+			t.Fatal(a.err)
+		case a.status == 200:
+			ok++
+		case a.status == 503 && a.header.Get("x-envoy-overloaded") == "true":
+			over++
+		default:
+			t.Fatalf("status %d: %v %s", a.status, a.header, a.body)
+		}
+	}
+	return ok, over
+}
+
+// TestRowDestinationRule is row S5: the pool's limits, and ejection with its percentage
+// and its times.
+func TestRowDestinationRule(t *testing.T) {
+	needRows(t)
+	rule := manifest(t, "04-destination-rule.yaml", ownPool)
+	t.Run("pool", func(t *testing.T) {
+		w := newWorld(t, "fairlead", "productpage", "", "two=v2")
+		w.write(t, "rule.yaml", rule)
+		w.write(t, "routes.yaml", manifest(t, "03-virtual-service.yaml", ownProductpage))
+		w.live("v2", premium)
+		two := w.backends["two"]
+		two.does(slow)
+		two.forget()
+		ok, over := overflow(t, w.atOnce(300, premium))
+		between(t, "at once at the backend", two.most, 90, 100)
+		between(t, "requests on a connection", two.perConnection, 1, 2)
+		between(t, "answered 200", ok, 150, 200)
+		between(t, "refused with x-envoy-overloaded", over, 100, 150)
+	})
+	t.Run("ejection", func(t *testing.T) {
+		w := newWorld(t, "fairlead", "productpage", "", "a=v2", "b=v2", "c=v2", "d=v2")
+		w.write(t, "rule.yaml", rule)
+		w.write(t, "routes.yaml", manifest(t, "03-virtual-service.yaml", ownProductpage))
+		w.live("v2", premium)
+		for _, name := range []string{"a", "b", "c"} {
+			w.backends[name].does(replies(500))
+		}
+		w.outliers(outliers{header: premium, bad: []string{"a", "b", "c"}, most: 2, errors: 3, low: 30 * time.Second, high: 60 * time.Second, twice: true})
+		// Raised to 100 %, and nobody is healthy: all are used.
+		w.write(t, "rule.yaml", edited(t, rule, "maxEjectionPercent: 50", "maxEjectionPercent: 100"))
+		w.backends["d"].does(replies(500))
+		w.many(200, 4, func(int) http.Header { return premium })
+		for _, b := range w.backends {
+			b.forget()
+		}
+		w.many(200, 4, func(int) http.Header { return premium })
+		for name, b := range w.backends {
+			between(t, "with nobody healthy, of 200 at "+name, b.seen(), 10, 200)
+		}
+	})
+}
+
+// outliers says which backends fail and what is to become of them.
+type outliers struct {
+	header    http.Header
+	bad       []string
+	most      int           // at a time
+	errors    int           // in a row
+	low, high time.Duration // out, the first time
+	twice     bool          // watch the second time as well
+}
+
+// outliers sends a request every 20 ms or so and watches who is asked: one that is not
+// for two seconds is out.
+func (w *world) outliers(o outliers) {
+	t := w.t
+	t.Helper()
+	const silent = 2 * time.Second
+	began := time.Now()
+	for _, b := range w.backends {
+		b.forget()
+	}
+	end := began.Add(o.high + 10*time.Second)
+	if o.twice {
+		end = end.Add(3 * o.high)
+	}
+	for now := began; now.Before(end); now = time.Now() {
+		w.many(25, 1, func(int) http.Header { return o.header })
+	}
+	type pause struct{ from, to time.Time }
+	pauses := map[string][]pause{}
+	for _, name := range o.bad {
+		b := w.backends[name]
+		b.mu.Lock()
+		at := append(slices.Clone(b.arrivals), time.Now())
+		b.mu.Unlock()
+		for i := 1; i < len(at); i++ {
+			if at[i].Sub(at[i-1]) > silent {
+				pauses[name] = append(pauses[name], pause{at[i-1], at[i]})
+			}
+		}
+	}
+	first, longer := 0, 0
+	for name, list := range pauses {
+		out := list[0].to.Sub(list[0].from)
+		t.Logf("%s: first out for %.1f s, %d times in all", name, out.Seconds(), len(list))
+		if list[0].from.Sub(began) < 5*time.Second {
+			first++
+			b := w.backends[name]
+			n := 0
+			b.mu.Lock()
+			for _, a := range b.arrivals {
+				if !a.After(list[0].from) {
+					n++
+				}
+			}
+			b.mu.Unlock()
+			between(t, name+": errors before it is out", n, o.errors, o.errors+1)
+		}
+		if out < o.low-time.Second || out > o.high+3*time.Second {
+			t.Errorf("%s was out for %s, want %s to %s", name, out, o.low, o.high)
+		}
+		if len(list) > 1 && list[1].to.Before(end) {
+			if again := list[1].to.Sub(list[1].from); again > out+5*time.Second {
+				longer++
+			}
+		}
+	}
+	between(t, "out at first", first, o.most, o.most)
+	// Never more than that at a time.
+	for _, list := range pauses {
+		for _, p := range list {
+			at, n := p.from.Add(silent), 0
+			for _, others := range pauses {
+				for _, q := range others {
+					if !at.Before(q.from) && at.Before(q.to) {
+						n++
+					}
+				}
+			}
+			if n > o.most {
+				t.Errorf("%d are out at a time, want at most %d", n, o.most)
+			}
+		}
+	}
+	if o.twice && longer == 0 {
+		t.Errorf("none was out for longer the second time: %v", pauses)
+	}
+}
+
+const ownBreaker = `apiVersion: networking.istio.io/v1beta1
+kind: DestinationRule
+metadata:
+  name: reviews-circuitbreaker
+  namespace: default
+spec:
+  host: reviews
+  trafficPolicy:
+    connectionPool:
+      tcp:
+        maxConnections: 50
+        connectTimeout: 5s
+      http:
+        http1MaxPendingRequests: 30
+        http2MaxRequests: 50
+        maxRequestsPerConnection: 5
+        maxRetries: 2
+        idleTimeout: 60s
+    outlierDetection:
+      consecutive5xxErrors: 3
+      interval: 10s
+      baseEjectionTime: 30s
+      maxEjectionPercent: 60
+      minHealthPercent: 30
+      consecutiveGatewayErrors: 2
+`
+
+// TestRowCircuitBreaker is row S10.
+func TestRowCircuitBreaker(t *testing.T) {
+	needRows(t)
+	rule := manifest(t, "08-circuit-breaker.yaml", ownBreaker)
+	t.Run("pool", func(t *testing.T) {
+		w := newWorld(t, "fairlead", "reviews", "", "one=v1")
+		w.write(t, "rule.yaml", rule)
+		one := w.backends["one"]
+		w.inEffect("outbound")
+		one.does(slow)
+		one.forget()
+		start := time.Now()
+		answers := w.atOnce(200, nil)
+		ok, over := overflow(t, answers)
+		between(t, "at once at the backend", one.most, 45, 50)
+		between(t, "requests on a connection", one.perConnection, 1, 5)
+		between(t, "answered 200: those at once and those that waited", ok, 70, 80)
+		between(t, "refused with x-envoy-overloaded", over, 120, 130)
+		for _, a := range answers {
+			if a.status == 503 && a.took > 900*time.Millisecond {
+				t.Errorf("a refusal took %s", a.took)
+				break
+			}
+		}
+		t.Logf("all in %.1f s", time.Since(start).Seconds())
+		one.does(nil)
+		one.forget()
+		w.tally(w.many(500, 4, nil))
+		between(t, "requests on a connection that is kept", one.perConnection, 5, 5)
+		// Idle ones close after a minute.
+		idle := time.Now()
+		one.mu.Lock()
+		open := len(one.open)
+		one.mu.Unlock()
+		closed := func() bool {
+			one.mu.Lock()
+			defer one.mu.Unlock()
+			return len(one.open) == 0
+		}
+		for !closed() && time.Since(idle) < 2*time.Minute {
+			<-time.After(100 * time.Millisecond)
+		}
+		if after := time.Since(idle); open > 0 && (after < 55*time.Second || after > 75*time.Second) {
+			t.Errorf("%d idle connections closed after %s, want 60 s", open, after)
+		} else {
+			t.Logf("%d idle connections closed after %.1f s", open, after.Seconds())
+		}
+	})
+	t.Run("ejection", func(t *testing.T) {
+		w := newWorld(t, "fairlead", "reviews", "", "a=v1", "b=v1", "c=v1", "d=v1", "e=v1")
+		w.write(t, "rule.yaml", rule)
+		w.write(t, "routes.yaml", `apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: no-retries, namespace: default}
+spec:
+  hosts: [reviews]
+  http: [{route: [{destination: {host: reviews}}], retries: {attempts: 0}}]
+`)
+		w.inEffect("outbound")
+		bad := []string{"a", "b", "c", "d"}
+		for _, name := range bad {
+			w.backends[name].does(replies(503))
+		}
+		w.outliers(outliers{bad: bad, most: 3, errors: 2, low: 30 * time.Second, high: 40 * time.Second})
+	})
+	t.Run("500s need three", func(t *testing.T) {
+		w := newWorld(t, "fairlead", "reviews", "", "a=v1", "b=v1", "c=v1", "d=v1", "e=v1")
+		w.write(t, "rule.yaml", rule)
+		w.inEffect("outbound")
+		w.backends["a"].does(replies(500))
+		w.outliers(outliers{bad: []string{"a"}, most: 1, errors: 3, low: 30 * time.Second, high: 40 * time.Second})
+	})
+	t.Run("retries", func(t *testing.T) {
+		w := newWorld(t, "fairlead", "reviews", "", "one=v1")
+		w.write(t, "rule.yaml", edited(t, rule, "maxEjectionPercent: 60", "maxEjectionPercent: 0"))
+		w.write(t, "routes.yaml", `apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: retries, namespace: default}
+spec:
+  hosts: [reviews]
+  http:
+  - route: [{destination: {host: reviews}}]
+    retries: {attempts: 1, retryOn: 5xx}
+    headers: {response: {set: {x-live: "yes"}}}
+`)
+		eventually(t, "the routes are live", func() bool { return w.ask(nil).header.Get("x-live") == "yes" })
+		one := w.backends["one"]
+		// A second try takes a while, so that all would be under way together.
+		var mu sync.Mutex
+		again, most := 0, 0
+		one.does(func(rw http.ResponseWriter, r *http.Request) {
+			if r.Header.Get("x-envoy-attempt-count") == "2" {
+				mu.Lock()
+				again++
+				most = max(most, again)
+				mu.Unlock()
+				slow(rw, r)
+				mu.Lock()
+				again--
+				mu.Unlock()
+			}
+			rw.WriteHeader(503)
+		})
+		w.atOnce(40, nil)
+		between(t, "retries at once", most, 1, 2)
+	})
+}
+
+// inEffect waits until the waypoint has a part in what is asked.
+func (w *world) inEffect(string) {
+	w.t.Helper()
+	eventually(w.t, "the rule is in effect", func() bool {
+		out := w.run(w.t, "lab", "exec", "--name", w.name, "default/waypoint", "--", "curl", "-s", "localhost:15000/clusters")
+		return strings.Contains(out, "max_requests::50") || strings.Contains(out, "max_connections::50")
+	})
+}
+
+const ownResilience = `apiVersion: networking.istio.io/v1beta1
+kind: VirtualService
+metadata:
+  name: reviews-resilience
+  namespace: default
+spec:
+  hosts:
+    - reviews
+  http:
+    - route: [{destination: {host: reviews, subset: v1}}]
+      timeout: 10s
+      retries:
+        attempts: 3
+        perTryTimeout: 3s
+        retryOn: 5xx,reset,connect-failure,refused-stream
+        retryRemoteLocalities: true
+      fault:
+        abort:
+          percentage:
+            value: 0.1
+          httpStatus: 500
+`
+
+// TestRowResilience is row S12: time limits, retries, and faults that no backend sees.
+func TestRowResilience(t *testing.T) {
+	needRows(t)
+	w := newWorld(t, "fairlead", "reviews", "", "one=v1", "dead=v1")
+	w.write(t, "versions.yaml", versions("reviews"))
+	w.write(t, "routes.yaml", edited(t, manifest(t, "10-retry-timeout.yaml", ownResilience), "value: 0.1", "value: 100"))
+	eventually(t, "the routes are live", func() bool { return w.ask(nil).status == 500 })
+	w.write(t, "routes.yaml", manifest(t, "10-retry-timeout.yaml", ownResilience))
+	eventually(t, "the routes are live", func() bool { return w.ask(nil).status == 200 })
+	one, dead := w.backends["one"], w.backends["dead"]
+	// Nobody listens in one of the two pods: another endpoint is asked.
+	dead.listener.Close()
+	w.faulty(300)
+	one.does(hangs)
+	one.forget()
+	a := w.patient(nil)
+	took(t, "a backend that never answers", a, 504, 10*time.Second, 12*time.Second)
+	one.mu.Lock()
+	for i, at := range one.arrivals[1:] {
+		t.Logf("try %d came %.2f s after the one before", i+2, at.Sub(one.arrivals[i]).Seconds())
+	}
+	one.mu.Unlock()
+	one.does(replies(503))
+	one.forget()
+	if a := w.patient(nil); a.status != 503 {
+		t.Errorf("a backend that answers 503: %d", a.status)
+	}
+	one.does(nil)
+
+}
+
+// patient asks until the answer is none of the fault's.
+func (w *world) patient(header http.Header) answer {
+	for {
+		if a := w.ask(header); !strings.Contains(a.body, "fault filter abort") {
+			return a
+		}
+	}
+}
+
+// faulty sends n requests that succeed or meet the fault, and counts the latter.
+func (w *world) faulty(n int) (faults int) {
+	w.t.Helper()
+	for i, a := range w.many(n, 16, nil) {
+		switch {
+		case a.err == nil && a.status == 200:
+		case a.err == nil && a.status == 500 && a.body == "fault filter abort":
+			faults++
+		default:
+			w.t.Fatalf("request %d of %d: status %d, %v %s", i, n, a.status, a.err, a.body)
+		}
+	}
+	return faults
+}
+
+// TestRowFaults is the other half of row S12: of 100,000 requests one in a thousand.
+func TestRowFaults(t *testing.T) {
+	needRows(t)
+	w := newWorld(t, "fairlead", "reviews", "", "one=v1")
+	w.write(t, "versions.yaml", versions("reviews"))
+	w.write(t, "routes.yaml", edited(t, manifest(t, "10-retry-timeout.yaml", ownResilience), "value: 0.1", "value: 100"))
+	eventually(t, "the routes are live", func() bool { return w.ask(nil).status == 500 })
+	w.write(t, "routes.yaml", manifest(t, "10-retry-timeout.yaml", ownResilience))
+	eventually(t, "the routes are live", func() bool { return w.ask(nil).status == 200 })
+	one := w.backends["one"]
+	one.forget()
+	const n = 100_000
+	faults := w.faulty(n)
+	between(t, fmt.Sprintf("of %d requests met the fault", n), faults, 60, 140)
+	between(t, "requests at the backend and faults", one.seen()+faults, n, n)
+}
