@@ -110,3 +110,11 @@ func (t *dynamicTable) add(e tableEntry) bool {
 	t.entries = append(t.entries, e)
 	return true
 }
+
+// headRoom is how many fields a proxy adds to a head, as a rule.
+const headRoom = 6
+
+// withRoom copies a head's fields for a stream, with room for more.
+func withRoom(fields []Field) []Field {
+	return append(make([]Field, 0, len(fields)+headRoom), fields...)
+}

@@ -74,7 +74,7 @@ func (c *Conn) request(id uint32, end, selfish bool) error {
 	}
 	if code == CodeNo {
 		s.sendWindow = c.peerStream
-		s.fields = append([]Field(nil), c.dec.fields...)
+		s.fields = withRoom(c.dec.fields)
 		s.left, s.headEnd = head.length, end
 		c.streams[id] = s
 		c.live.Store(int32(len(c.streams)))

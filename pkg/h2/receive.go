@@ -111,7 +111,7 @@ func (s *Stream) responseLocked(d *decoder, end bool) Code {
 			}
 		}
 	}
-	s.heads = append(s.heads, append([]Field(nil), d.fields...))
+	s.heads = append(s.heads, withRoom(d.fields))
 	s.readable.Broadcast()
 	return CodeNo
 }

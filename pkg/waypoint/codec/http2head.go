@@ -29,7 +29,7 @@ func requestOf(fields []h2.Field, hasBody bool, r *message.Request) (waits, ok b
 			r.Upgrade = value
 		}
 	}
-	r.Fields = fields[i:len(fields):len(fields)]
+	r.Fields = fields[i:] // the stream's own, with room for what is added
 	if hasBody {
 		r.ContentLength = message.Unknown
 	}
@@ -143,7 +143,7 @@ func responseOf(fields []h2.Field, hasBody, upgrade bool, r *message.Response) {
 			r.Status, _ = strconv.Atoi(fields[i].Value) // the engine checked it
 		}
 	}
-	r.Fields = fields[i:len(fields):len(fields)]
+	r.Fields = fields[i:] // the stream's own, with room for what is added
 	if value, ok := r.Fields.Lookup("content-length"); ok {
 		if n, err := strconv.ParseInt(value, 10, 64); err == nil {
 			r.ContentLength = n

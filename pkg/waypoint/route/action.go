@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strconv"
 	"strings"
 	"time"
 
@@ -141,6 +142,7 @@ func (f *Forward) timeouts(a *routev3.RouteAction) error {
 	if d := a.GetTimeout(); d != nil {
 		f.Timeout = d.AsDuration()
 	}
+	f.TimeoutText = strconv.FormatInt(f.Timeout.Milliseconds(), 10)
 	s := a.GetMaxStreamDuration()
 	for _, t := range []struct {
 		into  **time.Duration

@@ -80,6 +80,7 @@ type Forward struct {
 
 	// Timeout is for the whole response; 0 is none. Envoy's default is 15 s.
 	Timeout         time.Duration
+	TimeoutText     string // Timeout in milliseconds, as a field says it
 	IdleTimeout     *time.Duration
 	FlushTimeout    *time.Duration
 	MaxGRPCTimeout  *time.Duration

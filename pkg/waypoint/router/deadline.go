@@ -32,7 +32,11 @@ func (f *forwarding) expected(r *message.Request) {
 		t = f.perTry
 	}
 	if t > 0 {
-		r.Fields.Set("x-envoy-expected-rq-timeout-ms", strconv.FormatInt(t.Milliseconds(), 10))
+		text := f.forward.TimeoutText
+		if t != f.forward.Timeout {
+			text = strconv.FormatInt(t.Milliseconds(), 10)
+		}
+		r.Fields.Set("x-envoy-expected-rq-timeout-ms", text)
 	}
 }
 

@@ -1,0 +1,5 @@
+//go:build race
+
+package waypoint_test
+
+const raceEnabled = true
