@@ -24,12 +24,18 @@ const (
 	shadowDenyPrefix  = "istio_dry_run_deny_"
 )
 
+// Lead is where routes lead: a port of a service.
+type Lead struct {
+	Service *model.Service
+	Port    uint32
+}
+
 // HTTPFilters are the filters before requests to a port of a service, in order:
 // what denies, then what allows. With s nil they are those before requests to
-// workloads' own addresses.
-func (p *Policies) HTTPFilters(w *model.Waypoint, s *model.Service, port *model.Port) ([]*hcmv3.HttpFilter, error) {
+// workloads' own addresses. leads are the services that the port's routes lead to.
+func (p *Policies) HTTPFilters(w *model.Waypoint, s *model.Service, port *model.Port, leads ...Lead) ([]*hcmv3.HttpFilter, error) {
 	var out []*hcmv3.HttpFilter
-	for _, f := range p.filters(w, s, port, false) {
+	for _, f := range p.filters(w, s, port, leads, false) {
 		config, err := pack(&httprbacv3.RBAC{Rules: f.rules, ShadowRules: f.shadow, ShadowRulesStatPrefix: f.prefix()})
 		if err != nil {
 			return nil, err
@@ -43,9 +49,9 @@ func (p *Policies) HTTPFilters(w *model.Waypoint, s *model.Service, port *model.
 // requests. Where the port's protocol is not declared, or port is nil, the bytes
 // may be a request that was not recognised: rules that deny requests then deny
 // the connection.
-func (p *Policies) NetworkFilters(w *model.Waypoint, s *model.Service, port *model.Port) ([]*listenerv3.Filter, error) {
+func (p *Policies) NetworkFilters(w *model.Waypoint, s *model.Service, port *model.Port, leads ...Lead) ([]*listenerv3.Filter, error) {
 	var out []*listenerv3.Filter
-	for _, f := range p.filters(w, s, port, true) {
+	for _, f := range p.filters(w, s, port, leads, true) {
 		config, err := pack(&netrbacv3.RBAC{Rules: f.rules, ShadowRules: f.shadow, ShadowRulesStatPrefix: f.prefix(), StatPrefix: statPrefix})
 		if err != nil {
 			return nil, err
@@ -96,7 +102,7 @@ func (f *filterSpec) put(action rbacv3.RBAC_Action, dryRun bool, name string, po
 
 func (f *filterSpec) empty() bool { return f.rules == nil && f.shadow == nil }
 
-func (p *Policies) filters(w *model.Waypoint, s *model.Service, port *model.Port, tcp bool) []*filterSpec {
+func (p *Policies) filters(w *model.Waypoint, s *model.Service, port *model.Port, leads []Lead, tcp bool) []*filterSpec {
 	deny, allow := &filterSpec{}, &filterSpec{}
 	kind := chain{tcp: tcp, undeclared: port == nil || port.Protocol == model.Unsupported}
 	for _, one := range p.at(w, s) {
@@ -104,7 +110,7 @@ func (p *Policies) filters(w *model.Waypoint, s *model.Service, port *model.Port
 	}
 	all := []*filterSpec{deny}
 	if p.layer4 != nil {
-		all = append(all, p.layer4.place(p.m, w, s, port, deny)...)
+		all = append(all, p.layer4.place(p.m, w, s, port, leads, deny)...)
 	}
 	all = append(all, allow)
 	var out []*filterSpec

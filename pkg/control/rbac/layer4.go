@@ -2,6 +2,7 @@ package rbac
 
 import (
 	"fmt"
+	"iter"
 	"maps"
 	"net/netip"
 	"slices"
@@ -88,23 +89,23 @@ func ownOf(w *model.Waypoint, trustDomain string) own {
 }
 
 // place adds the DENY policies to deny, and gives the filters that allow.
-func (l *Layer4) place(m *model.Model, w *model.Waypoint, s *model.Service, port *model.Port, deny *filterSpec) []*filterSpec {
+// Routes may lead to the endpoints of other services.
+func (l *Layer4) place(m *model.Model, w *model.Waypoint, s *model.Service, port *model.Port, leads []Lead, deny *filterSpec) []*filterSpec {
 	self := ownOf(w, m.TrustDomain)
 	if s == nil {
 		return l.placeWorkloads(self, w, deny)
 	}
-	if s.MeshExternal {
-		return nil // no workload of the mesh answers
+	own := Lead{Service: s}
+	if port != nil {
+		own.Port = port.Number
 	}
 	denies := map[*securityapi.Authorization]*layer4Policy{}
 	// allows are, by their names, the sets of ALLOW policies that endpoints have.
 	allows := map[string]map[*securityapi.Authorization]*layer4Policy{}
-	for _, e := range m.EndpointsOf(s) {
+	for e, to := range ends(m, own, leads) {
 		at := destinations(e)
 		for i := range at {
-			if port != nil {
-				at[i].port = e.Ports[port.Number]
-			}
+			at[i].port = to
 		}
 		var set []*securityapi.Authorization
 		var names []string
@@ -140,6 +141,25 @@ func (l *Layer4) place(m *model.Model, w *model.Waypoint, s *model.Service, port
 		out = append(out, f)
 	}
 	return out
+}
+
+// ends are the endpoints that a service's traffic can end at, each with its port, or
+// zero for any. Of those that are outside the mesh no workload answers.
+func ends(m *model.Model, own Lead, leads []Lead) iter.Seq2[*model.Endpoint, uint32] {
+	return func(yield func(*model.Endpoint, uint32) bool) {
+		seen := map[Lead]bool{}
+		for _, one := range append([]Lead{own}, leads...) {
+			if seen[one] || one.Service.MeshExternal {
+				continue
+			}
+			seen[one] = true
+			for _, e := range m.EndpointsOf(one.Service) {
+				if !yield(e, e.Ports[one.Port]) {
+					return
+				}
+			}
+		}
+	}
 }
 
 // placeWorkloads is place for workloads' own addresses: each policy is bound to

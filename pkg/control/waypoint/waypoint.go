@@ -114,10 +114,23 @@ func (t *Translation) optionsLocked(w *model.Waypoint, c Client) envoy.Options {
 			return t.streams.Streams(rules, s, p), nil
 		},
 		HTTPFilters: func(s *model.Service, p *model.Port) ([]*hcmv3.HttpFilter, error) {
-			return policies.HTTPFilters(w, s, p)
+			var leads []rbac.Lead
+			if !c.Own && s != nil && p != nil { // our own decides by the endpoint that it chose
+				_, backends := t.requests.HTTP(rules, s, p)
+				for _, b := range backends {
+					leads = append(leads, rbac.Lead{Service: b.Service, Port: b.Port})
+				}
+			}
+			return policies.HTTPFilters(w, s, p, leads...)
 		},
 		NetworkFilters: func(s *model.Service, p *model.Port) ([]*listenerv3.Filter, error) {
-			return policies.NetworkFilters(w, s, p)
+			var leads []rbac.Lead
+			if !c.Own && s != nil && p != nil {
+				for _, b := range t.streams.Streams(rules, s, p).Backends {
+					leads = append(leads, rbac.Lead{Service: b.Service, Port: b.Port})
+				}
+			}
+			return policies.NetworkFilters(w, s, p, leads...)
 		},
 		AccessLogs: func(s *model.Service, _ *model.Port) ([]*accesslogv3.AccessLog, error) {
 			return t.logs.AccessLogs(w, s, c.IstioExtensions)

@@ -1,6 +1,8 @@
 package waypoint
 
 import (
+	"slices"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -109,5 +111,60 @@ func TestStatusIsOnePerObject(t *testing.T) {
 	}
 	if seen["VirtualService cart"] != 1 || seen["AuthorizationPolicy targeted"] != 1 {
 		t.Errorf("statuses: %v", seen)
+	}
+}
+
+// TestLayer4OfWhatRoutesLeadTo holds that an Envoy in the waypoint's place refuses by the
+// policies of those whom a service's routes lead to, also in copies: their nodes leave it
+// to the waypoint.
+func TestLayer4OfWhatRoutesLeadTo(t *testing.T) {
+	const more = `---
+apiVersion: v1
+kind: Service
+metadata: {name: NAME, namespace: shop}
+spec: {clusterIP: 10.96.0.NUMBER, selector: {app: NAME}, ports: [{name: http, port: 8080}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: NAME, namespace: shop, uid: NAME, labels: {app: NAME}, annotations: {ambient.istio.io/redirection: enabled}}
+spec: {serviceAccountName: NAME, containers: [{name: c}]}
+status: {phase: Running, podIP: 10.88.1.NUMBER, podIPs: [{ip: 10.88.1.NUMBER}], conditions: [{type: Ready, status: "True"}]}
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: of-NAME, namespace: shop}
+spec: {action: DENY, selector: {matchLabels: {app: NAME}}, rules: [{from: [{source: {namespaces: [far]}}]}]}
+`
+	text := strings.Replace(shop, "http: [{route: [{destination: {host: cart}}]}]", "http: [{route: [{destination: {host: next}}], mirrors: [{destination: {host: copy}}]}]", 1)
+	text = strings.Replace(text, "tcp: [{route: [{destination: {host: cart}}]}]", "tcp: [{route: [{destination: {host: stream, port: {number: 8080}}}]}]", 1)
+	text = strings.Replace(text, "ports: [{name: http, port: 80}]", "ports: [{name: http, port: 80}, {name: tcp, port: 81}]", 1)
+	for i, name := range []string{"next", "copy", "stream", "other"} {
+		text += strings.NewReplacer("NAME", name, "NUMBER", strconv.Itoa(20+i)).Replace(more)
+	}
+	out, err := translate.Translate(source.Parse([]source.File{{Name: "a.yaml", Data: []byte(text)}}, nil), translate.Options{ClusterID: "c1"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := New(out, nil).Generate(out.Model.Waypoints[0], Client{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := map[string][]string{"|80|http|cart.": {"of-next", "of-copy"}, "|81|tcp|cart.": {"of-stream"}}
+	for _, c := range r.Listeners["main_internal"].FilterChains {
+		for part, policies := range want {
+			if !strings.Contains(c.Name, part) {
+				continue
+			}
+			delete(want, part)
+			chain := prototext.Format(c)
+			for _, p := range []string{"of-next", "of-copy", "of-stream", "of-other"} {
+				if has := strings.Contains(chain, "policy["+p+"]"); has != slices.Contains(policies, p) {
+					t.Errorf("chain %s has policy %s: %t", c.Name, p, has)
+				}
+			}
+		}
+	}
+	if len(want) > 0 {
+		t.Errorf("no chains for %v", want)
 	}
 }
