@@ -309,8 +309,10 @@ func TestRowCircuitBreaker(t *testing.T) {
 		ok, over := overflow(t, answers)
 		between(t, "at once at the backend", one.most, 45, 50)
 		between(t, "requests on a connection", one.perConnection, 1, 5)
-		between(t, "answered 200: those at once and those that waited", ok, 70, 80)
-		between(t, "refused with x-envoy-overloaded", over, 120, 130)
+		// Who waits for a connection to be made is among the 30, so that fewer than 80 are
+		// answered where all come in the same moment.
+		between(t, "answered 200: those at once and those that waited", ok, 50, 80)
+		between(t, "refused with x-envoy-overloaded", over, 120, 150)
 		for _, a := range answers {
 			if a.status == 503 && a.took > 900*time.Millisecond {
 				t.Errorf("a refusal took %s", a.took)
