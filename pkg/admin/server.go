@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/pprof"
+	"slices"
 	"strings"
 	"time"
 
@@ -165,6 +166,7 @@ func (s *Server) admin(o Options) http.Handler {
 	for path, h := range o.Pages {
 		add(path, h)
 	}
+	slices.Sort(pages)
 	mux.HandleFunc("GET /{$}", func(w http.ResponseWriter, _ *http.Request) { index(w, pages) })
 	return mux
 }

@@ -82,6 +82,11 @@ func (e *Engine) Stats() map[string]uint64 {
 		}
 	}
 	out["fairlead.filter_chains.refused"] = chains
+	warnings := 0
+	for _, r := range e.routes {
+		warnings += len(r.warnings())
+	}
+	out["fairlead.config.warnings_now"] = uint64(warnings)
 	return out
 }
 

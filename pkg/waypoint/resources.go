@@ -22,7 +22,7 @@ func (e *Engine) apply(m proto.Message) error {
 	case *endpointv3.ClusterLoadAssignment:
 		return e.o.Clusters.SetEndpoints(r)
 	case *routev3.RouteConfiguration:
-		return e.routesOf(r.GetName()).set(r)
+		return e.setRoutes(r)
 	case *listenerv3.Listener:
 		if e.closed {
 			return errors.New("the waypoint stops")
@@ -30,6 +30,30 @@ func (e *Engine) apply(m proto.Message) error {
 		return e.setListener(r)
 	}
 	return fmt.Errorf("%s is not a type that a waypoint takes", m.ProtoReflect().Descriptor().FullName())
+}
+
+// maxWarned bounds the warnings of one update that are logged; all are counted.
+const maxWarned = 10
+
+// setRoutes takes a route configuration, and says what is new of what it asks for and
+// does not get.
+func (e *Engine) setRoutes(c *routev3.RouteConfiguration) error {
+	r := e.routesOf(c.GetName())
+	before := r.warnings()
+	if err := r.set(c); err != nil {
+		return err
+	}
+	said := 0
+	for _, w := range r.warnings() {
+		if said == maxWarned {
+			break
+		}
+		if !slices.Contains(before, w) {
+			e.o.Logger.Warn("a route does not get all that it asks for", "routes", c.GetName(), "what", w)
+			said++
+		}
+	}
+	return nil
 }
 
 func (e *Engine) remove(typeURL, name string) {

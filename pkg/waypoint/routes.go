@@ -60,6 +60,14 @@ func (r *routes) set(c *routev3.RouteConfiguration) error {
 	return nil
 }
 
+// warnings are what the table asks for and does not get.
+func (r *routes) warnings() []string {
+	if t := r.table.Load(); t != nil {
+		return t.Warnings
+	}
+	return nil
+}
+
 func (r *routes) clear() { r.table.Store(nil) }
 
 var routeOptions = route.Options{Filter: filter.CompileRoute}

@@ -160,7 +160,7 @@ func (w *world) fill(t *testing.T) {
 	w.apply(t, xds.ClusterType, "moving", "v1", decode(t, `{name: moving, type: EDS, eds_cluster_config: {eds_config: {ads: {}}}}`, &clusterv3.Cluster{}))
 	w.apply(t, xds.ClusterType, "waiting", "v1", decode(t, `{name: waiting, type: EDS, eds_cluster_config: {eds_config: {ads: {}}}}`, &clusterv3.Cluster{}))
 	w.apply(t, xds.EndpointType, "moving", "v1", decode(t, assignment("moving"), &endpointv3.ClusterLoadAssignment{}))
-	w.apply(t, xds.RouteType, "named", "v1", decode(t, `{name: named, virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: moving}}]}]}`, &routev3.RouteConfiguration{}))
+	w.apply(t, xds.RouteType, "named", "v1", decode(t, `{name: named, virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: moving, rate_limits: [{actions: [{remote_address: {}}]}]}}]}]}`, &routev3.RouteConfiguration{}))
 	w.apply(t, xds.ListenerType, "dynamic", "v1", decode(t, strings.NewReplacer("NAME", "dynamic", "ROUTES", `rds: {route_config_name: named, config_source: {ads: {}}}`).Replace(listenerYAML), &listenerv3.Listener{}))
 	// The second version is refused: the first stays in effect.
 	w.apply(t, xds.RouteType, "named", "v2", decode(t, `{name: named, virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {safe_regex: {regex: "("}}, route: {cluster: moving}}]}]}`, &routev3.RouteConfiguration{}))
@@ -267,7 +267,7 @@ func TestPages(t *testing.T) {
 		{"GET", "/listeners", 200, []string{"dynamic::127.0.0.1:", "static::127.0.0.1:"}, nil},
 		{"GET", "/listeners?format=json", 200, []string{`"listener_statuses"`, `"port_value"`}, nil},
 		{"GET", "/certs", 200, []string{`"uri": "spiffe://td/ns/a/sa/w"`, `"days_until_expiration": "2"`, `"ca_cert"`, `"serial_number": "0abc"`}, nil},
-		{"GET", "/stats", 200, []string{"\ncluster.fixed.upstream_rq_total: 1\n", "\nhttp.inbound.downstream_rq_2xx: 1\n", "\nserver.live: 1\n", "\nfairlead.config.refused: 1\n", ".downstream_cx_total: 1\n"}, nil},
+		{"GET", "/stats", 200, []string{"\ncluster.fixed.upstream_rq_total: 1\n", "\nhttp.inbound.downstream_rq_2xx: 1\n", "\nserver.live: 1\n", "\nfairlead.config.refused: 1\n", "\nfairlead.config.warnings_now: 1\n", ".downstream_cx_total: 1\n"}, nil},
 		{"GET", "/stats?usedonly", 200, []string{"cluster.fixed.upstream_rq_total: 1\n"}, []string{": 0\n"}},
 		{"GET", "/stats?filter=^cluster\\.moving", 200, []string{"cluster.moving.upstream_rq_total: 0\n"}, []string{"fixed", "server."}},
 		{"GET", "/stats?filter=(", 400, []string{"filter"}, nil},
