@@ -231,6 +231,12 @@ func BenchmarkChange(b *testing.B) {
 			for i := range all {
 				e.await(s.resource(i), 2) // its cluster, endpoints and routes
 			}
+			for n, before := -1, -2; n != before; { // statuses are written beside
+				before = n
+				<-time.After(time.Second)
+				files, _ := os.ReadDir(filepath.Join(p.dir, "status"))
+				n = len(files)
+			}
 			runtime.GC()
 			b.Logf("memory of both: %s", rss())
 			version := 0

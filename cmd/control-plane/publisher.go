@@ -140,15 +140,13 @@ func (p *publisher) wait(ctx context.Context) bool {
 // then what the waypoints are.
 func (p *publisher) publish(objects *source.Objects) error {
 	start := time.Now()
-	out, again, err := p.translator.Translate(objects)
+	out, err := p.translator.Translate(objects)
 	if err != nil {
 		return err
 	}
-	changed := 0
-	if !again {
-		if changed, err = p.publishMesh(out); err != nil {
-			return err
-		}
+	changed, err := p.publishMesh(out)
+	if err != nil {
+		return err
 	}
 	p.last = waypoint.New(out, p.last)
 	more, err := p.waypoints.Publish(out.Model, p.last.Resources)
@@ -174,6 +172,13 @@ func (p *publisher) publish(objects *source.Objects) error {
 }
 
 func (p *publisher) publishMesh(out translate.Output) (changed int, err error) {
+	if c := out.Changes; c != nil {
+		addresses := make(map[string]proto.Message, len(c.Addresses))
+		for _, a := range c.Addresses {
+			addresses[translate.AddressName(a)] = a
+		}
+		return p.log.Change(push.AddressType, addresses, c.Gone)
+	}
 	policies := make(map[string]proto.Message, len(out.Policies))
 	for _, policy := range out.Policies {
 		policies[translate.PolicyName(policy)] = policy

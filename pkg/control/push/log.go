@@ -64,10 +64,6 @@ func newLog(types []string) *Log {
 // many changed, were added or removed; on an error nothing has changed.
 func (l *Log) Set(all Resources) (int, error) {
 	l.mu.RLock() // the one writer is here: what it reads stays
-	type update struct {
-		change
-		resource *resource // or nil: it is gone
-	}
 	var updates []update
 	var err error
 	for typeURL, messages := range all {
@@ -101,10 +97,53 @@ func (l *Log) Set(all Resources) (int, error) {
 	if l.encoder.keep {
 		l.last = all
 	}
-	if len(updates) == 0 {
-		return 0, nil
-	}
+	l.write(updates)
+	return len(updates), nil
+}
 
+// Change makes some resources of a type others, and takes some away; all others stay.
+// It returns how many changed.
+func (l *Log) Change(typeURL string, messages map[string]proto.Message, gone []string) (int, error) {
+	l.mu.RLock()
+	held := l.types[typeURL]
+	var updates []update
+	var err error
+	for name, m := range messages {
+		var r *resource
+		if r, err = l.encoder.encode(typeURL, name, m, held[name]); err != nil {
+			break
+		}
+		if r != held[name] {
+			updates = append(updates, update{change{typeURL, name}, r})
+		}
+	}
+	for _, name := range gone {
+		if held[name] != nil {
+			updates = append(updates, update{change: change{typeURL, name}})
+		}
+	}
+	l.mu.RUnlock()
+	switch {
+	case held == nil:
+		return 0, fmt.Errorf("push: type %q is not served", typeURL)
+	case err != nil:
+		return 0, err
+	}
+	l.last = nil // it is not what is held any more
+	l.write(updates)
+	return len(updates), nil
+}
+
+// update is a resource that is to be another.
+type update struct {
+	change
+	resource *resource // or nil: it is gone
+}
+
+func (l *Log) write(updates []update) {
+	if len(updates) == 0 {
+		return
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, u := range updates {
@@ -122,7 +161,6 @@ func (l *Log) Set(all Resources) (int, error) {
 	clear(l.shared)
 	close(l.changed)
 	l.changed = make(chan struct{})
-	return len(updates), nil
 }
 
 // same tells whether two maps are one, which has not been changed.

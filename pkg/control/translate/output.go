@@ -34,8 +34,17 @@ type Output struct {
 	Model *model.Model
 	// Status is sorted by object.
 	Status []status.Status
+	// Changes is what of Addresses is other than in the output before; nil: it may be
+	// anything, and of Policies too.
+	Changes *Changes
 	// Denied counts the refused security objects for which a denial was made.
 	Denied int
+}
+
+// Changes are addresses that are new or others, and the names of those that are gone.
+type Changes struct {
+	Addresses []*workloadapi.Address
+	Gone      []string
 }
 
 // AddressName is the resource name of a workload (its uid) or a service

@@ -63,10 +63,14 @@ func podIPs(p *corev1.Pod) []string {
 	return ips
 }
 
+func (w *world) podUID(p *corev1.Pod) string {
+	return w.opts.ClusterID + "//Pod/" + p.Namespace + "/" + p.Name
+}
+
 func (w *world) pod(p *corev1.Pod) (*workloadapi.Workload, *waypoint) {
 	name, kind := ownerOf(p)
 	wl := &workloadapi.Workload{
-		Uid:  w.opts.ClusterID + "//Pod/" + p.Namespace + "/" + p.Name,
+		Uid:  w.podUID(p),
 		Name: p.Name, Namespace: p.Namespace, Network: w.opts.Network, ClusterId: w.opts.ClusterID,
 		TrustDomain: w.trustDomain(), ServiceAccount: p.Spec.ServiceAccountName, Node: p.Spec.NodeName,
 		WorkloadName: name, WorkloadType: kind,

@@ -12,11 +12,15 @@ import (
 // Translate is the whole of the package: objects in, resources and statuses out.
 // The objects must have come from package source, which checked them.
 func Translate(in *source.Objects, opts Options) (Output, error) {
+	out, _, err := translate(in, opts)
+	return out, err
+}
+
+func translate(in *source.Objects, opts Options) (out Output, p *pods, err error) {
 	if err := opts.validate(); err != nil {
-		return Output{}, err
+		return Output{}, nil, err
 	}
 	w := newWorld(in, opts)
-	var out Output
 	w.services = append(kubeServices(w), w.serviceEntryServices()...)
 	w.selectors = selectors{}
 	for _, s := range w.services {
@@ -37,5 +41,5 @@ func Translate(in *source.Objects, opts Options) (Output, error) {
 		out.Status = append(out.Status, *s)
 	}
 	status.Sort(out.Status)
-	return out, nil
+	return out, newPods(w, policies, workloads, out.Model), nil
 }

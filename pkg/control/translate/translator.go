@@ -16,66 +16,82 @@ var routingKinds = map[string]bool{
 	"ReferenceGrants": true, "Generation": true,
 }
 
-// Translator translates one state after another. Where a state differs from the
-// last in routes alone, what the last came to is used again: a route that changes
-// costs nothing here.
+// Translator translates one state after another. What of a state is as it was in
+// the last is used again: a route that changes costs nothing here, a pod what it is
+// itself.
 type Translator struct {
 	opts Options
 	in   *source.Objects // or nil: none yet
 	out  Output
+	pods *pods // or nil: pods are not translated one by one
 }
 
 // NewTranslator returns one that has translated nothing.
 func NewTranslator(opts Options) *Translator { return &Translator{opts: opts} }
 
-// Translate is [Translate]. again is true for an output that is the last one's,
-// but for the objects in its model. Nothing in an output may be changed.
-func (t *Translator) Translate(in *source.Objects) (out Output, again bool, err error) {
-	if t.in != nil && sameButRoutes(t.in, in) {
-		t.in = in
-		m := *t.out.Model
-		m.Objects = in
-		out = t.out
-		out.Model = &m
-		return out, true, nil
+// Translate is [Translate], and says what has changed since the last output. Nothing
+// in an output may be changed.
+func (t *Translator) Translate(in *source.Objects) (Output, error) {
+	if t.in != nil {
+		podsDiffer, more := differences(t.in, in)
+		switch {
+		case more:
+		case !podsDiffer:
+			m := *t.out.Model
+			m.Objects = in
+			t.in, t.out.Model, t.out.Changes = in, &m, &Changes{}
+			return t.out, nil
+		case t.pods != nil:
+			if out, ok := t.pods.change(t.out, t.in, in); ok {
+				t.in, t.out = in, out
+				return t.out, nil
+			}
+		}
 	}
-	if t.out, err = Translate(in, t.opts); err != nil {
+	var err error
+	if t.out, t.pods, err = translate(in, t.opts); err != nil {
 		t.in = nil
-		return Output{}, false, err
+		return Output{}, err
 	}
 	t.in = in
-	return t.out, false, nil
+	return t.out, nil
 }
 
-// sameButRoutes tells whether two states have the same objects but for routes. An
-// object that was read again counts as another.
-func sameButRoutes(a, b *source.Objects) bool {
+// differences tells whether two states have other pods, and other objects that are
+// neither pods nor routes. An object that was read again counts as another.
+func differences(a, b *source.Objects) (pods, more bool) {
 	if a.Mesh != b.Mesh && !proto.Equal(a.Mesh, b.Mesh) {
-		return false
+		return false, true
 	}
 	va, vb := reflect.ValueOf(a).Elem(), reflect.ValueOf(b).Elem()
 	for i := range va.NumField() {
-		name := va.Type().Field(i).Name
-		if name == "Mesh" || routingKinds[name] {
-			continue
+		switch name := va.Type().Field(i).Name; {
+		case name == "Mesh" || routingKinds[name] || same(va.Field(i), vb.Field(i)):
+		case name == "Pods":
+			pods = true
+		default:
+			return pods, true
 		}
-		fa, fb := va.Field(i), vb.Field(i)
-		if fa.Kind() == reflect.Slice && fa.Len() == fb.Len() && (fa.Len() == 0 || fa.Pointer() == fb.Pointer()) {
-			continue
-		}
-		if fa.Kind() != reflect.Slice || fa.Type().Elem().Kind() != reflect.Pointer {
-			if !reflect.DeepEqual(fa.Interface(), fb.Interface()) {
-				return false
-			}
-			continue
-		}
-		if fa.Len() != fb.Len() {
+	}
+	return pods, false
+}
+
+func same(a, b reflect.Value) bool {
+	if a.Kind() != reflect.Slice {
+		return reflect.DeepEqual(a.Interface(), b.Interface())
+	}
+	if a.Len() != b.Len() {
+		return false
+	}
+	if a.Len() == 0 || a.Pointer() == b.Pointer() {
+		return true
+	}
+	if a.Type().Elem().Kind() != reflect.Pointer {
+		return reflect.DeepEqual(a.Interface(), b.Interface())
+	}
+	for i := range a.Len() {
+		if a.Index(i).Pointer() != b.Index(i).Pointer() {
 			return false
-		}
-		for j := range fa.Len() {
-			if fa.Index(j).Pointer() != fb.Index(j).Pointer() {
-				return false
-			}
 		}
 	}
 	return true

@@ -28,8 +28,8 @@ func TestRoutesAloneAreNotTranslatedAgain(t *testing.T) {
 	tr := NewTranslator(Options{ClusterID: "c1"})
 	translated := func(in *source.Objects, wantAgain bool) Output {
 		t.Helper()
-		out, again, err := tr.Translate(in)
-		if err != nil || again != wantAgain {
+		out, err := tr.Translate(in)
+		if again := out.Changes != nil; err != nil || again != wantAgain {
 			t.Fatalf("again %t, %v; want %t", again, err, wantAgain)
 		}
 		if out.Model.Objects != in {
@@ -48,12 +48,12 @@ func TestRoutesAloneAreNotTranslatedAgain(t *testing.T) {
 	}
 	fewer := route
 	fewer.Pods = nil
-	if out := translated(&fewer, false); len(out.Addresses) != len(first.Addresses)-1 {
+	if out := translated(&fewer, true); len(out.Addresses) != len(first.Addresses)-1 {
 		t.Errorf("%d addresses", len(out.Addresses))
 	}
 	replaced := route
 	replaced.Pods = []*corev1.Pod{in.Pods[0].DeepCopy()}
-	translated(&replaced, false)
+	translated(&replaced, true)
 	problem := replaced
 	problem.Problems = []source.Problem{{Message: "x"}}
 	translated(&problem, false)

@@ -9,6 +9,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/control/envoy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/push"
+	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 )
 
 // consumer is who resources are made for.
@@ -31,7 +32,9 @@ type made struct {
 	resources push.Resources
 	// version is the builder's of requests that the routes are of, which lead to
 	// backends.
-	version  uint64
+	version uint64
+	// model is what the endpoints are of.
+	model    *model.Model
 	backends map[port][]envoy.Backend
 }
 
@@ -47,7 +50,7 @@ func (t *Translation) Resources(w *model.Waypoint, c push.Consumer) (push.Resour
 	}})
 	key := consumer{w.Key, c.String()}
 	if before := t.kept[key]; before != nil {
-		now, err := t.againLocked(before, w, o)
+		now, err := t.againLocked(before, w, c, o)
 		if err != nil {
 			return nil, err
 		}
@@ -60,7 +63,7 @@ func (t *Translation) Resources(w *model.Waypoint, c push.Consumer) (push.Resour
 	if len(t.kept) >= maxKept { // clients that left stay until then
 		clear(t.kept)
 	}
-	now := &made{version: t.requests.Version(), backends: map[port][]envoy.Backend{}}
+	now := &made{version: t.requests.Version(), model: t.m, backends: map[port][]envoy.Backend{}}
 	routes := o.Parts.Routes
 	o.Parts.Routes = func(s *model.Service, p *model.Port) (envoy.Routes, error) {
 		r, err := routes(s, p)
@@ -83,7 +86,7 @@ var _ push.Generate = (*Translation)(nil).Resources
 
 // againLocked makes the routes whose objects are others than before. It returns
 // nil where routes lead elsewhere than before, so that clusters may have changed.
-func (t *Translation) againLocked(before *made, w *model.Waypoint, o envoy.Options) (*made, error) {
+func (t *Translation) againLocked(before *made, w *model.Waypoint, c push.Consumer, o envoy.Options) (*made, error) {
 	services, known := t.requests.Changed(before.version)
 	if !known {
 		return nil, nil
@@ -110,12 +113,48 @@ func (t *Translation) againLocked(before *made, w *model.Waypoint, o envoy.Optio
 			changed[config.Name] = config
 		}
 	}
-	now := &made{resources: before.resources, version: t.requests.Version(), backends: before.backends}
+	endpoints, ok := t.endpointsLocked(before, w, c, o)
+	if !ok {
+		return nil, nil
+	}
+	now := &made{resources: maps.Clone(before.resources), version: t.requests.Version(), model: t.m, backends: before.backends}
 	if changed != nil {
-		now.resources = maps.Clone(before.resources)
 		now.resources[push.RouteType] = changed
 	}
+	if endpoints != nil {
+		now.resources[push.EndpointType] = endpoints
+	}
 	return now, nil
+}
+
+// endpointsLocked are the endpoints where some services have others than before, or
+// nil: none has. ok is false where more depends on them.
+func (t *Translation) endpointsLocked(before *made, w *model.Waypoint, c push.Consumer, o envoy.Options) (changed map[string]proto.Message, ok bool) {
+	old, now := before.model.Endpoints, t.m.Endpoints
+	if source.Same(old, now) {
+		return nil, true
+	}
+	if !c.Own {
+		return nil, false // policies of layer 4 are placed by the endpoints
+	}
+	held := before.resources[push.EndpointType]
+	has := func(cluster string) bool { return held[cluster] != nil }
+	for i, s := range t.m.Services {
+		if source.Same(old[i], now[i]) {
+			continue
+		}
+		all, ok := envoy.Assignments(before.model, t.m, w, o, s, t.rulesLocked(w, c.Labels), has)
+		if !ok {
+			return nil, false
+		}
+		if changed == nil {
+			changed = maps.Clone(held)
+		}
+		for name, assignment := range all {
+			changed[name] = assignment
+		}
+	}
+	return changed, true
 }
 
 func messages[M proto.Message](made map[string]M) map[string]proto.Message {

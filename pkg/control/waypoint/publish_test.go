@@ -105,7 +105,7 @@ func TestOnlyWhatChangedIsMadeAgain(t *testing.T) {
 		{"fewer pods", func() *source.Objects { c := *in; c.Pods = in.Pods[1:]; return &c }, -1},
 	} {
 		state := step.in()
-		out, _, err := tr.Translate(state)
+		out, err := tr.Translate(state)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -148,7 +148,7 @@ func BenchmarkOneRoute(b *testing.B) {
 			i := 0
 			for b.Loop() {
 				i++
-				out, _, err := tr.Translate(with(in, i%n, path(fmt.Sprintf("/p%d", i))))
+				out, err := tr.Translate(with(in, i%n, path(fmt.Sprintf("/p%d", i))))
 				if err != nil {
 					b.Fatal(err)
 				}

@@ -21,6 +21,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/rbac"
 	"github.com/fairlead-mesh/fairlead/pkg/control/routing"
+	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/control/status"
 	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
 )
@@ -71,6 +72,9 @@ func New(out translate.Output, previous *Translation) *Translation {
 	if previous != nil && sameButRequests(previous.m, out.Model) {
 		t.streams, t.targeted, t.all, t.logs, t.kept = previous.streams, previous.targeted, previous.all, previous.logs, maps.Clone(previous.kept)
 		t.visited, t.rules = previous.visited, previous.rules
+		if !source.Same(previous.m.Endpoints, out.Model.Endpoints) {
+			t.all = nil
+		}
 		return t
 	}
 	t.streams, t.targeted, t.logs = l4route.New(out.Model), rbac.New(out.Model, nil), logging.New(out.Model)
