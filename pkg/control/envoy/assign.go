@@ -37,7 +37,7 @@ func (g *generator) assignments(s *model.Service, has func(string) bool) map[str
 	out := map[string]*endpointv3.ClusterLoadAssignment{}
 	rule := g.rules.For(s)
 	one := func(kind Kind, port *model.Port, subset string, labels map[string]string) {
-		if name := ClusterName(kind, s, port.Number, subset); has(name) {
+		if name := ClusterName(kind, s.Hostname, port.Number, subset); has(name) {
 			out[name] = g.assignment(name, s, port, labels, rule.Policy(port.Number, subset))
 		}
 	}
