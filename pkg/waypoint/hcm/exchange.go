@@ -283,6 +283,9 @@ func (e *exchange) Reply(reply *filter.Reply) {
 			r.Fields.Set("content-type", "application/grpc")
 		}
 	}
+	if idle := e.m.streamIdle; idle > 0 {
+		_ = e.SetWriteDeadline(time.Now().Add(idle)) // a client that does not read is let go
+	}
 	if err := e.Head(r, body == ""); err != nil {
 		return
 	}

@@ -31,16 +31,19 @@ func (f *forwarding) answered(s *cluster.Stream, response *message.Response) (ag
 	f.info.Response, f.info.ResponseCode, f.info.Details = response, response.Status, "via_upstream"
 	f.headers(response, now)
 	end := !s.HasBody() && !upgraded
+	if idle := f.idleTimeout(); idle > 0 {
+		_ = f.d.SetWriteDeadline(now.Add(idle)) // a client that is gone is met by writing
+	}
 	if err := f.d.Head(response, end); err != nil {
 		f.detach(s)
-		f.gone()
+		f.unsent(err)
 		return false
 	}
 	f.mirrorLate()
 	switch {
 	case end:
 		if err := f.d.Flush(); err != nil {
-			f.gone()
+			f.unsent(err)
 		}
 	case upgraded:
 		f.upgraded(s)
@@ -113,26 +116,27 @@ func (f *forwarding) relay(s *cluster.Stream, upgraded bool) {
 	for {
 		if !s.Ready() {
 			if err := f.d.Flush(); err != nil {
-				f.gone()
+				f.unsent(err)
 				return
 			}
 			_ = s.SetReadDeadline(time.Now().Add(look))
 		}
 		b, err := s.Next()
 		if len(b) > 0 {
-			if _, werr := f.d.Write(b); werr != nil {
-				f.gone()
-				return
-			}
 			if idle > 0 {
 				last = time.Now()
+				_ = f.d.SetWriteDeadline(last.Add(idle)) // as above
+			}
+			if _, werr := f.d.Write(b); werr != nil {
+				f.unsent(werr)
+				return
 			}
 		}
 		switch {
 		case err == nil:
 		case errors.Is(err, io.EOF):
 			if ferr := f.d.Finish(s.Trailers()); ferr != nil {
-				f.gone()
+				f.unsent(ferr)
 			}
 			return
 		case errors.Is(err, os.ErrDeadlineExceeded):
@@ -144,6 +148,18 @@ func (f *forwarding) relay(s *cluster.Stream, upgraded bool) {
 			return
 		}
 	}
+}
+
+// unsent ends an exchange whose client is gone, or has not read for too long.
+func (f *forwarding) unsent(err error) {
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		f.gone()
+		return
+	}
+	f.cluster.Count(cluster.RequestReset)
+	f.info.Flags |= streaminfo.StreamIdleTimeout
+	f.info.Details = "stream_idle_timeout"
+	f.d.Reset()
 }
 
 // goesOn tells whether a body that pauses is waited for; if not, it ends the exchange.
