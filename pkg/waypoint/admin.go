@@ -58,6 +58,7 @@ func (e *Engine) Stats() map[string]uint64 {
 		"listener_manager.lds.update_rejected":    e.refused(xds.ListenerType),
 		"cluster_manager.cds.update_rejected":     e.refused(xds.ClusterType),
 		"fairlead.config.refused":                 e.refusals,
+		"fairlead.config.unknown_fields":          e.unknown,
 		"fairlead.faults":                         e.guard.Caught(), // panics that ended an exchange alone
 		"fairlead.config.refused_now":             e.refused(xds.ListenerType) + e.refused(xds.ClusterType) + e.refused(xds.RouteType) + e.refused(xds.EndpointType),
 	}

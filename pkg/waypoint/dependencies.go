@@ -14,6 +14,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/filter"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/hcm"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/router"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/strict"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/tcpproxy"
 )
 
@@ -45,18 +46,33 @@ func (e *Engine) chainDependencies(c *compiled) chain.Dependencies {
 	return chain.Dependencies{
 		HTTP: hcm.Dependencies{
 			Routes: func(m *hcmv3.HttpConnectionManager) (hcm.Routes, error) { return e.routesFor(c, m) },
-			Filter: func(f *hcmv3.HttpFilter) (filter.Filter, error) { return filter.Compile(f, chain.TypeName) },
+			Filter: func(f *hcmv3.HttpFilter) (filter.Filter, error) {
+				if m, err := f.GetTypedConfig().UnmarshalNew(); err == nil {
+					e.noteUnknown(strict.Check(m))
+				}
+				return filter.Compile(f, chain.TypeName)
+			},
 			Recorders: func(m *hcmv3.HttpConnectionManager) ([]hcm.Recorder, error) {
 				return e.o.Recorders.HTTP(HTTPLoggers{m.GetStatPrefix(), m.GetAccessLog()})
 			},
 			Router: router.Options{Clusters: clusters{e.o.Clusters}, Authorize: e.o.Authorize, Workload: e.o.Source, Guard: e.guard, Live: &e.live, Logger: e.o.Logger},
 			Codec:  e.codecOptions(),
 		},
-		TCP: tcpproxy.Dependencies{Clusters: clusters{e.o.Clusters}, Authorize: e.o.Authorize, Workload: e.o.Source, Guard: e.guard, Live: &e.live},
+		TCP:     tcpproxy.Dependencies{Clusters: clusters{e.o.Clusters}, Authorize: e.o.Authorize, Workload: e.o.Source, Guard: e.guard, Live: &e.live},
+		Unknown: e.noteUnknown,
 		Loggers: func(l []*accesslogv3.AccessLog) ([]hcm.Recorder, error) {
 			return e.o.Recorders.TCP(TCPLoggers{l})
 		},
 	}
+}
+
+// noteUnknown counts and tells of fields that are passed over; nil is none.
+func (e *Engine) noteUnknown(err error) {
+	if err == nil {
+		return
+	}
+	e.unknown++
+	e.o.Logger.Warn("a part of the configuration is passed over", "err", err)
 }
 
 // routesFor is the place of the routes that a connection manager names, or one of its

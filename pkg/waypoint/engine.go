@@ -72,6 +72,7 @@ type Engine struct {
 	internals map[string]string
 	held      map[string]map[string]held // by type, then by name
 	leaving   map[resource]*time.Timer
+	unknown   uint64 // messages with fields that this build does not know
 	refusals  uint64 // updates that were refused, or in part
 	work      sync.WaitGroup
 	closed    bool

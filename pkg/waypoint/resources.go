@@ -11,10 +11,12 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/strict"
 	"github.com/fairlead-mesh/fairlead/pkg/xds"
 )
 
 func (e *Engine) apply(m proto.Message) error {
+	e.noteUnknown(strict.Check(m))
 	switch r := m.(type) {
 	case *clusterv3.Cluster:
 		e.noteInternal(r)

@@ -337,3 +337,86 @@ func TestRemovedClusters(t *testing.T) {
 		w.set(xds.ClusterType, "main", parse(t, []byte(mainOf), &clusterv3.Cluster{}))
 	}
 }
+
+// Fields that this build does not know are passed over and counted, where they are no
+// policy's.
+func TestUnknownFields(t *testing.T) {
+	w := newWorld(t)
+	w.listenWith(httpChain("c", table(forward), ""))
+	if n := w.engine.Stats()["fairlead.config.unknown_fields"]; n != 0 {
+		t.Errorf("%d without one", n)
+	}
+	future := []byte{0xfa, 0x3f, 0} // field 1023
+	l := parse(t, []byte(`{"name":"l","address":{"socket_address":{"address":"127.0.0.1","port_value":1}},"filter_chains":[`+httpChain("c", table(teapot), "")+`]}`), &listenerv3.Listener{})
+	any := l.FilterChains[0].Filters[0].GetTypedConfig()
+	any.Value = append(any.Value, future...)
+	c := parse(t, []byte(mainOf), &clusterv3.Cluster{})
+	c.ProtoReflect().SetUnknown(future)
+	w.set(xds.ListenerType, "l", l)
+	w.set(xds.ClusterType, "main", c)
+	if n := w.engine.Stats()["fairlead.config.unknown_fields"]; n != 2 {
+		t.Errorf("%d counted, want 2", n)
+	}
+	if status, _ := w.status(w.open()); status != 418 {
+		t.Errorf("the chain answers %d", status)
+	}
+}
+
+// A TCP connection is carried with each side's end in its turn; what ends abruptly ends
+// so on the other side, and what is idle, or does not read, is let go.
+func TestTCP(t *testing.T) {
+	w := newWorld(t)
+	w.listenWith(tcpChain("t", ""))
+	c, in := w.open()
+	big := "\x00" + strings.Repeat("0123456789", 300_000)
+	go func() {
+		_, _ = io.WriteString(c, big)
+		_ = c.(*net.TCPConn).CloseWrite()
+	}()
+	if got, err := io.ReadAll(in); err != nil || string(got) != big {
+		t.Errorf("%d bytes of %d, %v", len(got), len(big), err)
+	}
+	if r := w.tcpRecorded(0); r.BytesSent != uint64(len(big)) || r.BytesReceived != uint64(len(big)) || r.Flags != 0 {
+		t.Errorf("recorded as %d and %d bytes, %v", r.BytesReceived, r.BytesSent, r.Flags)
+	}
+	idle := strings.Replace(tcpChain("t", ""), `"stat_prefix":"x"`, `"stat_prefix":"x","idle_timeout":"0.3s"`, 1)
+	w.listenWith(idle)
+	c, in = w.open()
+	_, _ = io.WriteString(c, "\x00ping\n")
+	if line, err := in.ReadString('\n'); err != nil {
+		t.Fatal(line, err)
+	}
+	if _, err := in.ReadByte(); err == nil {
+		t.Error("it goes on")
+	}
+	if r := w.tcpRecorded(1); r.Flags.String() != "SI" {
+		t.Errorf("recorded with %v", r.Flags)
+	}
+	c, _ = w.open() // which reads nothing
+	for {
+		_ = c.SetWriteDeadline(time.Now().Add(20 * time.Second))
+		if _, err := io.WriteString(c, big); err != nil {
+			break
+		}
+	}
+	w.tcpRecorded(2)
+	c, in = w.open()
+	_, _ = io.WriteString(c, "\x00ping\n")
+	_, _ = in.ReadString('\n')
+	_ = c.(*net.TCPConn).SetLinger(0)
+	c.Close()
+	w.tcpRecorded(3)
+	eventually(t, "the server's connections are closed", func() bool { return w.clusters.Get("main").Stats()["upstream_cx_active"] == 0 })
+	// Without its cluster.
+	w.apply(xds.ClusterType, nil, "main")
+	if c, err := net.Dial("tcp", w.engine.Address("l").String()); err == nil {
+		_, _ = io.WriteString(c, "\x00ping\n")
+		if _, err := c.Read(make([]byte, 1)); err == nil {
+			t.Error("a server that is not known answers")
+		}
+		c.Close()
+	}
+	if r := w.tcpRecorded(4); r.Flags.String() != "NC" {
+		t.Errorf("recorded with %v", r.Flags)
+	}
+}

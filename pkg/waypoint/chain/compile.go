@@ -18,6 +18,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/hcm"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/rbac"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/strict"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/tcpproxy"
 )
 
@@ -27,6 +28,9 @@ type Dependencies struct {
 	TCP  tcpproxy.Dependencies
 	// Loggers compiles the access loggers of a TCP proxy and adds what counts.
 	Loggers func([]*accesslogv3.AccessLog) ([]hcm.Recorder, error)
+	// Unknown is told of fields that this build does not know and passes over, as
+	// Envoy does; those of policies are errors.
+	Unknown func(error)
 }
 
 // work of Istio's that is done elsewhere here: their filters are passed over.
@@ -60,6 +64,9 @@ func (c *Chain) add(config *anypb.Any, d Dependencies) error {
 	m, err := config.UnmarshalNew()
 	if err != nil {
 		return fmt.Errorf("unknown filter %s", config.GetTypeUrl())
+	}
+	if err := strict.Check(m); err != nil && d.Unknown != nil {
+		d.Unknown(err)
 	}
 	switch f := m.(type) {
 	case *hcmv3.HttpConnectionManager:

@@ -57,7 +57,8 @@ func (p *Proxy) relay(down, up codec.Conn, info *streaminfo.Info) error {
 		up.Abort()
 		down.Abort()
 	}
-	if other := <-failed; err == nil {
+	// The one that came first ended the other.
+	if other := <-failed; err == nil || errors.Is(other, errIdle) || errors.Is(other, errLongest) {
 		err = other
 	}
 	switch {
