@@ -208,9 +208,13 @@ func (c *Conn) sendLocked(frames []byte) {
 // writeControl queues a small frame. It never blocks: the reader calls it, and a
 // reader that waits for the writer could wait for a peer that does the same.
 func (c *Conn) writeControl(kind, flags byte, stream uint32, payload []byte) error {
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
+	return c.writeControlLocked(kind, flags, stream, payload)
+}
+
+func (c *Conn) writeControlLocked(kind, flags byte, stream uint32, payload []byte) error {
 	o := &c.out
-	o.mu.Lock()
-	defer o.mu.Unlock()
 	if o.err != nil {
 		return o.err
 	}

@@ -18,8 +18,12 @@ func (c *Conn) settings(h frameHeader, payload []byte) error {
 	if len(payload)%6 != 0 {
 		return connError(CodeFrameSize, "SETTINGS of %d bytes", len(payload))
 	}
+	// The writer's lock is held until the acknowledgement is queued: nothing that
+	// the new values allow goes out before it.
+	c.out.mu.Lock()
+	defer c.out.mu.Unlock()
 	for ; len(payload) > 0; payload = payload[6:] {
-		if err := c.setting(binary.BigEndian.Uint16(payload), binary.BigEndian.Uint32(payload[2:])); err != nil {
+		if err := c.settingLocked(binary.BigEndian.Uint16(payload), binary.BigEndian.Uint32(payload[2:])); err != nil {
 			return err
 		}
 	}
@@ -31,14 +35,13 @@ func (c *Conn) settings(h frameHeader, payload []byte) error {
 	if first {
 		_ = c.nc.SetReadDeadline(time.Time{})
 	}
-	return c.writeControl(frameSettings, flagAck, 0, nil)
+	return c.writeControlLocked(frameSettings, flagAck, 0, nil)
 }
 
-func (c *Conn) setting(id uint16, value uint32) error {
+// settingLocked applies a value. The caller holds the writer's lock.
+func (c *Conn) settingLocked(id uint16, value uint32) error {
 	if id == settingTableSize {
-		c.out.mu.Lock()
 		c.out.enc.limit(value)
-		c.out.mu.Unlock()
 		return nil
 	}
 	c.mu.Lock()

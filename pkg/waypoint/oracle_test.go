@@ -105,6 +105,8 @@ func TestRecordedChainsServe(t *testing.T) {
 var drawn = map[string]string{
 	"tcproute-tlsroute  inbound-vip|5432|tcp|db.default.svc.cluster.local":            "carried true by either cluster of two",
 	"grpcroute  inbound-vip|9090|http|multi.default.svc.cluster.local":                "200 from either cluster of two",
+	"httproute-weights  inbound-vip|9080|http|reviews.default.svc.cluster.local":      "200 from either cluster of two",
+	"vs-weights-subsets  inbound-vip|9080|http|reviews.default.svc.cluster.local":     "200 from either cluster of two",
 	"vs-timeout-retry-fault  inbound-vip|9080|http|ratings.default.svc.cluster.local": "200 via_upstream, or fault_filter_abort by chance",
 }
 
