@@ -161,6 +161,10 @@ func (f *forwarding) try(host *cluster.Host, start time.Time) (again, unserved b
 		return again, false
 	}
 	f.detach(s)
+	if errors.Is(err, errLost) { // the attempt's host is not to blame
+		f.reply(failure{reason: connectionTermination, err: err}.reply(f.attempts))
+		return false, false
+	}
 	if s.Reused && errors.Is(err, codec.ErrRefused) && f.unworked(s) {
 		failure := classify(err)
 		f.unserved = &failure

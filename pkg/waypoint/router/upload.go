@@ -64,13 +64,21 @@ func (f *forwarding) kept() int {
 	return min(limit, unpolicedKept)
 }
 
+// errLost is a body of which more came between two attempts than is kept: the next one
+// would get its end as if it was the whole.
+var errLost = errors.New("the request's body was not kept")
+
 // attach gives an attempt what is kept, and the rest as it comes. An error is the
 // attempt's.
 func (u *upload) attach(s *cluster.Stream) error {
 	u.sending.Lock()
 	u.mu.Lock()
-	kept, ended := u.kept, u.ended
+	kept, ended, lost := u.kept, u.ended, u.lost
 	u.mu.Unlock()
+	if lost { // since it was asked whether the body can be repeated
+		u.sending.Unlock()
+		return errLost
+	}
 	if len(kept) > inline { // it may wait for the attempt, whose answer may come first
 		go func() {
 			defer u.sending.Unlock()
