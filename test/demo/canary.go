@@ -108,7 +108,7 @@ spec:
 	if err != nil {
 		return err
 	}
-	labelled := strings.Replace(string(b), "istio.io/dataplane-mode: ambient}", "istio.io/dataplane-mode: ambient, istio.io/use-waypoint: waypoint}", -1)
+	labelled := strings.ReplaceAll(string(b), "istio.io/dataplane-mode: ambient}", "istio.io/dataplane-mode: ambient, istio.io/use-waypoint: waypoint}")
 	if err := errors.Join(os.WriteFile(path, []byte(labelled), 0o644), d.write("reviews-versions.yaml", subsets), d.routes(weights(100, 0))); err != nil {
 		return err
 	}

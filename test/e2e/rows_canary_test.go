@@ -219,9 +219,16 @@ func affinity(t *testing.T, w *world, yaml func(v2 int) string) {
 		restart       bool
 	}{{10, 62, 138, false}, {25, 195, 305, true}, {50, 437, 563, false}, {75, 695, 805, true}, {100, users, users, false}, {10, 62, 138, false}, {0, 0, 0, false}} {
 		w.write(t, "routes.yaml", yaml(step.v2))
+		var last answer // that was not as it should be
+		t.Cleanup(func() {
+			if t.Failed() {
+				t.Logf("at %d %%: %+v", step.v2, last)
+			}
+		})
 		eventually(t, fmt.Sprintf("v2 has %d %%, in both replicas", step.v2), func() bool {
 			for _, a := range w.many(40, 8, nil) {
 				if a.err != nil || a.header.Get("x-weight") != fmt.Sprint(step.v2) {
+					last = a
 					return false
 				}
 			}

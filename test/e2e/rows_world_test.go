@@ -159,7 +159,6 @@ type backend struct {
 	connections, perConnection int
 	arrivals                   []time.Time
 	users                      map[string]bool
-	refused                    bool
 	listener                   net.Listener
 	open                       map[net.Conn]time.Time // since when it is idle
 	idleFor                    []time.Duration        // of connections that ended idle

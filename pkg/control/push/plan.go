@@ -109,6 +109,7 @@ func (c *chain) plan(now, opened time.Time) (steps []step, wait time.Duration, e
 			s.keepBack(d.diff, diff, l.seq)
 			steps = append(steps, step{s, &response{diff: diff, log: l}})
 			asking = asking || i < c.awaited
+			c.warm(s, diff)
 		}
 	}
 	for i, s := range slices.Backward(c.subs) {
@@ -128,6 +129,29 @@ func (c *chain) plan(now, opened time.Time) (steps []step, wait time.Duration, e
 		s.late = nil
 	}
 	return steps, wait, nil
+}
+
+// warm has the endpoints of clusters sent again behind these. An Envoy that is sent a
+// cluster which it has makes it anew, waits for its endpoints before it acknowledges, and
+// does not ask for what it has asked for already.
+func (c *chain) warm(clusters *subscription, d *difference) {
+	if clusters.typeURL != ClusterType {
+		return
+	}
+	for _, s := range c.subs {
+		if s == nil || s.typeURL != EndpointType || s.first {
+			continue
+		}
+		for _, r := range d.resources {
+			if !s.names[r.name] {
+				continue
+			}
+			if s.asked == nil {
+				s.asked = map[string]bool{}
+			}
+			s.asked[r.name] = true
+		}
+	}
 }
 
 // untaken is how long type i still waits for answers of those that it may name.

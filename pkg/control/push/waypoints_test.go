@@ -223,6 +223,24 @@ func TestWaypointsKnowTheMesh(t *testing.T) {
 	a.wants("policies +p", "addresses +w")
 }
 
+// An Envoy that is sent a cluster anew waits for endpoints which it has asked for before,
+// and acknowledges neither until they come.
+func TestClusterSentAgainBringsItsEndpoints(t *testing.T) {
+	r := newRig(t)
+	r.configure("one", []string{"c1", "c2"}, []string{"c1", "c2"}, []string{"l"}, nil)
+	a := r.waypoint("one", nil)
+	a.subscribe(ClusterType)
+	m := a.receive()
+	a.ask(EndpointType, "c1", "c2")
+	a.ack(m)
+	a.wants("endpoints +c1 +c2")
+	r.configure("one", []string{"c1=ring hash", "c2"}, []string{"c1", "c2"}, []string{"l"}, nil)
+	if got := described(a.receive()); got != "clusters +c1=ring hash" && got != "clusters +c1" {
+		t.Fatalf("first came %q", got)
+	}
+	a.wants("endpoints +c1") // without an answer
+}
+
 // What comes back with names and versions is sent what differs.
 func TestWaypointReconnects(t *testing.T) {
 	r := newRig(t)
