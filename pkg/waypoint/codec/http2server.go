@@ -65,6 +65,7 @@ func (s *http2Server) checkIdle() {
 var exchanges = sync.Pool{New: func() any { return new(http2Exchange) }}
 
 func (s *http2Server) serve(stream *h2.Stream) {
+	deepen(0)
 	s.busy.Add(1)
 	e := exchanges.Get().(*http2Exchange)
 	e.Stream, e.server = stream, s
