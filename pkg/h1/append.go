@@ -47,7 +47,7 @@ func AppendRequest(b []byte, r *message.Request, framing Framing) ([]byte, error
 // 8.6); Envoy leaves it out for GET, HEAD, DELETE, CONNECT, OPTIONS and TRACE alone.
 func mayExpectBody(method string) bool {
 	switch method {
-	case "GET", "HEAD", "DELETE", "CONNECT", "OPTIONS", "TRACE":
+	case "GET", "HEAD", "DELETE", "CONNECT", "TRACE":
 		return false
 	}
 	return true

@@ -3,6 +3,7 @@ package differential
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io"
@@ -26,6 +27,9 @@ type request struct {
 	// raw is sent instead of all above; @CASE@ in it is the case.
 	raw string
 	h2  bool
+	// serverName: TLS to whoever ends it; protocols are its ALPN.
+	serverName string
+	protocols  []string
 	// patience is how long an answer is waited for; zero: 10 s.
 	patience time.Duration
 	// more is sent after the response's head came, and the rest is read to its end, as
@@ -108,6 +112,13 @@ func ask(p *proxy, port int, r request, mark string) (a answer) {
 	_ = c.SetDeadline(time.Now().Add(r.patience))
 	if r.cut > 0 {
 		_ = c.SetDeadline(time.Now().Add(r.cut))
+	}
+	if r.serverName != "" {
+		secured := tls.Client(c, &tls.Config{ServerName: r.serverName, NextProtos: r.protocols, InsecureSkipVerify: true})
+		if err := secured.Handshake(); err != nil {
+			return answer{end: "no TLS"}
+		}
+		c = secured
 	}
 	if r.h2 {
 		return ask2(c, r, mark)

@@ -223,6 +223,10 @@ func (w *world) compareStrays() {
 		of := func(p *proxy) map[string]string {
 			lines := map[string]int{}
 			for _, r := range p.recordsOf("of " + prefix) {
+				if r["method"] == nil {
+					lines[fmt.Sprintf("log of a connection: %v %v %v cluster %v received %v sent %v sni %v", r["flags"], r["details"], r["termination"], r["cluster"], r["received"], r["sent"], r["sni"])]++
+					continue
+				}
 				lines[fmt.Sprintf("log of none: %v %v %v %v", r["code"], r["flags"], r["details"], r["method"])]++
 			}
 			out := map[string]string{}

@@ -30,9 +30,10 @@ type seen struct {
 //	reset, close  instead of a response      resetmid, closemid  in the middle of its body
 //	chunked, nolen  how the body is framed   early  before the request's body is read
 //	refuse, goaway  in HTTP/2                upgrade  101, then what comes is sent back
+//	at=3:503      the status of one endpoint alone
 //	raw=bytes     what is written instead    last  the connection is closed after it
 type step struct {
-	status, size                                                                     int
+	status, size, endpoint                                                           int
 	body, raw                                                                        string
 	fields, trailers                                                                 []field
 	infos                                                                            []int
@@ -41,9 +42,9 @@ type step struct {
 	upgrade, hasBody                                                                 bool
 }
 
-func parseScript(script string, try int) (step, error) {
+func parseScript(script string, try, endpoint int) (step, error) {
 	tries := strings.Split(script, "|")
-	s := step{status: 200}
+	s := step{status: 200, endpoint: endpoint}
 	for _, word := range strings.Fields(tries[min(try, len(tries)-1)]) {
 		if err := s.word(word); err != nil {
 			return s, err
@@ -60,6 +61,11 @@ func (s *step) word(word string) (err error) {
 	switch name {
 	case "status":
 		s.status, err = strconv.Atoi(value)
+	case "at":
+		of, status, _ := strings.Cut(value, ":")
+		if of == strconv.Itoa(s.endpoint) {
+			s.status, err = strconv.Atoi(status)
+		}
 	case "size":
 		s.size, err = strconv.Atoi(value)
 		s.body, s.hasBody = strings.Repeat("x", s.size), true

@@ -161,7 +161,7 @@ func (u *upstream) serveHTTP2(endpoint, number int, c net.Conn, r *bufio.Reader)
 			x := &stream2{s: seen{endpoint: endpoint, conn: number, proto: "HTTP/2", method: pseudo[":method"], path: pseudo[":path"], authority: pseudo[":authority"], fields: fields, at: time.Now()}}
 			streams[f.StreamID] = x
 			x.key, x.try = u.note(x.s, "")
-			if x.how, err = parseScript(valueOf(fields, "x-script"), x.try); err != nil {
+			if x.how, err = parseScript(valueOf(fields, "x-script"), x.try, endpoint); err != nil {
 				x.how = step{status: 500, body: err.Error()}
 			}
 			if x.how.early {

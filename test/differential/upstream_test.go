@@ -2,8 +2,14 @@ package differential
 
 import (
 	"bufio"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
 	"fmt"
 	"io"
+	"math/big"
 	"net"
 	"strings"
 	"sync"
@@ -76,6 +82,11 @@ func (u *upstream) accept(endpoint int, l net.Listener) {
 				u.mu.Unlock()
 			}()
 			r := bufio.NewReader(c)
+			if b, err := r.Peek(1); err == nil && b[0] == 0x16 {
+				secured := tls.Server(peekedConn{c, r}, upstreamTLS())
+				u.serveHTTP1(endpoint, number, secured, bufio.NewReader(secured))
+				return
+			}
 			if b, err := r.Peek(14); err == nil && string(b) == "PRI * HTTP/2.0" {
 				u.serveHTTP2(endpoint, number, c, r)
 				return
@@ -84,6 +95,28 @@ func (u *upstream) accept(endpoint int, l net.Listener) {
 		}()
 	}
 }
+
+// peekedConn is a connection of which something was read ahead.
+type peekedConn struct {
+	net.Conn
+	r *bufio.Reader
+}
+
+func (p peekedConn) Read(b []byte) (int, error) { return p.r.Read(b) }
+
+// upstreamTLS is a certificate that nobody verifies.
+var upstreamTLS = sync.OnceValue(func() *tls.Config {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		panic(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"upstream.test"}}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
+	if err != nil {
+		panic(err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+})
 
 // note keeps a request; it returns which try of its case it is, from 0.
 func (u *upstream) note(s seen, lastCase string) (key string, try int) {
@@ -138,7 +171,7 @@ func (u *upstream) serveHTTP1(endpoint, number int, c net.Conn, r *bufio.Reader)
 		s.authority = valueOf(s.fields, "host")
 		key, try := u.note(s, last)
 		last = key
-		how, err := parseScript(valueOf(s.fields, "x-script"), try)
+		how, err := parseScript(valueOf(s.fields, "x-script"), try, endpoint)
 		if err != nil {
 			fmt.Fprintf(c, "HTTP/1.1 500 Bad Script\r\ncontent-length: %d\r\n\r\n%s", len(err.Error()), err)
 			return
