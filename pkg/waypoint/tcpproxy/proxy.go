@@ -128,12 +128,13 @@ func (p *Proxy) Serve(conn codec.Conn, c *streaminfo.Connection) error {
 }
 
 func (p *Proxy) carry(conn codec.Conn, info *streaminfo.Info) error {
-	info.Cluster = p.draw(info.Seed)
-	cl := p.d.Clusters.Get(info.Cluster)
+	name := p.draw(info.Seed)
+	cl := p.d.Clusters.Get(name)
 	if cl == nil {
 		info.Flags |= streaminfo.NoClusterFound
-		return fmt.Errorf("no cluster %q", info.Cluster)
+		return fmt.Errorf("no cluster %q", name)
 	}
+	info.Cluster = name
 	info.ClusterMetadata = cl.Metadata()
 	up, err := p.connect(cl, info)
 	if err != nil {
@@ -188,7 +189,7 @@ func (p *Proxy) connect(cl *cluster.Cluster, info *streaminfo.Info) (codec.Conn,
 		}
 		host.Report(cluster.ConnectFailed, 0)
 		if attempt >= p.attempts {
-			info.Flags |= streaminfo.UpstreamConnectionFailure
+			info.Flags |= streaminfo.UpstreamConnectionFailure | streaminfo.UpstreamRetryLimitExceeded
 			info.TransportFailure = err.Error()
 			return nil, err
 		}
