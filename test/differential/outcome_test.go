@@ -147,8 +147,11 @@ func (c *comparison) outcome(p *proxy) map[string]string {
 		out[key+"request"] = s.method + " " + s.path + " " + s.proto
 		out[key+"authority"] = s.authority
 		out[key+"body"] = s.body
-		out[key+"broken"] = s.broken
+		out[key+"broken"], _, _ = strings.Cut(s.broken, ": ") // the rest is of the operating system
 		addFields(out, key+"header ", s.fields)
+		if i > 0 && out[key+"header x-envoy-expected-rq-timeout-ms"] != "" {
+			out[key+"header x-envoy-expected-rq-timeout-ms"] = "(what is left)"
+		}
 		addFields(out, key+"trailer ", s.trailers)
 	}
 	if c.loose&noLog == 0 {

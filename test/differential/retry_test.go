@@ -72,7 +72,7 @@ func TestRetryPolicies(t *testing.T) {
 	}
 	var ports []int
 	for _, p := range policies {
-		ports = append(ports, w.http("", oneRoute(`- {match: {prefix: /}, route: {cluster: @up, timeout: 1s, retry_policy: {retry_on: "5xx,connect-failure", `+p+`}}}`)))
+		ports = append(ports, w.http("", oneRoute(`- {match: {prefix: /}, route: {cluster: @up, timeout: 3s, retry_policy: {retry_on: "5xx,connect-failure", `+p+`}}}`)))
 	}
 	hosts := w.http("", oneRoute(`- {match: {prefix: /}, route: {cluster: @three, retry_policy: {retry_on: 5xx, num_retries: 2, retry_host_predicate: [{name: p, typed_config: {"@type": type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate}}], host_selection_retry_max_attempts: 20}}}`))
 	budget := w.http("", oneRoute(`- {match: {prefix: /}, route: {cluster: @budget, retry_policy: {retry_on: 5xx, num_retries: 2}}}`))

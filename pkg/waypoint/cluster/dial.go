@@ -172,5 +172,7 @@ func (c *Cluster) OpenTCP(h *Host, o OpenOptions) (codec.Conn, Connected, error)
 	}
 	info.Duration = time.Since(start)
 	h.active.Add(1)
+	h.stats.rqTotal.Add(1)
+	c.stats.rqTotal.Add(1)
 	return &tcpConn{Conn: raw, host: h, priority: o.Priority}, info, nil
 }

@@ -157,7 +157,7 @@ func (e *exchange) find() {
 		return
 	}
 	e.info.RouteName, e.info.VirtualHost, e.info.RouteMetadata = e.call.Route.Name, e.call.Route.VirtualHost(), e.call.Route.Metadata
-	e.call.StreamIdle, e.call.Traced = e.m.streamIdle, e.m.traced
+	e.call.StreamIdle, e.call.MaxDuration, e.call.Traced = e.m.streamIdle, e.m.maxStreamDuration, e.m.traced
 	e.call.Choose(&e.info)
 }
 

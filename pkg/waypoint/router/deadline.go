@@ -28,7 +28,10 @@ func (f *forwarding) timeouts() (global, perTry time.Duration) {
 // expected tells the upstream how long it is waited for.
 func (f *forwarding) expected(r *message.Request) {
 	t := f.global
-	if f.perTry > 0 {
+	if d := f.globalDeadline(); f.attempts > 1 && !d.IsZero() {
+		t = max(time.Until(d), time.Millisecond) // what is left of it
+	}
+	if f.perTry > 0 && (t <= 0 || f.perTry < t) {
 		t = f.perTry
 	}
 	if t > 0 {
@@ -80,11 +83,24 @@ func earliest(a, b time.Time) time.Time {
 	return a
 }
 
+// longest is when the stream has to be over, or zero.
+func (f *forwarding) longest() time.Time {
+	d := f.call.MaxDuration
+	if own := f.forward.MaxDuration; own != nil {
+		d = *own
+	}
+	if d <= 0 {
+		return time.Time{}
+	}
+	return f.info.Start.Add(d)
+}
+
 // What ends a wait beside the upstream's own end.
 var (
 	errGone       = errors.New("the client is gone")
 	errGlobal     = errors.New("upstream request timeout")
 	errTryTimeout = errors.New("per try timeout")
+	errLongest    = errors.New("the stream lasted as long as it may")
 	errIdle       = errors.New("nothing moved for the stream's idle timeout")
 )
 
@@ -92,7 +108,7 @@ var (
 func (f *forwarding) await(s *cluster.Stream, start time.Time) (*message.Response, error) {
 	for {
 		now := time.Now()
-		limit := earliest(f.globalDeadline(), f.tryDeadline(start))
+		limit := earliest(f.longest(), earliest(f.globalDeadline(), f.tryDeadline(start)))
 		_ = s.SetReadDeadline(earliest(limit, now.Add(look)))
 		response, err := s.Response()
 		switch {
@@ -120,6 +136,9 @@ func (f *forwarding) interrupted(start time.Time) error {
 	}
 	if d := f.tryDeadline(start); !start.IsZero() && !d.IsZero() && !now.Before(d) {
 		return errTryTimeout
+	}
+	if d := f.longest(); !d.IsZero() && !now.Before(d) {
+		return errLongest
 	}
 	if f.d.Gone() {
 		return errGone

@@ -38,6 +38,8 @@ type Call struct {
 	Cookie string
 	// StreamIdle is the connection manager's stream_idle_timeout; 0 is none.
 	StreamIdle time.Duration
+	// MaxDuration is the connection manager's max_stream_duration; 0 is none.
+	MaxDuration time.Duration
 	// Traced: clients are told the operation of the route that served them.
 	Traced bool
 	hash   uint64

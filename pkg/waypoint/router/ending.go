@@ -3,6 +3,7 @@ package router
 import (
 	"errors"
 
+	"github.com/fairlead-mesh/fairlead/pkg/message"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/filter"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
@@ -17,30 +18,52 @@ func (f *forwarding) unanswered(err error) (again bool) {
 	case errors.Is(err, errGlobal):
 		f.host.Report(cluster.TimedOut, 0)
 		f.cluster.Count(cluster.RequestTimeout)
-		f.cluster.Count(cluster.RequestReset)
+		f.countReset(cluster.RequestReset)
 		f.reply(&filter.Reply{Status: 504, Body: "upstream request timeout", Flags: streaminfo.UpstreamRequestTimeout, Details: "response_timeout"})
 		return false
 	case errors.Is(err, errIdle):
-		f.cluster.Count(cluster.RequestReset)
+		f.countReset(cluster.RequestReset)
 		f.d.Reply(f.idled())
+		return false
+	case errors.Is(err, errLongest):
+		f.countReset(cluster.RequestReset)
+		f.d.Reply(f.lasted())
 		return false
 	case errors.Is(err, errTryTimeout):
 		f.cluster.Count(cluster.RequestPerTryTimeout)
-		f.cluster.Count(cluster.RequestReset)
+		f.countReset(cluster.RequestReset)
 		return f.failed(failure{reason: tryTimeout, err: err}, true)
 	}
 	failure := classify(err)
 	if failure.reason == protocolError {
-		f.cluster.Count(cluster.RequestReset)
-	} else {
-		f.cluster.Count(cluster.ResponseReset)
+		f.countReset(cluster.RequestReset)
+	} else if failure.reason != connectionTermination {
+		f.countReset(cluster.ResponseReset)
 	}
 	return f.failed(failure, true)
+}
+
+// countReset counts a stream that ended before its time: of HTTP/2 alone, as HTTP/1 has
+// connections instead.
+func (f *forwarding) countReset(n cluster.Counter) {
+	if f.info.UpstreamProtocol == message.HTTP2.String() {
+		f.cluster.Count(n)
+	}
 }
 
 // idled is the answer to a request in whose stream nothing has moved for too long.
 func (f *forwarding) idled() *filter.Reply {
 	r := &filter.Reply{Status: 408, Body: "stream timeout", Flags: streaminfo.StreamIdleTimeout, Details: "stream_idle_timeout"}
+	if f.requestComplete() {
+		r.Status = 504
+	}
+	return r
+}
+
+// lasted is the answer to a request whose stream may go on no longer.
+func (f *forwarding) lasted() *filter.Reply {
+	deadline := 4
+	r := &filter.Reply{Status: 408, Body: "downstream duration timeout", Details: "max_duration_timeout", GRPCStatus: &deadline}
 	if f.requestComplete() {
 		r.Status = 504
 	}
@@ -54,7 +77,7 @@ func (f *forwarding) reply(r *filter.Reply) {
 }
 
 func (f *forwarding) gone() {
-	f.cluster.Count(cluster.RequestReset)
+	f.countReset(cluster.RequestReset)
 	f.info.Flags |= streaminfo.DownstreamConnectionTermination
 	f.info.Details = "downstream_remote_disconnect"
 	f.d.Reset()

@@ -134,7 +134,9 @@ func (f failure) reply(attempts int) *filter.Reply {
 	r.Body = "upstream connect error or disconnect/reset before headers. " + retried + "reset reason: " + f.reason.String()
 	r.Details = "upstream_reset_before_response_started{" + f.reason.details()
 	if f.transport != "" {
-		r.Body += ", transport failure reason: " + f.transport
+		if !errors.As(f.err, new(syscall.Errno)) { // Envoy tells clients of TLS alone
+			r.Body += ", transport failure reason: " + f.transport
+		}
 		r.Details += "|" + strings.ReplaceAll(f.transport, " ", "_")
 	}
 	r.Details += "}"

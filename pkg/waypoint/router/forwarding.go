@@ -60,6 +60,9 @@ func (f *forwarding) run() {
 		if f.route.AttemptCountInRequest() {
 			f.x.Request.Fields.Set("x-envoy-attempt-count", strconv.Itoa(f.attempts))
 		}
+		if f.attempts > 1 && !f.r.o.SuppressEnvoyHeaders {
+			f.expected(f.x.Request)
+		}
 		again := f.attempt()
 		if f.attempts > 1 {
 			f.cluster.RetryDone(f.priority, f.answeredWell)
@@ -276,13 +279,15 @@ func (f *forwarding) detach(s *cluster.Stream) {
 // another takes a retry, if one is left, and waits as the policy says.
 func (f *forwarding) another() bool {
 	if f.retries == 0 {
-		if f.policy.Retries > 0 {
-			f.cluster.Count(cluster.RetryLimitExceeded)
-			f.info.Flags |= streaminfo.UpstreamRetryLimitExceeded
-		}
+		f.cluster.Count(cluster.RetryLimitExceeded)
+		f.info.Flags |= streaminfo.UpstreamRetryLimitExceeded
 		return false
 	}
-	if !f.repeatable() || !f.cluster.Retry(f.priority) {
+	if !f.repeatable() {
+		return false
+	}
+	if !f.cluster.Retry(f.priority) {
+		f.info.Flags |= streaminfo.UpstreamOverflow
 		return false
 	}
 	f.retries--

@@ -59,21 +59,28 @@ func grpcOutcome(r *message.Response) int {
 // route lets it.
 func grpcGlobal(f *route.Forward, r *message.Request, global time.Duration) time.Duration {
 	limit, shift := f.GRPCHeaderMax, f.GRPCHeaderShift
-	if limit == nil {
+	legacy := limit == nil
+	if legacy {
 		limit, shift = f.MaxGRPCTimeout, f.GRPCOffset
 	}
 	if limit == nil {
 		return global
 	}
 	t, ok := grpcTimeout(r.Fields.Get("grpc-timeout"))
-	if !ok {
+	switch {
+	case !ok && legacy: // who asks for none waits as long as the route lets it
+		return *limit
+	case !ok:
 		return global
+	}
+	if *limit > 0 {
+		t = min(t, *limit)
 	}
 	if shift != nil && *shift < t {
 		t -= *shift
 	}
-	if *limit > 0 {
-		t = min(t, *limit)
+	if t > 0 {
+		r.Fields.Set("grpc-timeout", strconv.FormatInt(min(t.Milliseconds(), 99999999), 10)+"m")
 	}
 	return t
 }

@@ -25,8 +25,8 @@ func (f *forwarding) answered(s *cluster.Stream, response *message.Response) (ag
 		f.detach(s)
 		return true
 	}
-	f.cluster.CountStatus(status)
-	f.answeredWell = response.Status < 500
+	f.cluster.CountStatus(response.Status)
+	f.answeredWell = status < 500
 	upgraded := response.Status == 101 || f.x.Request.Method == "CONNECT" && response.Status/100 == 2
 	f.info.Response, f.info.ResponseCode, f.info.Details = response, response.Status, "via_upstream"
 	f.headers(response, now)
@@ -176,9 +176,14 @@ func (f *forwarding) goesOn(upgraded bool, idle time.Duration, last time.Time) b
 	switch {
 	case errors.Is(err, errGlobal):
 		f.cluster.Count(cluster.RequestTimeout)
-		f.cluster.Count(cluster.RequestReset)
+		f.countReset(cluster.RequestReset)
 		f.info.Flags |= streaminfo.UpstreamRequestTimeout
 		f.info.Details = "response_timeout"
+		f.d.Reset()
+		return false
+	case errors.Is(err, errLongest):
+		f.countReset(cluster.RequestReset)
+		f.info.Details = "max_duration_timeout"
 		f.d.Reset()
 		return false
 	case err != nil:
@@ -197,7 +202,11 @@ func (f *forwarding) goesOn(upgraded bool, idle time.Duration, last time.Time) b
 func (f *forwarding) broken(err error) {
 	failure := classify(err)
 	f.host.Report(cluster.ConnectFailed, 0)
-	f.cluster.Count(cluster.ResponseReset)
+	if failure.reason != connectionTermination {
+		f.countReset(cluster.ResponseReset)
+	} else if f.info.UpstreamProtocol != message.HTTP2.String() {
+		failure.reason = protocolError // a message of HTTP/1 that is not whole is none
+	}
 	f.info.Flags |= failure.flag()
 	f.info.Details = "upstream_reset_after_response_started{" + failure.reason.details() + "}"
 	f.d.Reset()
