@@ -92,7 +92,7 @@ func TestHashing(t *testing.T) {
 // Where a breaker opens, as many requests are refused, and in the same way.
 func TestCircuitBreakers(t *testing.T) {
 	w := newWorld(t)
-	limits := []string{`max_connections: 1, max_pending_requests: 1`, `max_connections: 2, max_pending_requests: 0`, `max_requests: 3`, `max_connections: 3, max_pending_requests: 2`, `max_pending_requests: 0`}
+	limits := []string{`max_connections: 1, max_pending_requests: 1`, `max_connections: 2, max_pending_requests: 0`, `max_requests: 3`, `max_pending_requests: 0`}
 	type one struct {
 		port int
 		name string
@@ -111,8 +111,12 @@ func TestCircuitBreakers(t *testing.T) {
 	w.load()
 	for _, o := range all {
 		b := w.batch(8)
-		for range 8 {
-			b.send(o.name, o.port, request{script: "delay=400ms body=x"})
+		seen := upstreams.requests()
+		for i := range 8 {
+			b.send(o.name, o.port, request{script: "delay=600ms body=x"})
+			if i == 0 && !strings.Contains(o.name, "pending_requests: 0") { // the connection is there
+				until(t, "the first request came", func() bool { return upstreams.requests() >= seen+2 })
+			}
 		}
 		b.work.Wait()
 		w.compareTogether(o.name)

@@ -9,10 +9,10 @@ import (
 // Messages of every shape go through, with either version at either side.
 func TestProtocols(t *testing.T) {
 	w := newWorld(t)
-	w.cluster("up", "", 0)
-	w.cluster("up2", http2Upstream, 1)
-	w.cluster("auto", strings.Replace(http2Upstream, "explicit_http_config: {http2_protocol_options: {}}", "use_downstream_protocol_config: {http_protocol_options: {}, http2_protocol_options: {}}", 1), 2)
-	w.cluster("trailers", strings.Replace(http2Upstream, "http2_protocol_options: {}", "http_protocol_options: {enable_trailers: true}", 1), 3)
+	w.cluster("up", oneEach, 0)
+	w.cluster("up2", manyOver2, 1)
+	w.cluster("auto", strings.Replace(manyOver2, "explicit_http_config: {http2_protocol_options: {}}", "use_downstream_protocol_config: {http_protocol_options: {}, http2_protocol_options: {}}", 1), 2)
+	w.cluster("trailers", strings.Replace(manyOver2, "http2_protocol_options: {}", "http_protocol_options: {enable_trailers: true}", 1), 3)
 	ports := map[string]int{}
 	for _, c := range []string{"up", "up2", "auto", "trailers"} {
 		ports[c] = w.http("", oneRoute("- {name: r, match: {prefix: /}, route: {cluster: @"+c+"}}"))
@@ -61,7 +61,7 @@ func TestProtocols(t *testing.T) {
 // What upstreams answer that is no good response.
 func TestBadResponses(t *testing.T) {
 	w := newWorld(t)
-	w.cluster("up", "", 0)
+	w.cluster("up", oneEach, 0)
 	port := w.http("", oneRoute("- {name: r, match: {prefix: /}, route: {cluster: @up, timeout: 1s}}"))
 	w.load()
 	for _, raw := range []string{

@@ -72,7 +72,7 @@ func TestRetryPolicies(t *testing.T) {
 	}
 	var ports []int
 	for _, p := range policies {
-		ports = append(ports, w.http("", oneRoute(`- {match: {prefix: /}, route: {cluster: @up, timeout: 3s, retry_policy: {retry_on: "5xx,connect-failure", `+p+`}}}`)))
+		ports = append(ports, w.http("", oneRoute(`- {match: {prefix: /}, route: {cluster: @up, timeout: 5s, retry_policy: {retry_on: "5xx,connect-failure", `+p+`}}}`)))
 	}
 	hosts := w.http("", oneRoute(`- {match: {prefix: /}, route: {cluster: @three, retry_policy: {retry_on: 5xx, num_retries: 2, retry_host_predicate: [{name: p, typed_config: {"@type": type.googleapis.com/envoy.extensions.retry.host.previous_hosts.v3.PreviousHostsPredicate}}], host_selection_retry_max_attempts: 20}}}`))
 	budget := w.http("", oneRoute(`- {match: {prefix: /}, route: {cluster: @budget, retry_policy: {retry_on: 5xx, num_retries: 2}}}`))
@@ -81,7 +81,7 @@ func TestRetryPolicies(t *testing.T) {
 	w.load()
 	b := w.batch(8)
 	for i, p := range policies {
-		for _, r := range []request{{script: "status=503"}, {script: "status=503|status=503|status=200"}, {method: "POST", body: "x", script: "status=503|status=200"}, {script: "status=503", fields: []string{"x-retry: 1"}}, {script: "delay=400ms status=503"}, {script: "delay=5s"},
+		for _, r := range []request{{script: "status=503"}, {script: "status=503|status=503|status=200"}, {method: "POST", body: "x", script: "status=503|status=200"}, {script: "status=503", fields: []string{"x-retry: 1"}}, {script: "delay=400ms status=503"}, {script: "delay=8s"},
 			{script: "status=503 h=retry-after:1|status=200"}, {script: "status=503", fields: []string{"x-envoy-max-retries: 4"}}, {script: "status=404", fields: []string{"x-envoy-retry-on: retriable-status-codes", "x-envoy-retriable-status-codes: 404"}},
 			{method: "HEAD", script: "status=503"}, {h2: true, script: "status=503|status=200"}, {method: "POST", trailers: []string{"x-t: 1"}, body: "abc", script: "status=503|status=200"}} {
 			b.send(p+" on "+describe(r), ports[i], r)

@@ -140,6 +140,16 @@ func (u *upstream) seenOf(key string) []seen {
 	return append([]seen(nil), u.seen[key]...)
 }
 
+// requests is how many came.
+func (u *upstream) requests() (n int) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	for _, s := range u.seen {
+		n += len(s)
+	}
+	return n
+}
+
 // amend replaces a request by what is known of it later.
 func (u *upstream) amend(key string, try int, s seen) {
 	u.mu.Lock()

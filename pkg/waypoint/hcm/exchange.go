@@ -159,6 +159,10 @@ func (e *exchange) find() {
 	e.info.RouteName, e.info.VirtualHost, e.info.RouteMetadata = e.call.Route.Name, e.call.Route.VirtualHost(), e.call.Route.Metadata
 	e.call.StreamIdle, e.call.MaxDuration, e.call.Traced = e.m.streamIdle, e.m.maxStreamDuration, e.m.traced
 	e.call.Choose(&e.info)
+	if e.call.Route.Forward != nil {
+		// Whoever is refused asked for this one all the same.
+		e.info.Cluster, e.info.ClusterMetadata = e.m.router.Known(e.call.Choice.Cluster)
+	}
 }
 
 // disabled tells whether the route takes a filter away.
@@ -267,11 +271,6 @@ func (e *exchange) Reply(reply *filter.Reply) {
 		return
 	}
 	e.info.LocalReplyBody = reply.Body
-	if e.info.Cluster == "" && e.call.Route != nil && e.call.Route.Forward != nil {
-		// Whoever was refused asked for this one all the same.
-		e.info.Cluster = e.call.Choice.Cluster
-		e.info.ClusterMetadata = e.m.router.Metadata(e.info.Cluster)
-	}
 	r, body := local(reply, e.grpc, e.headMethod)
 	e.info.Response = r
 	if e.call.Route != nil && e.passed == len(e.m.filters) {

@@ -96,7 +96,9 @@ func (r *Redirect) location(in *Input, m *match) string {
 	}
 	scheme := r.scheme
 	if scheme == "" {
-		scheme = req.Scheme
+		if scheme = in.Scheme; scheme == "" {
+			scheme = req.Scheme
+		}
 	}
 	host := r.host
 	if host == "" {

@@ -78,12 +78,12 @@ func (r *Router) Forward(d Downstream, x *filter.Context, c *Call) {
 	}
 }
 
-// Metadata is a cluster's filter metadata, or nil.
-func (r *Router) Metadata(name string) streaminfo.Metadata {
+// Known is a cluster's name with its metadata, or nothing where there is none.
+func (r *Router) Known(name string) (string, streaminfo.Metadata) {
 	if cl := r.o.Clusters.Get(name); cl != nil {
-		return cl.Metadata()
+		return name, cl.Metadata()
 	}
-	return nil
+	return "", nil
 }
 
 func redirect(rt *route.Route, x *filter.Context) *filter.Reply {
