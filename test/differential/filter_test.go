@@ -141,9 +141,10 @@ func TestMirrors(t *testing.T) {
 		for _, r := range []request{{path: "/a"}, {path: "/a", method: "POST", body: "abc"}, {path: "/a", method: "POST", body: "abc", chunked: true}, {path: "/a", h2: true, method: "POST", body: "abc"}, {path: "/a", host: "web.test:80"}, {path: "/a", fields: []string{"x-a: 1"}}} {
 			c := w.send(policies[i]+" on "+describe(r), port, r)
 			want := 1
-			if i == 0 || i == 4 {
+			switch i {
+			case 0, 4:
 				want = 2
-			} else if i == 2 {
+			case 2:
 				want = 3
 			}
 			for _, p := range proxies() {

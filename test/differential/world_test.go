@@ -11,7 +11,6 @@ import (
 	"testing"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -123,15 +122,7 @@ func lbEndpoint(address string, port int) map[string]any {
 	return map[string]any{"endpoint": map[string]any{"address": map[string]any{"socket_address": map[string]any{"address": address, "port_value": port}}}}
 }
 
-// endpoints sends what an EDS cluster's endpoints are.
-func (w *world) endpoints(name string, text string) {
-	for _, p := range proxies() {
-		m := parse(yamlMap(strings.ReplaceAll(text, "@NAME@", w.nameOf(name))), &endpointv3.ClusterLoadAssignment{})
-		w.resources[p][endpointType][w.nameOf(name)] = m
-	}
-}
-
-// routesOf makes a route configuration by itself, for RDS.
+// rds makes a route configuration by itself, for RDS.
 func (w *world) rds(name, text string) {
 	for _, p := range proxies() {
 		m := parse(yamlMap(w.local(text)), &routev3.RouteConfiguration{})

@@ -192,7 +192,7 @@ func TestAccessLogText(t *testing.T) {
 	for path, want := range map[string]string{
 		"/a1":     time + `"POST /a1 HTTP/1\.1" 200 - via_upstream - "-" 4 5 \d+ \d+ "-" "tester" "id-1" "reviews" "` + local + `" reviews ` + local + ` ` + local + ` ` + local + ` - main\n$`,
 		"/nobody": time + `"POST /nobody HTTP/1\.1" 404 NR route_not_found - "-" 0 0 \d+ - "-" "tester" "id-1" "reviews" "-" - - ` + local + ` ` + local + ` - -\n$`,
-		"/none":   time + `"POST /none HTTP/1\.1" 503 NC cluster_not_found - "-" 0 0 \d+ - "-" "tester" "id-1" "reviews" "-" none - ` + local + ` ` + local + ` - none\n$`,
+		"/none":   time + `"POST /none HTTP/1\.1" 503 NC cluster_not_found - "-" 0 0 \d+ - "-" "tester" "id-1" "reviews" "-" - - ` + local + ` ` + local + ` - none\n$`,
 		"/denied": time + `"POST /denied HTTP/1\.1" 403 - rbac_access_denied_matched_policy\[ns\[shop\]-policy\[no\]-rule\[0\]\] - "-" 0 19 \d+ - "-" "tester" "id-1" "reviews" "-" reviews - ` + local + ` ` + local + ` - denied\n$`,
 		"/direct": time + `"POST /direct HTTP/1\.1" 418 - direct_response - "-" 0 3 \d+ - "-" "tester" "id-1" "reviews" "-" - - ` + local + ` ` + local + ` - direct\n$`,
 		"/gone":   time + `"POST /gone HTTP/1\.1" 503 UF upstream_reset_before_response_started\{remote_connection_failure\|.*\} - ".*refused.*" \d \d+ \d+ - "-" "tester" "id-1" "reviews" "` + local + `" gone - ` + local + ` ` + local + ` - gone\n$`,
