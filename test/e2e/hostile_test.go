@@ -147,6 +147,17 @@ func (m *mallory) answered(authority string, status string) {
 	}
 }
 
+// reset wants the CONNECT's stream reset.
+func (m *mallory) reset(authority string) {
+	m.t.Helper()
+	c := m.tunnel()
+	defer c.Close()
+	m.write(c, frame(1, 4, 1, connect(authority)))
+	if code, err := until(c, 3); err != nil {
+		m.t.Errorf("CONNECT %q: %x, %v; want a reset", authority, code, err)
+	}
+}
+
 // ended floods with frames until the agent ends the connection: with a GOAWAY, or by closing it.
 func (m *mallory) ended(name string, flood func(i uint32) [][]byte) {
 	m.t.Helper()
@@ -225,7 +236,8 @@ func TestHostileTunnels(t *testing.T) {
 		}
 	})
 	t.Run("authority", func(*testing.T) {
-		for _, a := range []string{"", "nonsense", "1.2.3.4:99999", "[::1", "10.0.0.1:80", "127.0.0.1:9000", "a b:80"} {
+		m.reset("") // malformed (RFC 9113 section 8.5)
+		for _, a := range []string{"nonsense", "1.2.3.4:99999", "[::1", "10.0.0.1:80", "127.0.0.1:9000", "a b:80"} {
 			m.answered(a, "400")
 		}
 	})

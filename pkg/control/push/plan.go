@@ -14,7 +14,7 @@ const (
 	routeInterval = 10 * time.Millisecond
 	// grace is how long a new client's workloads wait for it to ask for policies,
 	// which it should have first.
-	grace = 100 * time.Millisecond
+	grace = 500 * time.Millisecond
 	// warming is how long listeners and routes wait for the client to have taken
 	// the clusters and endpoints that they may name.
 	warming = time.Second

@@ -61,6 +61,9 @@ func compile(r *rbacconfigv3.RBAC) (*Engine, error) {
 		return &Engine{none: true}, nil
 	}
 	e := &Engine{action: r.GetAction()}
+	if _, known := rbacconfigv3.RBAC_Action_name[int32(e.action)]; !known {
+		return nil, fmt.Errorf("rules.action: %d is not known", e.action)
+	}
 	names := make([]string, 0, len(r.GetPolicies()))
 	for name := range r.GetPolicies() {
 		names = append(names, name)
