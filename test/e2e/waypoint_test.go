@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -147,6 +148,18 @@ func TestWaypointLosesNoRequest(t *testing.T) {
 			loadPod("shop", "caller", "n1", ask...) + loadPod("shop", "keeper", "n1", append(slices.Clone(ask), "--keep-alive")...) + kept
 	}
 	l := newLab(t, bound("none"))
+	t.Cleanup(func() {
+		if !t.Failed() {
+			return
+		}
+		for _, part := range []string{"agent/n1", "agent/n2"} {
+			for line := range strings.Lines(l.run(t, "lab", "logs", "--name", l.name, part)) {
+				if strings.Contains(line, `"error":`) {
+					t.Log(part, line)
+				}
+			}
+		}
+	})
 	caller := watched{l, []string{"shop/caller"}}
 	both := watched{l, []string{"shop/caller", "shop/keeper"}}
 	both.more(t, 1) // what was asked before the server was there is over
