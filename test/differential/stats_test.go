@@ -23,6 +23,10 @@ var httpStats = []string{"downstream_rq_total", "downstream_rq_1xx", "downstream
 // when an exchange ends settle for a moment.
 func (w *world) compareStats() {
 	w.t.Helper()
+	if w.again > 0 {
+		w.t.Log("statistics are not compared: they count what a busy machine did")
+		return
+	}
 	var got [2]map[string]string
 	tick := time.NewTicker(20 * time.Millisecond)
 	defer tick.Stop()

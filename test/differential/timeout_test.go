@@ -5,7 +5,7 @@ import "testing"
 func TestTimeouts(t *testing.T) {
 	w := newWorld(t)
 	w.cluster("up", manyRetries, 0)
-	w.cluster("up2", manyOver2, 1)
+	w.cluster("up2", `circuit_breakers: {thresholds: [{max_retries: 1000}]}`+"\n"+http2Upstream, 1)
 	for _, c := range []string{"up", "up2"} {
 		routes := []string{
 			`timeout: 0.8s`, `timeout: 0s`, `timeout: 2s, retry_policy: {retry_on: 5xx, num_retries: 2, per_try_timeout: 0.3s, retry_back_off: {base_interval: 0.001s}}`, `timeout: 3s, retry_policy: {retry_on: reset, num_retries: 1, per_try_timeout: 0.4s}`,

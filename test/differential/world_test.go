@@ -70,6 +70,7 @@ type world struct {
 	// mu guards below.
 	mu    sync.Mutex
 	cases []*comparison
+	again int // requests that were sent once more
 }
 
 var (

@@ -69,7 +69,7 @@ func grpcGlobal(f *route.Forward, r *message.Request, global time.Duration) time
 	t, ok := grpcTimeout(r.Fields.Get("grpc-timeout"))
 	switch {
 	case !ok && legacy: // who asks for none waits as long as the route lets it
-		return *limit
+		t, shift = *limit, nil
 	case !ok:
 		return global
 	}
