@@ -88,7 +88,9 @@ func (c *Conn) peerGoAway(h frameHeader, payload []byte) error {
 	for _, s := range refused {
 		s.end(&StreamError{Code: CodeRefusedStream, Remote: true})
 	}
-	if code != CodeNo {
+	// A client that says so closes the connection itself: what it still reads of
+	// answers would be lost if it were closed here, with its frames unread.
+	if code != CodeNo && c.client {
 		return &ConnError{Code: code, Reason: strings.ToValidUTF8(string(payload[8:min(len(payload), 8+200)]), "?"), Remote: true}
 	}
 	if empty && c.client {
