@@ -59,6 +59,11 @@ func (g *generator) table(n int) *randomTable {
 			t.routes = append(t.routes, r)
 			routes = append(routes, r.config)
 		}
+		for i := range 2 {
+			r := g.open(len(t.routes), name, i == 0)
+			t.routes = append(t.routes, r)
+			routes = append(routes, r.config)
+		}
 		hosts = append(hosts, object{"name": fmt.Sprintf("host%d", h), "domains": d, "routes": routes})
 	}
 	t.config = object{"name": fmt.Sprintf("table %d", n), "virtual_hosts": hosts}
@@ -122,6 +127,20 @@ func (g *generator) route(i int, host string) randomRoute {
 	}
 	if g.r.IntN(8) == 0 {
 		match["runtime_fraction"] = object{"default_value": object{"numerator": 100}}
+	}
+	out.config = object{"name": name, "match": match, "response_headers_to_add": []any{object{"header": object{"key": "x-route-name", "value": name}}}}
+	g.action(out.config)
+	return out
+}
+
+// open makes a route that takes what those before it took, too: their order decides.
+func (g *generator) open(i int, host string, narrow bool) randomRoute {
+	name := fmt.Sprintf("route%d", i)
+	match := object{"prefix": "/"}
+	out := randomRoute{name: name, wishes: []wish{func(_ *generator, r *request) { r.host = host }}}
+	if narrow {
+		match["headers"] = []any{object{"name": "x-open", "present_match": true}}
+		out.wishes = append(out.wishes, func(_ *generator, r *request) { r.fields = append(r.fields, "x-open: 1") })
 	}
 	out.config = object{"name": name, "match": match, "response_headers_to_add": []any{object{"header": object{"key": "x-route-name", "value": name}}}}
 	g.action(out.config)

@@ -248,7 +248,7 @@ func (w *world) compareStrays() {
 					if r["sni"] != nil {
 						sent = 0 // a handshake's length is not always the same
 					}
-					if r["received"] == 0.0 && sent == 0 && r["flags"] == "-" {
+					if r["received"] == 0.0 && sent == 0 && r["details"] == nil && r["termination"] == nil {
 						continue // it was looked for whether somebody listens
 					}
 					lines[fmt.Sprintf("log of a connection: %v %v %v cluster %v received %v sent %v sni %v", r["flags"], r["details"], r["termination"], r["cluster"], r["received"], sent, r["sni"])]++
