@@ -29,6 +29,7 @@ type Lab struct {
 	self    string // path of this binary
 	signer  *token.Signer
 	events  chan func()
+	asked   []chan struct{} // who waits for the turn's end
 	stopped chan struct{}   // closed when the loop takes no more events
 	ending  context.Context // ends when the lab does
 	stop    context.CancelFunc

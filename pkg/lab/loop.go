@@ -14,11 +14,12 @@ func (l *Lab) do(fn func()) {
 	}
 }
 
-// ask runs fn in the loop and waits for it.
+// ask runs fn in the loop, and waits for it and for the turn's end: what fn saw has
+// been published by then.
 func (l *Lab) ask(ctx context.Context, fn func()) error {
 	done := make(chan struct{})
 	select {
-	case l.events <- func() { fn(); close(done) }:
+	case l.events <- func() { fn(); l.asked = append(l.asked, done) }:
 	case <-l.stopped:
 		return errEnded
 	case <-ctx.Done():
@@ -64,6 +65,10 @@ func (l *Lab) loop(ctx context.Context, ready func()) {
 		if ctx.Err() == nil {
 			l.reconcile(ctx)
 		}
+		for _, done := range l.asked {
+			close(done)
+		}
+		l.asked = nil
 		if l.settling == notSettled && len(l.notReady()) == 0 {
 			l.settling = isSettling
 			l.workers.Go(func() {
