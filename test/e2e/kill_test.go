@@ -7,6 +7,7 @@ import (
 	"slices"
 	"testing"
 
+	labs "github.com/fairlead-mesh/fairlead/pkg/lab"
 	"github.com/fairlead-mesh/fairlead/test/capture"
 )
 
@@ -58,6 +59,9 @@ func TestKilledUnderLoad(t *testing.T) {
 	if err := os.WriteFile(filepath.Join(l.dir, "cluster.yaml"), []byte(killCluster("ambient")), 0o644); err != nil {
 		t.Fatal(err)
 	}
+	eventually(t, "the pods join the mesh", func() bool {
+		return !slices.ContainsFunc(l.view(t).Pods, func(p labs.PodView) bool { return !p.Enrolled })
+	})
 	// A connection older than the enrolment stays as it is; the new pod has none.
 	l.run(t, "lab", "delete", "--name", l.name, "pod", "shop/held")
 	eventually(t, "the namespace joins the mesh", func() bool { return plain(func() { answered(20) }) == 0 })
