@@ -28,7 +28,11 @@ func TestBalancers(t *testing.T) {
 		w.cluster(policy, "lb_policy: "+policy, 0, 1, 2, 3)
 		kinds = append(kinds, kind{policy, w.http("", oneRoute("- {match: {prefix: /}, route: {cluster: @"+policy+"}}")), even})
 		w.cluster(policy+"_weighted", weighted(policy))
-		kinds = append(kinds, kind{policy + " weighted", w.http("", oneRoute("- {match: {prefix: /}, route: {cluster: @"+policy+"_weighted}}")), []float64{.1, .3, .6}})
+		share := []float64{.1, .3, .6}
+		if policy == "RANDOM" { // which does not look at weights
+			share = []float64{1. / 3, 1. / 3, 1. / 3}
+		}
+		kinds = append(kinds, kind{policy + " weighted", w.http("", oneRoute("- {match: {prefix: /}, route: {cluster: @"+policy+"_weighted}}")), share})
 	}
 	w.cluster("v1", "", 0)
 	w.cluster("v2", "", 1)
