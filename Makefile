@@ -32,6 +32,7 @@ demo: setup build
 ## test: unit, golden, fuzz seeds, BPF and lab scenarios, with the race detector (as root)
 .PHONY: test
 test: setup build
+	@test/envoy/install.sh
 	@test/run.sh
 
 ## test-envoy: our waypoint and a real Envoy, side by side: equal configuration and requests, equal outcomes

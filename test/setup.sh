@@ -6,6 +6,7 @@ set -euo pipefail
 # program:package
 needed=(
   nft:nftables ip:iproute2 curl:curl nc:netcat-openbsd haproxy:haproxy h2load:nghttp2-client
+  pip3:python3-pip
 )
 missing=()
 for entry in "${needed[@]}"; do
