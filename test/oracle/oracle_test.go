@@ -10,10 +10,9 @@ import (
 	"strings"
 	"testing"
 
-	"google.golang.org/protobuf/encoding/protojson"
-	"google.golang.org/protobuf/proto"
 	"sigs.k8s.io/yaml"
 
+	"github.com/fairlead-mesh/fairlead/pkg/control/golden"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/control/status"
 	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
@@ -40,23 +39,9 @@ func TestOracle(t *testing.T) {
 	for _, recording := range recordings {
 		c := compareCase(t, filepath.Dir(recording))
 		cases, fields = cases+1, fields+c.fields
-	difference:
-		for _, d := range c.differences {
-			for _, e := range entries {
-				if e.covers(d) {
-					e.used++
-					skipped++
-					continue difference
-				}
-			}
-			t.Error(d)
-		}
+		skipped += explained(t, entries, c.differences)
 	}
-	for _, e := range entries {
-		if e.used == 0 {
-			t.Errorf("ignore.yaml: the entry for case %q, resource %q, path %q matched nothing: remove it", e.Case, e.Resource, e.Path)
-		}
-	}
+	allUsed(t, "ignore.yaml", entries)
 	t.Logf("oracle: %d cases, %d fields compared, %d of them differ as ignore.yaml says", cases, fields, skipped)
 	if cases == 0 || fields == 0 {
 		t.Fatal("nothing was compared")
@@ -77,12 +62,12 @@ func compareCase(t *testing.T, dir string) *comparison {
 	c := &comparison{name: filepath.Base(dir)}
 	addresses := map[string]any{}
 	for _, a := range out.Addresses {
-		addresses[translate.AddressName(a)] = tree(t, a)
+		addresses[translate.AddressName(a)] = golden.Tree(t, a)
 	}
 	c.resources(recorded.Addresses, addresses)
 	policies := map[string]any{}
 	for _, p := range out.Policies {
-		policies["policy "+translate.PolicyName(p)] = tree(t, p)
+		policies["policy "+translate.PolicyName(p)] = golden.Tree(t, p)
 	}
 	recordedPolicies := map[string]any{}
 	for name, p := range recorded.Authorizations {
@@ -120,6 +105,34 @@ func input(t *testing.T, dir string) *source.Objects {
 	return in
 }
 
+// explained is how many of the differences entries cover; each of the others is an
+// error.
+func explained(t *testing.T, entries []*ignored, differences []difference) (n int) {
+	t.Helper()
+difference:
+	for _, d := range differences {
+		for _, e := range entries {
+			if e.covers(d) {
+				e.used++
+				n++
+				continue difference
+			}
+		}
+		t.Error(d)
+	}
+	return n
+}
+
+// allUsed wants each entry of a file to have covered something.
+func allUsed(t *testing.T, file string, entries []*ignored) {
+	t.Helper()
+	for _, e := range entries {
+		if e.used == 0 {
+			t.Errorf("%s: the entry for case %q, resource %q, path %q matched nothing: remove it", file, e.Case, e.Resource, e.Path)
+		}
+	}
+}
+
 func read(t *testing.T, elem ...string) []byte {
 	t.Helper()
 	data, err := os.ReadFile(filepath.Join(elem...))
@@ -127,19 +140,6 @@ func read(t *testing.T, elem ...string) []byte {
 		t.Fatal(err)
 	}
 	return data
-}
-
-func tree(t *testing.T, m proto.Message) any {
-	t.Helper()
-	text, err := protojson.Marshal(m)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var v any
-	if err := json.Unmarshal(text, &v); err != nil {
-		t.Fatal(err)
-	}
-	return v
 }
 
 // compared are the conditions that belong to L4; of a waypoint's Gateway, all are.

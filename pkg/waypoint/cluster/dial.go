@@ -12,6 +12,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/hbone"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
 )
 
 // Tunnel is what a stream of an HBONE tunnel is wanted for.
@@ -52,7 +53,7 @@ func (c *Cluster) dial(ctx context.Context, h *Host, set *pools, o *OpenOptions)
 			_ = t.SetKeepAliveConfig(k) // best effort, as Envoy's
 		}
 	}
-	info.Remote, info.Local = addrPort(raw.RemoteAddr()), addrPort(raw.LocalAddr())
+	info.Remote, info.Local = streaminfo.AddrPort(raw.RemoteAddr()), streaminfo.AddrPort(raw.LocalAddr())
 	if deadline, ok := ctx.Deadline(); ok {
 		_ = raw.SetDeadline(deadline)
 	}
@@ -123,14 +124,6 @@ func statusOf(err error) int {
 		return s.Status
 	}
 	return 0
-}
-
-func addrPort(a net.Addr) netip.AddrPort {
-	if t, ok := a.(*net.TCPAddr); ok {
-		p := t.AddrPort()
-		return netip.AddrPortFrom(p.Addr().Unmap(), p.Port())
-	}
-	return netip.AddrPort{}
 }
 
 func peerURI(s *tls.ConnectionState) string {

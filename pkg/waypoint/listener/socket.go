@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
-	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -39,9 +38,8 @@ type SocketOptions struct {
 
 // Socket takes connections from a port.
 type Socket struct {
-	o       SocketOptions
-	active  atomic.Int64
-	refused atomic.Uint64
+	o      SocketOptions
+	active atomic.Int64
 
 	// mu guards below.
 	mu    sync.Mutex
@@ -76,7 +74,6 @@ func (s *Socket) Serve(l net.Listener) error {
 		}
 		t := conn.(*net.TCPConn)
 		if s.active.Load() >= int64(s.o.MaxConnections) {
-			s.refused.Add(1)
 			codec.TCPConn{TCPConn: t}.Abort()
 			continue
 		}
@@ -90,7 +87,7 @@ func (s *Socket) Serve(l net.Listener) error {
 }
 
 func (s *Socket) serve(t *net.TCPConn) {
-	info := &streaminfo.Connection{ID: connections.Add(1), Remote: addrPort(t.RemoteAddr()), Local: addrPort(t.LocalAddr())}
+	info := &streaminfo.Connection{ID: connections.Add(1), Remote: streaminfo.AddrPort(t.RemoteAddr()), Local: streaminfo.AddrPort(t.LocalAddr())}
 	info.DirectRemote = info.Remote
 	var conn codec.Conn = codec.TCPConn{TCPConn: t}
 	if s.o.TLS != nil {
@@ -147,13 +144,4 @@ func (s *Socket) Drain(ctx context.Context) {
 	}
 	s.mu.Unlock()
 	<-ended
-}
-
-func addrPort(a net.Addr) netip.AddrPort {
-	t, ok := a.(*net.TCPAddr)
-	if !ok {
-		return netip.AddrPort{}
-	}
-	ap := t.AddrPort()
-	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }

@@ -5,6 +5,7 @@ package streaminfo
 
 import (
 	"crypto/tls"
+	"net"
 	"net/netip"
 	"time"
 
@@ -38,6 +39,17 @@ type Connection struct {
 	Source *Workload
 	// ID numbers the process's connections.
 	ID uint64
+}
+
+// AddrPort is a TCP socket's address as a Connection holds it, IPv4-mapped ones
+// unmapped; of what is not TCP it is the zero value.
+func AddrPort(a net.Addr) netip.AddrPort {
+	t, ok := a.(*net.TCPAddr)
+	if !ok {
+		return netip.AddrPort{}
+	}
+	ap := t.AddrPort()
+	return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 }
 
 // Info is one exchange, or one TCP connection.
