@@ -9,7 +9,8 @@ type Config struct {
 	// least is 65,535. Equal values could block readers that wait for one stream:
 	// keep 4 to 1.
 	StreamWindow, ConnWindow uint32
-	// MaxFrame is the largest payload taken, in bytes.
+	// MaxFrame is the largest payload taken, in bytes; no more than StreamWindow, since
+	// nobody may send more at once.
 	MaxFrame uint32
 	// MaxHeaderList bounds a decoded header list, in bytes (section 6.5.2).
 	MaxHeaderList uint32
@@ -45,6 +46,7 @@ func (c Config) withDefaults() Config {
 	// The peer counts from the default until it has our settings.
 	c.StreamWindow, c.ConnWindow = max(c.StreamWindow, defaultWindow), max(c.ConnWindow, defaultWindow)
 	set(&c.MaxFrame, 1<<20)
+	c.MaxFrame = min(c.MaxFrame, c.StreamWindow)
 	set(&c.MaxHeaderList, 64<<10)
 	set(&c.MaxStreams, 200)
 	if c.PingInterval == 0 {

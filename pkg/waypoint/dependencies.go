@@ -55,7 +55,7 @@ func (e *Engine) chainDependencies(c *compiled) chain.Dependencies {
 			Recorders: func(m *hcmv3.HttpConnectionManager) ([]hcm.Recorder, error) {
 				return e.o.Recorders.HTTP(HTTPLoggers{m.GetStatPrefix(), m.GetAccessLog()})
 			},
-			Router: router.Options{Clusters: clusters{e.o.Clusters}, Authorize: e.o.Authorize, Workload: e.o.Source, Guard: e.guard, Live: &e.live, Logger: e.o.Logger},
+			Router: router.Options{Clusters: clusters{e.o.Clusters}, Keep: e.keep, Authorize: e.o.Authorize, Workload: e.o.Source, Guard: e.guard, Live: &e.live, Logger: e.o.Logger},
 			Codec:  e.codecOptions(),
 		},
 		TCP:     tcpproxy.Dependencies{Clusters: clusters{e.o.Clusters}, Authorize: e.o.Authorize, Workload: e.o.Source, Guard: e.guard, Live: &e.live},

@@ -62,6 +62,7 @@ type Engine struct {
 	o     Options
 	drain codec.Drain
 	guard *guard.Guard
+	keep  *router.Keep
 	live  live.Set
 
 	// mu guards below; ApplyEnvoy holds it.
@@ -88,7 +89,7 @@ func New(o Options) (*Engine, error) {
 	if o.Listen == nil {
 		o.Listen = func(address string) (net.Listener, error) { return net.Listen("tcp", address) }
 	}
-	return &Engine{o: o, guard: guard.New(o.Logger), routes: map[string]*routes{}, listeners: map[string]*listening{}, internals: map[string]string{}, held: map[string]map[string]held{}, leaving: map[resource]*time.Timer{}}, nil
+	return &Engine{o: o, guard: guard.New(o.Logger), keep: router.NewKeep(), routes: map[string]*routes{}, listeners: map[string]*listening{}, internals: map[string]string{}, held: map[string]map[string]held{}, leaving: map[resource]*time.Timer{}}, nil
 }
 
 // ApplyEnvoy implements [xds.EnvoyApplier].

@@ -24,14 +24,14 @@ func TestHostile(t *testing.T) {
 		t.Skip("it opens ten thousand connections")
 	}
 	server, smuggled := upstream(t)
-	w := start(t, server)
+	w := start(t, "AUTO", server)
 	stop := w.neighbour()
 	for _, attack := range []struct {
 		name string
 		run  func(*testing.T, *waypoint)
 	}{
 		{"malformed requests", malformed}, {"header bombs", headerBombs}, {"servers that misbehave", servers},
-		{"HTTP/2 floods", floods}, {"clients that do not read", slowReaders}, {"slow heads", slowHeads},
+		{"HTTP/2 floods", floods}, {"clients that do not read", slowReaders}, {"bodies kept for retries", keptBodies}, {"slow heads", slowHeads},
 	} {
 		t.Run(attack.name, func(t *testing.T) {
 			begun := time.Now()
@@ -285,6 +285,32 @@ func slowReaders(t *testing.T, w *waypoint) {
 	now, _ := w.memory()
 	t.Logf("%d MiB with 200 of them", now>>20)
 	w.until("servers are let go of by clients that do not read", func() bool { return endless.Load() == 0 })
+}
+
+// keptBodies are requests that may be tried again, each with nearly as much of a body as
+// is kept of one, and no end. Together they are more than the bound.
+func keptBodies(t *testing.T, w *waypoint) {
+	const count, size = 800, 1<<20 - 1
+	body := strings.Repeat("x", size)
+	var wait sync.WaitGroup
+	for range 8 {
+		wait.Go(func() {
+			for range count / 8 {
+				c, err := w.dial()
+				if err != nil {
+					t.Error(err)
+					return
+				}
+				t.Cleanup(func() { c.Close() })
+				if _, err := fmt.Fprintf(c, "POST /kept HTTP/1.1\r\nhost: a\r\ncontent-length: %d\r\n\r\n%s", 2*size, body); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+	}
+	wait.Wait()
+	now, _ := w.memory()
+	t.Logf("%d MiB with all of them", now>>20)
 }
 
 // slowHeads are ten thousand connections, each of which has sent half a head. They get

@@ -48,6 +48,7 @@ static_resources:
         typed_config:
           "@type": type.googleapis.com/envoy.extensions.filters.network.http_connection_manager.v3.HttpConnectionManager
           stat_prefix: in
+          codec_type: %s
           request_headers_timeout: 5s
           stream_idle_timeout: 3s
           common_http_protocol_options: {idle_timeout: 4s}
@@ -55,7 +56,7 @@ static_resources:
           http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
           route_config:
             name: r
-            virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {prefix: /}, route: {cluster: up, timeout: 0s}}]}]
+            virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {prefix: /kept}, route: {cluster: up, timeout: 0s, retry_policy: {retry_on: 5xx}}}, {match: {prefix: /}, route: {cluster: up, timeout: 0s}}]}]
   clusters:
   - name: up
     type: STATIC
@@ -65,8 +66,9 @@ static_resources:
       endpoints: [{lb_endpoints: [{endpoint: {address: {socket_address: {address: 127.0.0.1, port_value: %d}}}}]}]
 `
 
-// start builds the waypoint and runs it before an upstream.
-func start(t *testing.T, upstream string) *waypoint {
+// start builds the waypoint and runs it before an upstream. codec is the codec_type of
+// its listener.
+func start(t *testing.T, codec, upstream string) *waypoint {
 	t.Helper()
 	limit := syscall.Rlimit{}
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
@@ -95,7 +97,7 @@ func start(t *testing.T, upstream string) *waypoint {
 		t.Fatal(err)
 	}
 	in, file := port(), filepath.Join(dir, "bootstrap.yaml")
-	if err := os.WriteFile(file, fmt.Appendf(nil, bootstrap, in, upPort), 0o600); err != nil {
+	if err := os.WriteFile(file, fmt.Appendf(nil, bootstrap, in, codec, upPort), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	w := &waypoint{t: t, addr: fmt.Sprintf("127.0.0.1:%d", in)}

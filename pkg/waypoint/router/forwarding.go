@@ -96,7 +96,7 @@ func (f *forwarding) prepare() {
 	in := route.Input{Request: r, Info: f.info, Random: f.info.Seed}
 	f.route.RewriteRequest(&in, f.call.Choice, !f.r.o.SuppressEnvoyHeaders)
 	if f.d.HasBody() {
-		f.upload = &upload{d: f.d, limit: f.kept(), guard: f.r.o.Guard}
+		f.upload = &upload{d: f.d, kept: f.kept(), guard: f.r.o.Guard}
 	} else {
 		f.complete, f.info.RequestReceived = f.info.Start, 1 // it was here with its head
 	}

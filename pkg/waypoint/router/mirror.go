@@ -28,14 +28,13 @@ func (f *forwarding) mirrorLate() {
 	if f.upload == nil || len(f.forward.Mirrors) == 0 {
 		return
 	}
-	if body, trailers, whole := f.upload.whole(); whole {
-		f.mirror(body, trailers)
-	} else {
-		f.r.dropped.Add(uint64(len(f.forward.Mirrors)))
+	if kept, trailers, whole := f.upload.whole(); whole {
+		f.mirror(kept, trailers)
 	}
 }
 
-func (f *forwarding) mirror(body []byte, trailers message.Fields) {
+// mirror sends the copies that find a place; kept is the body, or nil.
+func (f *forwarding) mirror(kept *body, trailers message.Fields) {
 	for i := range f.forward.Mirrors {
 		m := f.forward.Mirrors[i]
 		in := route.Input{Request: f.x.Request, Info: f.info, Random: f.info.Seed>>11 + uint64(i)*0x9e3779b97f4a7c15}
@@ -45,9 +44,8 @@ func (f *forwarding) mirror(body []byte, trailers message.Fields) {
 			continue
 		}
 		select {
-		case f.r.mirrors <- struct{}{}:
+		case f.r.o.Keep.mirrors <- struct{}{}:
 		default:
-			f.r.dropped.Add(1)
 			continue
 		}
 		shallow := *f.x.Request
@@ -69,10 +67,18 @@ func (f *forwarding) mirror(body []byte, trailers message.Fields) {
 		}
 		choice := cluster.Choice{Random: f.info.Seed ^ uint64(i+1)*0x9e3779b97f4a7c15, Hash: f.call.hash, Hashed: f.call.hashed, Destination: f.info.Local}
 		router, conn := f.r, f.info.Connection
+		var content []byte
+		if kept != nil {
+			kept.hold()
+			content = kept.bytes
+		}
 		go func() {
-			defer func() { <-router.mirrors }()
+			defer func() { <-router.o.Keep.mirrors }()
+			if kept != nil {
+				defer kept.let()
+			}
 			defer router.o.Guard.Recover("a mirrored request")
-			router.copyTo(cl, choice, conn, request, body, trailers, timeout)
+			router.copyTo(cl, choice, conn, request, content, trailers, timeout)
 		}()
 	}
 }
@@ -85,7 +91,6 @@ func (r *Router) copyTo(cl *cluster.Cluster, choice cluster.Choice, caller *stre
 		return
 	}
 	if r.o.Authorize != nil && r.o.Authorize(caller, host.Dial, host.InMesh()) != nil {
-		r.dropped.Add(1)
 		return
 	}
 	deadline := time.Now().Add(timeout)

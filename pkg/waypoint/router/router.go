@@ -4,7 +4,6 @@ import (
 	"errors"
 	"log/slog"
 	"net/netip"
-	"sync/atomic"
 
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/filter"
@@ -31,6 +30,7 @@ type Authorizer func(c *streaminfo.Connection, destination netip.AddrPort, newIn
 // Options of a [Router].
 type Options struct {
 	Clusters  Clusters   // must be non-nil
+	Keep      *Keep      // of the process; must be non-nil
 	Authorize Authorizer // or nil: the destination decides
 	// Workload labels who has an address, for the record; or nil: what the endpoints
 	// themselves say is taken.
@@ -46,21 +46,14 @@ type Options struct {
 }
 
 // Router forwards exchanges.
-type Router struct {
-	o       Options
-	mirrors chan struct{} // places of mirrored requests
-	dropped atomic.Uint64 // mirrored requests that found no place
-}
-
-// maxMirrors bounds the mirrored requests under way, since nobody waits for them.
-const maxMirrors = 512
+type Router struct{ o Options }
 
 // New returns a router.
 func New(o Options) (*Router, error) {
-	if o.Clusters == nil || o.Logger == nil {
-		return nil, errors.New("router: Clusters and Logger must be set")
+	if o.Clusters == nil || o.Keep == nil || o.Logger == nil {
+		return nil, errors.New("router: Clusters, Keep and Logger must be set")
 	}
-	return &Router{o: o, mirrors: make(chan struct{}, maxMirrors)}, nil
+	return &Router{o}, nil
 }
 
 // Forward answers an exchange as its route says. It returns when the exchange is

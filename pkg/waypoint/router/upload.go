@@ -29,7 +29,6 @@ const (
 // goes to later ones first.
 type upload struct {
 	d     Downstream
-	limit int // of what is kept, in bytes
 	guard *guard.Guard
 
 	// sending is held while an attempt is given something, which may take as long as
@@ -39,8 +38,8 @@ type upload struct {
 
 	// mu guards below.
 	mu       sync.Mutex
-	kept     []byte
-	lost     bool // more came than may be kept
+	kept     *body // nil: nothing is
+	lost     bool  // more came than may be kept
 	received uint64
 	moved    time.Time // when something last came
 	ended    bool
@@ -52,16 +51,16 @@ type upload struct {
 	running chan struct{} // of the goroutine; nil without one
 }
 
-// kept is how much of the request's body may be kept, in bytes.
-func (f *forwarding) kept() int {
+// kept is room for the request's body, as much as the route allows.
+func (f *forwarding) kept() *body {
 	limit := defaultKept
 	if l := f.route.BufferLimit; l != nil {
 		limit = int(min(*l, math.MaxInt32))
 	}
-	if f.retries > 0 || len(f.forward.Mirrors) > 0 {
-		return limit
+	if f.retries == 0 && len(f.forward.Mirrors) == 0 {
+		limit = min(limit, unpolicedKept)
 	}
-	return min(limit, unpolicedKept)
+	return &body{keep: f.r.o.Keep, peer: f.info.DirectRemote.Addr(), limit: limit}
 }
 
 // errLost is a body of which more came between two attempts than is kept: the next one
@@ -73,7 +72,11 @@ var errLost = errors.New("the request's body was not kept")
 func (u *upload) attach(s *cluster.Stream) error {
 	u.sending.Lock()
 	u.mu.Lock()
-	kept, ended, lost := u.kept, u.ended, u.lost
+	var kept []byte
+	if u.kept != nil {
+		kept = u.kept.bytes
+	}
+	ended, lost := u.ended, u.lost
 	u.mu.Unlock()
 	if lost { // since it was asked whether the body can be repeated
 		u.sending.Unlock()
@@ -175,10 +178,9 @@ func (u *upload) took(b []byte, err error) (ended, more bool) {
 	if len(b) > 0 {
 		u.received += uint64(len(b))
 		u.moved = time.Now()
-		if u.lost || len(u.kept)+len(b) > u.limit {
-			u.kept, u.lost = nil, true
-		} else {
-			u.kept = append(u.kept, b...)
+		if u.kept == nil || !u.kept.append(b) {
+			u.lost = true
+			u.forget()
 		}
 	}
 	switch {
@@ -213,14 +215,24 @@ func (u *upload) repeatable() bool {
 	return !u.lost
 }
 
-// whole is the body with its trailers, if all of it was kept.
-func (u *upload) whole() (body []byte, trailers message.Fields, ok bool) {
+// whole is the body with its trailers, if all of it was kept. It is the upload's until
+// stop.
+func (u *upload) whole() (kept *body, trailers message.Fields, ok bool) {
 	u.mu.Lock()
 	defer u.mu.Unlock()
 	return u.kept, u.trailers, u.ended && !u.lost
 }
 
-// stop ends the goroutine, if there is one, and returns how many bytes came.
+// forget gives up what is kept; the caller holds mu.
+func (u *upload) forget() {
+	if u.kept != nil {
+		u.kept.let()
+		u.kept = nil
+	}
+}
+
+// stop ends the goroutine, if there is one, gives up what is kept, and returns how many
+// bytes came.
 func (u *upload) stop() uint64 {
 	u.detach()
 	u.mu.Lock()
@@ -233,5 +245,6 @@ func (u *upload) stop() uint64 {
 	}
 	u.mu.Lock()
 	defer u.mu.Unlock()
+	u.forget()
 	return u.received
 }
