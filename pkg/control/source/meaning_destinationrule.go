@@ -5,6 +5,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/http/httpguts"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -155,6 +156,14 @@ func (m meaning) consistentHash(at string, h *networkingapi.LoadBalancerSettings
 		if ttl := key.HttpCookie.GetTtl(); ttl != nil && ttl.AsDuration() < 0 {
 			m.fail(at+".httpCookie.ttl", "%s is negative", ttl.AsDuration())
 		}
+		m.cookieValue(at+".httpCookie.path", key.HttpCookie.GetPath())
+		for i, a := range key.HttpCookie.GetAttributes() {
+			at := fmt.Sprintf("%s.httpCookie.attributes[%d]", at, i)
+			if !httpguts.ValidHeaderFieldName(a.GetName()) {
+				m.fail(at+".name", "%q is not the name of a cookie's attribute, such as SameSite", a.GetName())
+			}
+			m.cookieValue(at+".value", a.GetValue())
+		}
 	}
 	if size := h.GetMaglev().GetTableSize(); size > 0 && (size > maxMaglev || !prime(size)) {
 		m.fail(at+".maglev.tableSize", "%d is not a prime up to %d, such as 65537", size, maxMaglev)
@@ -164,6 +173,15 @@ func (m meaning) consistentHash(at string, h *networkingapi.LoadBalancerSettings
 		if size > maxRing {
 			m.fail(at+path, "%d is over %d", size, maxRing)
 		}
+	}
+}
+
+// cookieValue checks what stands in an attribute of Set-Cookie, which a semicolon or
+// a control character would end (RFC 6265 section 4.1.1, av-octet).
+func (m meaning) cookieValue(at, value string) {
+	if i := strings.IndexFunc(value, func(r rune) bool { return r < ' ' || r > '~' || r == ';' }); i >= 0 {
+		r, _ := utf8.DecodeRuneInString(value[i:])
+		m.fail(at, "%q has a character that a cookie's attribute cannot have: %q", value, r)
 	}
 }
 
