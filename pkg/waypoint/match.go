@@ -80,9 +80,14 @@ func (c *candidate) rank() (r int) {
 }
 
 func (c *candidate) holds(in matcher.ConnInput) bool {
-	switch {
-	case c.port != 0 && c.port != uint32(in.Destination.Port()):
+	if c.port != 0 && c.port != uint32(in.Destination.Port()) {
 		return false
+	}
+	if in.Undecided != nil && (c.transport != "" || len(c.names) > 0 || len(c.protocols) > 0) {
+		*in.Undecided = true
+		return false
+	}
+	switch {
 	case c.transport != "" && c.transport != in.TransportProtocol:
 		return false
 	case len(c.names) > 0 && !slices.ContainsFunc(c.names, func(n string) bool { return nameMatches(n, in.ServerName) }):

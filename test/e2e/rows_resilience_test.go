@@ -156,7 +156,8 @@ func TestRowDestinationRule(t *testing.T) {
 		between(t, "refused with x-envoy-overloaded", over, 100, 150)
 	})
 	t.Run("ejection", func(t *testing.T) {
-		w := newWorld(t, "fairlead", "productpage", "", "a=v2", "b=v2", "c=v2", "d=v2")
+		// Nobody premium is sent to old, which shows that the routes are live.
+		w := newWorld(t, "fairlead", "productpage", "", "a=v2", "b=v2", "c=v2", "d=v2", "old=v1")
 		w.write(t, "rule.yaml", rule)
 		w.write(t, "routes.yaml", manifest(t, "03-virtual-service.yaml", ownProductpage))
 		w.live("v2", premium)
@@ -167,106 +168,19 @@ func TestRowDestinationRule(t *testing.T) {
 		// Raised to 100 %, and nobody is healthy: all are used.
 		w.write(t, "rule.yaml", edited(t, rule, "maxEjectionPercent: 50", "maxEjectionPercent: 100"))
 		w.backends["d"].does(replies(500))
-		w.many(200, 4, func(int) http.Header { return premium })
-		for _, b := range w.backends {
-			b.forget()
-		}
-		w.many(200, 4, func(int) http.Header { return premium })
-		for name, b := range w.backends {
-			between(t, "with nobody healthy, of 200 at "+name, b.seen(), 10, 200)
-		}
+		v2 := []string{"a", "b", "c", "d"}
+		eventually(t, "all four are used where nobody is healthy", func() bool {
+			for _, name := range v2 {
+				w.backends[name].forget()
+			}
+			for _, a := range w.many(200, 4, func(int) http.Header { return premium }) {
+				if a.err != nil || a.status != 500 {
+					t.Fatalf("status %d, %v %v; the backends answer 500", a.status, a.header, a.err)
+				}
+			}
+			return !slices.ContainsFunc(v2, func(name string) bool { return w.backends[name].seen() < 10 })
+		})
 	})
-}
-
-// outliers says which backends fail and what is to become of them.
-type outliers struct {
-	header    http.Header
-	bad       []string
-	most      int           // at a time
-	errors    int           // in a row
-	low, high time.Duration // out, the first time
-	twice     bool          // watch the second time as well
-}
-
-// outliers sends a request every 20 ms or so and watches who is asked: one that is not
-// for two seconds is out.
-func (w *world) outliers(o outliers) {
-	t := w.t
-	t.Helper()
-	const silent = 2 * time.Second
-	began := time.Now()
-	for _, b := range w.backends {
-		b.forget()
-	}
-	end := began.Add(o.high + 10*time.Second)
-	if o.twice {
-		end = end.Add(3 * o.high)
-	}
-	for now := began; now.Before(end); now = time.Now() {
-		w.many(25, 1, func(int) http.Header { return o.header })
-	}
-	type pause struct{ from, to time.Time }
-	pauses := map[string][]pause{}
-	for _, name := range o.bad {
-		b := w.backends[name]
-		b.mu.Lock()
-		at := append(slices.Clone(b.arrivals), time.Now())
-		b.mu.Unlock()
-		for i := 1; i < len(at); i++ {
-			if at[i].Sub(at[i-1]) > silent {
-				pauses[name] = append(pauses[name], pause{at[i-1], at[i]})
-			}
-		}
-	}
-	first, longer := 0, 0
-	for name, list := range pauses {
-		out := list[0].to.Sub(list[0].from)
-		t.Logf("%s: first out for %.1f s, %d times in all", name, out.Seconds(), len(list))
-		if list[0].from.Sub(began) < 5*time.Second {
-			first++
-			b := w.backends[name]
-			n := 0
-			b.mu.Lock()
-			for _, a := range b.arrivals {
-				if !a.After(list[0].from) {
-					n++
-				}
-			}
-			b.mu.Unlock()
-			between(t, name+": errors before it is out", n, o.errors, o.errors+1)
-		}
-		if over := !list[0].to.Before(end); over && out < o.low {
-			continue // it was left out for another that came back, and is not back yet
-		}
-		if out < o.low-time.Second || out > o.high+3*time.Second {
-			t.Errorf("%s was out for %s, want %s to %s", name, out, o.low, o.high)
-		}
-		if len(list) > 1 && list[1].to.Before(end) {
-			if again := list[1].to.Sub(list[1].from); again > out+5*time.Second {
-				longer++
-			}
-		}
-	}
-	between(t, "out at first", first, o.most, o.most)
-	// Never more than that at a time.
-	for _, list := range pauses {
-		for _, p := range list {
-			at, n := p.from.Add(silent), 0
-			for _, others := range pauses {
-				for _, q := range others {
-					if !at.Before(q.from) && at.Before(q.to) {
-						n++
-					}
-				}
-			}
-			if n > o.most {
-				t.Errorf("%d are out at a time, want at most %d", n, o.most)
-			}
-		}
-	}
-	if o.twice && longer == 0 {
-		t.Errorf("none was out for longer the second time: %v", pauses)
-	}
 }
 
 const ownBreaker = `apiVersion: networking.istio.io/v1beta1

@@ -53,7 +53,7 @@ func (l *Internal) Update(t *Table) { l.table.Store(t) }
 // Table is that of the moment.
 func (l *Internal) Table() *Table { return l.table.Load() }
 
-// Known tells whether some chain serves dst, whatever its first bytes.
+// Known tells whether some chain may serve dst, if its first bytes are right.
 func (t *Table) Known(dst netip.AddrPort, authority string) bool {
 	if previous := t.Previous.Load(); previous != nil && previous.knows(dst, authority) {
 		return true
@@ -62,16 +62,9 @@ func (t *Table) Known(dst netip.AddrPort, authority string) bool {
 }
 
 func (t *Table) knows(dst netip.AddrPort, authority string) bool {
-	for _, protocol := range []string{"", "http/1.1", "h2c", "h2"} {
-		in := matcher.ConnInput{Destination: dst, FilterState: map[string]string{stateAuthority: authority}}
-		if protocol != "" {
-			in.ApplicationProtocols = []string{protocol}
-		}
-		if name, ok := t.Match(in); ok && t.Chains[name] != nil {
-			return true
-		}
-	}
-	return false
+	undecided := false
+	name, ok := t.Match(matcher.ConnInput{Destination: dst, FilterState: map[string]string{stateAuthority: authority}, Undecided: &undecided})
+	return undecided || ok && t.Chains[name] != nil
 }
 
 // Serve runs a connection until it ends. What nothing serves is aborted.

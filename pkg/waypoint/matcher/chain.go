@@ -25,6 +25,10 @@ type ConnInput struct {
 	ApplicationProtocols []string
 	// FilterState holds strings by key, such as io.istio.connect_authority.
 	FilterState map[string]string
+	// Undecided, if set, is set to true where the choice hung on what a client's first
+	// bytes say (ServerName, TransportProtocol, ApplicationProtocols) and they do not
+	// say it, since they are not read yet.
+	Undecided *bool
 }
 
 // CompileChains compiles a filter_chain_matcher: a function that names the chain of

@@ -107,6 +107,30 @@ matcher_list:
 	}
 }
 
+// Before a connection's first bytes are read, a destination whose chain hangs on them is
+// told apart from one that has none.
+func TestUndecidedChains(t *testing.T) {
+	byName := `{matcher: {matcher_list: {matchers: [{predicate: {single_predicate: {input: ` + input1("ServerNameInput") + `, value_match: {exact: a.b}}}, on_match: ` + to("named") + `}]}}}`
+	find, err := parseChains(t, `matcher_tree: {input: `+input1("DestinationPortInput")+`, exact_match_map: {map: {"443": `+byName+`, "80": `+to("plain")+`}}}`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		to, chain string
+		undecided bool
+	}{{"10.0.0.1:443", "", true}, {"10.0.0.1:80", "plain", false}, {"10.0.0.1:81", "", false}} {
+		undecided := false
+		got, _ := find(ConnInput{Destination: netip.MustParseAddrPort(c.to), Undecided: &undecided})
+		if got != c.chain || undecided != c.undecided {
+			t.Errorf("%s: %q, undecided %v", c.to, got, undecided)
+		}
+	}
+	undecided := false
+	if got, ok := find(ConnInput{Destination: netip.MustParseAddrPort("10.0.0.1:443"), ServerName: "b", Undecided: &undecided}); ok || undecided {
+		t.Errorf("another name: %q, undecided %v", got, undecided)
+	}
+}
+
 func TestChainsRefuse(t *testing.T) {
 	for _, c := range []struct{ text, want string }{
 		{`on_no_match: {action: {name: x, typed_config: {"@type": type.googleapis.com/google.protobuf.BoolValue, value: true}}}`, "only a StringValue"},

@@ -47,15 +47,26 @@ func newInput(ext *xdscorev3.TypedExtensionConfig) (input, error) {
 	case *inputv3.SourcePortInput:
 		return port(source), nil
 	case *inputv3.ServerNameInput:
-		return text(func(in *ConnInput) string { return in.ServerName }), nil
+		return fromBytes(text(func(in *ConnInput) string { return in.ServerName })), nil
 	case *inputv3.TransportProtocolInput:
-		return text(func(in *ConnInput) string { return in.TransportProtocol }), nil
+		return fromBytes(text(func(in *ConnInput) string { return in.TransportProtocol })), nil
 	case *inputv3.ApplicationProtocolInput:
-		return protocols, nil
+		return fromBytes(protocols), nil
 	case *inputv3.FilterStateInput:
 		return text(func(in *ConnInput) string { return in.FilterState[k.GetKey()] }), nil
 	default:
 		return nil, fmt.Errorf("input %q (%s) is not supported", ext.GetName(), ext.GetTypedConfig().GetTypeUrl())
+	}
+}
+
+// fromBytes is an input that the connection's first bytes give.
+func fromBytes(get input) input {
+	return func(dst []byte, in *ConnInput) ([]byte, bool) {
+		dst, ok := get(dst, in)
+		if !ok && in.Undecided != nil {
+			*in.Undecided = true
+		}
+		return dst, ok
 	}
 }
 
