@@ -87,8 +87,8 @@ func (e *Engine) routesFor(c *compiled, m *hcmv3.HttpConnectionManager) (hcm.Rou
 	if m.GetRouteConfig() == nil {
 		return nil, errors.New("neither rds nor route_config is set")
 	}
-	r := newRoutes()
-	if err := r.set(m.GetRouteConfig()); err != nil {
+	r, err := fixed(m.GetRouteConfig())
+	if err != nil {
 		return nil, fmt.Errorf("%s: %w", m.GetRouteConfig().GetName(), err)
 	}
 	return r, nil

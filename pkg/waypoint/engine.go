@@ -99,16 +99,24 @@ func (e *Engine) ApplyEnvoy(typeURL string, updated []*discovery.Resource, remov
 	refused := map[string]error{}
 	for _, r := range updated {
 		e.stays(typeURL, r.GetName())
-		m, err := r.GetResource().UnmarshalNew()
-		if err == nil {
-			err = e.guarded(m)
-		}
+		inPart := false
+		err := e.guarded(func() error {
+			if r.GetResource().GetTypeUrl() == xds.RouteType {
+				return e.setRoutes(r.GetResource().GetValue()) // only what has changed is decoded
+			}
+			m, err := r.GetResource().UnmarshalNew()
+			if err != nil {
+				return err
+			}
+			err = e.apply(m)
+			// Of a listener the chains that cannot be enforced refuse, and the others serve.
+			l := e.listeners[r.GetName()]
+			inPart = typeURL == xds.ListenerType && l != nil && proto.Message(l.config) == m
+			return err
+		})
 		if err != nil {
 			refused[r.GetName()] = err
 		}
-		// Of a listener the chains that cannot be enforced refuse, and the others serve.
-		l := e.listeners[r.GetName()]
-		inPart := typeURL == xds.ListenerType && l != nil && proto.Message(l.config) == m
 		e.hold(typeURL, r.GetName(), r.GetVersion(), r.GetResource(), err, err == nil || inPart)
 	}
 	for _, name := range removed {
@@ -120,11 +128,11 @@ func (e *Engine) ApplyEnvoy(typeURL string, updated []*discovery.Resource, remov
 }
 
 // guarded takes a resource; a fault of ours is an error of that resource.
-func (e *Engine) guarded(m proto.Message) error {
+func (e *Engine) guarded(take func() error) error {
 	err := errFault
 	func() {
 		defer e.guard.Recover("the update of a resource")
-		err = e.apply(m)
+		err = take()
 	}()
 	return err
 }

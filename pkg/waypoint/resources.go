@@ -8,13 +8,14 @@ import (
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/route"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/strict"
 	"github.com/fairlead-mesh/fairlead/pkg/xds"
 )
 
+// apply takes a resource, but for routes: see setRoutes.
 func (e *Engine) apply(m proto.Message) error {
 	e.noteUnknown(strict.Check(m))
 	switch r := m.(type) {
@@ -23,8 +24,6 @@ func (e *Engine) apply(m proto.Message) error {
 		return e.o.Clusters.SetCluster(r)
 	case *endpointv3.ClusterLoadAssignment:
 		return e.o.Clusters.SetEndpoints(r)
-	case *routev3.RouteConfiguration:
-		return e.setRoutes(r)
 	case *listenerv3.Listener:
 		if e.closed {
 			return errors.New("the waypoint stops")
@@ -37,21 +36,29 @@ func (e *Engine) apply(m proto.Message) error {
 // maxWarned bounds the warnings of one update that are logged; all are counted.
 const maxWarned = 10
 
-// setRoutes takes a route configuration, and says what is new of what it asks for and
-// does not get.
-func (e *Engine) setRoutes(c *routev3.RouteConfiguration) error {
-	r := e.routesOf(c.GetName())
-	before := r.warnings()
-	if err := r.set(c); err != nil {
+// setRoutes takes an encoded route configuration, which must not be changed any more,
+// and says what is new of what it asks for and does not get.
+func (e *Engine) setRoutes(wire []byte) error {
+	name, err := route.Name(wire)
+	if err != nil {
 		return err
 	}
+	r := e.routesOf(name)
+	known := map[string]bool{}
+	for _, w := range r.warnings() {
+		known[w] = true
+	}
+	if err := r.set(wire); err != nil {
+		return err
+	}
+	e.noteUnknown(r.table.Load().Unfamiliar)
 	said := 0
 	for _, w := range r.warnings() {
 		if said == maxWarned {
 			break
 		}
-		if !slices.Contains(before, w) {
-			e.o.Logger.Warn("a route does not get all that it asks for", "routes", c.GetName(), "what", w)
+		if !known[w] {
+			e.o.Logger.Warn("a route does not get all that it asks for", "routes", name, "what", w)
 			said++
 		}
 	}

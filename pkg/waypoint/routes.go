@@ -49,15 +49,26 @@ func (r *routes) waitNoMore() { r.once.Do(func() { close(r.first) }) }
 // warmTimeout bounds the wait for what the configuration names and has not come yet.
 const warmTimeout = 5 * time.Second
 
-// set compiles beside and swaps; what has not changed is taken over.
-func (r *routes) set(c *routev3.RouteConfiguration) error {
+// set compiles beside and swaps; what has not changed is taken over. It keeps wire.
+func (r *routes) set(wire []byte) error {
 	defer r.waitNoMore()
-	t, err := route.CompileFrom(r.table.Load(), c, routeOptions)
+	t, err := route.CompileFrom(r.table.Load(), wire, routeOptions)
 	if err != nil {
 		return err
 	}
 	r.table.Store(t)
 	return nil
+}
+
+// fixed are routes that never change: those that a listener holds.
+func fixed(c *routev3.RouteConfiguration) (*routes, error) {
+	t, err := route.Compile(c, routeOptions)
+	if err != nil {
+		return nil, err
+	}
+	r := newRoutes()
+	r.table.Store(t)
+	return r, nil
 }
 
 // warnings are what the table asks for and does not get.

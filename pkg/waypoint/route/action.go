@@ -60,6 +60,7 @@ func (c *compiler) route(m *routev3.Route, h *hostShell) (*Route, error) {
 	if err := m.Validate(); err != nil {
 		return nil, fmt.Errorf("the API's own rules: %w", err)
 	}
+	r.warnings = c.take()
 	return r, nil
 }
 

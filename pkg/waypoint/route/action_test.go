@@ -391,7 +391,7 @@ virtual_hosts:
 	if len(table.Warnings) != 1 || !strings.Contains(table.Warnings[0], "rate_limits have no effect") {
 		t.Errorf("warnings: %q", table.Warnings)
 	}
-	again, err := CompileFrom(table, parse(t, "virtual_hosts: []"), table.common.options)
+	again, err := CompileFrom(table, encoded(t, parse(t, "virtual_hosts: []")), table.common.options)
 	if err != nil || len(again.Warnings) != 0 {
 		t.Errorf("warnings of what is gone: %q %v", again.Warnings, err)
 	}

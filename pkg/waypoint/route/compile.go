@@ -1,7 +1,6 @@
 package route
 
 import (
-	"crypto/sha256"
 	"errors"
 	"fmt"
 
@@ -31,19 +30,10 @@ type hostShell struct {
 	mirrors                               []*Mirror
 	// requireTLS is the redirect for requests without TLS, or nil.
 	requireTLS *Route
-	digest     digest
-	warnings   []string
-}
-
-// digest tells whether bytes are those that were compiled before.
-type digest [sha256.Size]byte
-
-func digestOf(buf []byte, m proto.Message) (digest, []byte, error) {
-	buf, err := proto.MarshalOptions{Deterministic: true}.MarshalAppend(buf[:0], m)
-	if err != nil {
-		return digest{}, buf, fmt.Errorf("encode: %w", err)
-	}
-	return sha256.Sum256(buf), buf, nil
+	domains    []string
+	// wire is what it was compiled of, if that is kept.
+	wire     []byte
+	warnings []string
 }
 
 // without is a shallow copy of m that lacks a field.
@@ -64,7 +54,8 @@ func without[M proto.Message](m M, field protoreflect.Name) M {
 type compiler struct {
 	options  Options
 	warnings []string
-	buf      []byte
+	// unfamiliar is the first part with a field that is not known here, or nil.
+	unfamiliar error
 }
 
 func (c *compiler) warn(format string, args ...any) {
@@ -78,19 +69,12 @@ func (c *compiler) take() []string {
 	return w
 }
 
-func (c *compiler) common(rc *routev3.RouteConfiguration, old *Table) (*common, error) {
-	shell := without(rc, "virtual_hosts")
-	d, buf, err := digestOf(c.buf, shell)
-	if c.buf = buf; err != nil {
-		return nil, err
-	}
-	if old != nil && old.common.digest == d {
-		return old.common, nil
-	}
-	if err := shell.Validate(); err != nil {
+// common compiles a configuration without its virtual hosts.
+func (c *compiler) common(rc *routev3.RouteConfiguration) (*common, error) {
+	if err := rc.Validate(); err != nil {
 		return nil, fmt.Errorf("the API's own rules: %w", err)
 	}
-	c.unknown("route configuration", shell)
+	c.unknown("route configuration", rc)
 	switch {
 	case rc.GetVhds() != nil:
 		return nil, errors.New("vhds is not supported: send virtual_hosts in the configuration")
@@ -102,12 +86,13 @@ func (c *compiler) common(rc *routev3.RouteConfiguration, old *Table) (*common, 
 		return nil, errors.New("route_specifiers are not supported")
 	}
 	out := &common{
-		digest: d, options: c.options, maxBody: 4096,
+		name: rc.GetName(), ignorePort: rc.GetIgnorePortInHostMatching(), options: c.options, maxBody: 4096,
 		specificWins: rc.GetMostSpecificHeaderMutationsWins(), ignoreParameters: rc.GetIgnorePathParametersInPathMatching(),
 	}
 	if m := rc.GetMaxDirectResponseBodySizeBytes(); m != nil {
 		out.maxBody = int(m.GetValue())
 	}
+	var err error
 	if out.mirrors, err = newMirrors(rc.GetRequestMirrorPolicies()); err != nil {
 		return nil, err
 	}
@@ -166,55 +151,13 @@ func (c *compiler) filter(name string, cfg *anypb.Any, where string) (f filterCo
 	return f, err
 }
 
-// host compiles a virtual host; old is the one of its name before, or nil.
-func (c *compiler) host(vh *routev3.VirtualHost, all *common, old *host) (*host, error) {
-	shell := without(vh, "routes")
-	d, buf, err := digestOf(c.buf, shell)
-	if c.buf = buf; err != nil {
-		return nil, err
-	}
-	var known map[digest]*Route
-	h := &host{}
-	if old != nil && old.digest == d {
-		h.hostShell = old.hostShell
-		known = make(map[digest]*Route, len(old.index.routes))
-		for _, r := range old.index.routes {
-			known[r.digest] = r
-		}
-	} else {
-		if h.hostShell, err = c.shell(vh, shell, all, d); err != nil {
-			return nil, err
-		}
-		h.warnings = c.take()
-	}
-	routes := make([]*Route, len(vh.GetRoutes()))
-	changed := known == nil || len(routes) != len(old.index.routes)
-	for i, m := range vh.GetRoutes() {
-		d, buf, err := digestOf(c.buf, m)
-		if c.buf = buf; err != nil {
-			return nil, err
-		}
-		if routes[i] = known[d]; routes[i] == nil {
-			if routes[i], err = c.route(m, h.hostShell); err != nil {
-				return nil, fmt.Errorf("routes[%d] %q: %w", i, m.GetName(), err)
-			}
-			routes[i].digest, routes[i].warnings = d, c.take()
-		}
-		changed = changed || routes[i] != old.index.routes[i]
-	}
-	if !changed {
-		return old, nil
-	}
-	h.index = newIndex(routes)
-	return h, nil
-}
-
-func (c *compiler) shell(vh, shell *routev3.VirtualHost, all *common, d digest) (*hostShell, error) {
+// shell compiles a virtual host without its routes.
+func (c *compiler) shell(vh *routev3.VirtualHost, all *common) (*hostShell, error) {
 	where := fmt.Sprintf("virtual host %q", vh.GetName())
-	if err := shell.Validate(); err != nil {
+	if err := vh.Validate(); err != nil {
 		return nil, fmt.Errorf("the API's own rules: %w", err)
 	}
-	c.unknown(where, shell)
+	c.unknown(where, vh)
 	switch {
 	case vh.GetMatcher() != nil:
 		return nil, errors.New("matcher is not supported: use routes")
@@ -236,7 +179,7 @@ func (c *compiler) shell(vh, shell *routev3.VirtualHost, all *common, d digest) 
 		c.warn("%s: include_is_timeout_retry_header has no effect", where)
 	}
 	h := &hostShell{
-		common: all, name: vh.GetName(), digest: d, retry: vh.GetRetryPolicy(),
+		common: all, name: vh.GetName(), domains: vh.GetDomains(), retry: vh.GetRetryPolicy(),
 		limit: bufferLimit(vh), attemptsInRequest: vh.GetIncludeRequestAttemptCount(), attemptsInResponse: vh.GetIncludeAttemptCountInResponse(),
 	}
 	var err error
@@ -259,12 +202,16 @@ func (c *compiler) shell(vh, shell *routev3.VirtualHost, all *common, d digest) 
 		// No peer counts as internal here, so EXTERNAL_ONLY is ALL.
 		h.requireTLS = &Route{host: h, Redirect: &Redirect{Status: 301, scheme: "https", toTLS: true}}
 	}
+	h.warnings = c.take()
 	return h, nil
 }
 
 // unknown warns of fields that the API's version here does not have.
 func (c *compiler) unknown(where string, m proto.Message) {
 	if name := unknownField(m.ProtoReflect()); name != "" {
+		if c.unfamiliar == nil {
+			c.unfamiliar = fmt.Errorf("%s: %s has fields that are not known here", where, name)
+		}
 		c.warn("%s: %s has a field that is not known here and has no effect", where, name)
 	}
 }

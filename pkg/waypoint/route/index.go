@@ -14,6 +14,9 @@ import (
 // going through each no further than the best one yet.
 type index struct {
 	routes []*Route
+	// wire is what each route was compiled of, if that is kept: parts of the message
+	// that came last.
+	wire [][]byte
 	// exact has routes by whole paths, folded those that ignore case.
 	exact, folded map[string][]int32
 	// tree has routes by prefix, foldedTree those that ignore case.
@@ -35,28 +38,68 @@ func newIndex(routes []*Route) *index {
 	x := &index{routes: routes, tree: &node{}}
 	for i, r := range routes {
 		n := int32(i) //nolint:gosec // bounded by a message's size
-		m := &r.match
-		switch {
-		case m.kind == pathExact && m.fold:
+		switch list, key := r.match.place(); list {
+		case inFolded:
 			if x.folded == nil {
 				x.folded = map[string][]int32{}
 			}
-			x.folded[m.path] = append(x.folded[m.path], n)
-		case m.kind == pathExact:
+			x.folded[key] = append(x.folded[key], n)
+		case inExact:
 			if x.exact == nil {
 				x.exact = map[string][]int32{}
 			}
-			x.exact[m.path] = append(x.exact[m.path], n)
-		case m.fold:
+			x.exact[key] = append(x.exact[key], n)
+		case inFoldedTree:
 			if x.foldedTree == nil {
 				x.foldedTree = &node{}
 			}
-			x.foldedTree.insert(m.stem(), n)
-		default:
-			x.tree.insert(m.stem(), n)
+			x.foldedTree.insert(key, n)
+		case inTree:
+			x.tree.insert(key, n)
 		}
 	}
 	return x
+}
+
+// list is one of an index's.
+type list uint8
+
+const (
+	inTree list = iota
+	inFoldedTree
+	inExact
+	inFolded
+)
+
+// place is where a match stands in an index.
+func (m *match) place() (of list, key string) {
+	switch {
+	case m.kind == pathExact && m.fold:
+		return inFolded, m.path
+	case m.kind == pathExact:
+		return inExact, m.path
+	case m.fold:
+		return inFoldedTree, m.stem()
+	}
+	return inTree, m.stem()
+}
+
+// with is the index of other routes: the same lists, where each stands as the one
+// before it did.
+func (x *index) with(routes []*Route) *index {
+	if len(routes) != len(x.routes) {
+		return newIndex(routes)
+	}
+	for i, r := range routes {
+		if r == x.routes[i] {
+			continue
+		}
+		now, key := r.match.place()
+		if before, old := x.routes[i].match.place(); now != before || key != old {
+			return newIndex(routes)
+		}
+	}
+	return &index{routes: routes, exact: x.exact, folded: x.folded, tree: x.tree, foldedTree: x.foldedTree}
 }
 
 func (n *node) insert(key string, route int32) {

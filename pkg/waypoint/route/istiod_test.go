@@ -1,6 +1,7 @@
 package route
 
 import (
+	"bytes"
 	"encoding/json"
 	"os"
 	"path/filepath"
@@ -95,14 +96,21 @@ func FuzzCompile(f *testing.F) {
 		if proto.Unmarshal(b, rc) != nil {
 			return
 		}
-		table, err := Compile(rc, Options{})
+		decoded, refused := Compile(rc, Options{})
+		table, err := CompileFrom(nil, b, Options{})
+		if (err == nil) != (refused == nil) {
+			t.Fatalf("decoded at once: %v; in parts: %v", refused, err)
+		}
 		if err != nil {
 			return
 		}
 		in := get("GET h/")
 		in.Request.Path = path
 		r := table.Find(in)
-		if again, err := CompileFrom(table, rc, Options{}); err != nil || again.Find(in) != r {
+		if other := decoded.Find(in); name(other) != name(r) || table.Name != decoded.Name {
+			t.Fatalf("decoded at once the route is %s, in parts %s", name(other), name(r))
+		}
+		if again, err := CompileFrom(table, bytes.Clone(b), Options{}); err != nil || again.Find(in) != r {
 			t.Fatalf("compiled again it differs: %v", err)
 		}
 		if r == nil {

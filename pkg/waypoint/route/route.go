@@ -29,9 +29,8 @@ type Route struct {
 	// Metadata is the route's filter metadata, or nil.
 	Metadata streaminfo.Metadata
 
-	match  match
-	host   *hostShell
-	digest digest
+	match match
+	host  *hostShell
 	// warnings say what the route asks for and does not get.
 	warnings []string
 }

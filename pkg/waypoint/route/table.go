@@ -46,6 +46,9 @@ type Table struct {
 	Name string
 	// Warnings say what the configuration asks for and does not get.
 	Warnings []string
+	// Unfamiliar is the first part with a field that is not known here, of those
+	// that were not taken over from an older table; or nil.
+	Unfamiliar error
 
 	common *common
 	exact  map[string]*host
@@ -61,13 +64,16 @@ type Table struct {
 // common is what all virtual hosts of a table share.
 type common struct {
 	scope
-	digest           digest
+	name             string
+	ignorePort       bool
 	specificWins     bool
 	ignoreParameters bool
 	maxBody          int
 	mirrors          []*Mirror
 	options          Options
-	warnings         []string
+	// wire is what it was compiled of, if that is kept.
+	wire     []byte
+	warnings []string
 }
 
 // scope is what a configuration, a virtual host, a route and a weighted cluster have
@@ -85,41 +91,44 @@ type filterConfig struct {
 
 // Compile compiles a configuration. Errors name virtual host, route and field.
 func Compile(rc *routev3.RouteConfiguration, o Options) (*Table, error) {
-	return CompileFrom(nil, rc, o)
-}
-
-// CompileFrom is as Compile, and takes over from an older table, compiled with the
-// same options, what has not changed.
-func CompileFrom(old *Table, rc *routev3.RouteConfiguration, o Options) (*Table, error) {
-	t := &Table{
-		Name: rc.GetName(), ignorePort: rc.GetIgnorePortInHostMatching(),
-		exact: map[string]*host{}, suffixes: map[string]*host{}, prefixes: map[string]*host{},
-	}
 	c := &compiler{options: o}
-	var err error
-	if t.common, err = c.common(rc, old); err != nil {
+	all, err := c.common(without(rc, "virtual_hosts"))
+	if err != nil {
 		return nil, err
 	}
-	var previous map[string]*host
-	if old != nil && old.common == t.common {
-		previous = make(map[string]*host, len(old.hosts))
-		for _, h := range old.hosts {
-			previous[h.name] = h
-		}
-	}
+	t := newTable(all)
 	for i, vh := range rc.GetVirtualHosts() {
-		h, err := c.host(vh, t.common, previous[vh.GetName()])
-		if err != nil {
-			return nil, fmt.Errorf("virtual_hosts[%d] %q: %w", i, vh.GetName(), err)
+		at := fmt.Sprintf("virtual_hosts[%d] %q", i, vh.GetName())
+		h := &host{}
+		if h.hostShell, err = c.shell(without(vh, "routes"), all); err != nil {
+			return nil, fmt.Errorf("%s: %w", at, err)
 		}
-		t.hosts = append(t.hosts, h)
-		if err := t.addDomains(h, vh.GetDomains()); err != nil {
-			return nil, fmt.Errorf("virtual_hosts[%d] %q: %w", i, vh.GetName(), err)
+		routes := make([]*Route, len(vh.GetRoutes()))
+		for i, m := range vh.GetRoutes() {
+			if routes[i], err = c.route(m, h.hostShell); err != nil {
+				return nil, fmt.Errorf("%s: routes[%d] %q: %w", at, i, m.GetName(), err)
+			}
+		}
+		h.index = newIndex(routes)
+		if err := t.add(h); err != nil {
+			return nil, fmt.Errorf("%s: %w", at, err)
 		}
 	}
-	t.Warnings = t.warnings()
+	return t.complete(c), nil
+}
+
+func newTable(all *common) *Table {
+	return &Table{
+		Name: all.name, common: all, ignorePort: all.ignorePort,
+		exact: map[string]*host{}, suffixes: map[string]*host{}, prefixes: map[string]*host{},
+	}
+}
+
+// complete makes what follows from all hosts.
+func (t *Table) complete(c *compiler) *Table {
+	t.Warnings, t.Unfamiliar = t.warnings(), c.unfamiliar
 	t.suffixLengths, t.prefixLengths = lengths(t.suffixes), lengths(t.prefixes)
-	return t, nil
+	return t
 }
 
 // warnings are those of all parts, whenever they were compiled.
@@ -134,11 +143,13 @@ func (t *Table) warnings() []string {
 	return out
 }
 
-func (t *Table) addDomains(h *host, domains []string) error {
-	if len(domains) == 0 {
+// add adds a virtual host under its domains.
+func (t *Table) add(h *host) error {
+	t.hosts = append(t.hosts, h)
+	if len(h.domains) == 0 {
 		return fmt.Errorf("domains: at least one is needed")
 	}
-	for i, d := range domains {
+	for i, d := range h.domains {
 		d = strings.ToLower(d)
 		into, key := t.exact, d
 		switch {

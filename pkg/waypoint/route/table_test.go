@@ -42,13 +42,13 @@ func TestFindDoesNotAllocate(t *testing.T) {
 }
 
 func TestUpdateSharesWhatIsUnchanged(t *testing.T) {
-	old, err := Compile(large(100), Options{})
+	old, err := CompileFrom(nil, encoded(t, large(100)), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	rc := large(100)
 	rc.VirtualHosts[0].Routes[50].Name = "changed"
-	table, err := CompileFrom(old, rc, Options{})
+	table, err := CompileFrom(old, encoded(t, rc), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -63,11 +63,11 @@ func TestUpdateSharesWhatIsUnchanged(t *testing.T) {
 		t.Errorf("the old table changed: %s", got)
 	}
 	rc.VirtualHosts[0].Routes = rc.VirtualHosts[0].Routes[1:]
-	if table, err = CompileFrom(table, rc, Options{}); err != nil || table.Find(in(0)) != nil || name(table.Find(in(99))) != "r99" {
+	if table, err = CompileFrom(table, encoded(t, rc), Options{}); err != nil || table.Find(in(0)) != nil || name(table.Find(in(99))) != "r99" {
 		t.Errorf("a removed route: %v", err)
 	}
 	rc.VirtualHosts[0].RequestHeadersToRemove = []string{"x"}
-	next, err := CompileFrom(table, rc, Options{})
+	next, err := CompileFrom(table, encoded(t, rc), Options{})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,16 +98,27 @@ func BenchmarkFind(b *testing.B) {
 }
 
 func BenchmarkUpdate(b *testing.B) {
-	old, err := Compile(large(3000), Options{})
+	old, err := CompileFrom(nil, encoded(b, large(3000)), Options{})
 	if err != nil {
 		b.Fatal(err)
 	}
-	rc := large(3000)
-	rc.VirtualHosts[0].Routes[50].Name = "changed"
-	b.ReportAllocs()
-	for b.Loop() {
-		if _, err := CompileFrom(old, rc, Options{}); err != nil {
-			b.Fatal(err)
-		}
+	for what, change := range map[string]func(*routev3.VirtualHost){
+		"action": func(vh *routev3.VirtualHost) { vh.Routes[50].Name = "changed" },
+		"path": func(vh *routev3.VirtualHost) {
+			vh.Routes[50].Match.PathSpecifier = &routev3.RouteMatch_PathSeparatedPrefix{PathSeparatedPrefix: "/other"}
+		},
+		"order": func(vh *routev3.VirtualHost) { vh.Routes = append(vh.Routes[1:], vh.Routes[0]) },
+	} {
+		rc := large(3000)
+		change(rc.VirtualHosts[0])
+		wire := encoded(b, rc)
+		b.Run(what, func(b *testing.B) {
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := CompileFrom(old, wire, Options{}); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
 	}
 }

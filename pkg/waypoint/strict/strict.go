@@ -12,38 +12,46 @@ import (
 // Check is an error that names the first message of m that has fields this build does
 // not know.
 func Check(m proto.Message) error {
-	return check(m.ProtoReflect(), "")
+	at, found := check(m.ProtoReflect())
+	if !found {
+		return nil
+	}
+	if at == "" {
+		at = "." + string(m.ProtoReflect().Descriptor().Name())
+	}
+	return fmt.Errorf("%s has fields that are not known here", at[1:])
 }
 
-func check(m protoreflect.Message, at string) (err error) {
+// check finds such a message within m. Its place, as in ".rules[2].from", is only put
+// together once it is found: nearly all that is looked at is as it should be.
+func check(m protoreflect.Message) (at string, found bool) {
 	if len(m.GetUnknown()) > 0 {
-		if at == "" {
-			at = string(m.Descriptor().Name())
-		}
-		return fmt.Errorf("%s has fields that are not known here", at)
+		return "", true
 	}
 	m.Range(func(f protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		name := string(f.Name())
-		if at != "" {
-			name = at + "." + name
-		}
 		switch {
 		case f.IsMap() && f.MapValue().Message() != nil:
 			v.Map().Range(func(k protoreflect.MapKey, v protoreflect.Value) bool {
-				err = check(v.Message(), fmt.Sprintf("%s[%s]", name, k.String()))
-				return err == nil
+				if at, found = check(v.Message()); found {
+					at = fmt.Sprintf("[%s]%s", k.String(), at)
+				}
+				return !found
 			})
 		case f.IsMap() || f.Message() == nil:
 		case f.IsList():
 			for i := range v.List().Len() {
-				if err = check(v.List().Get(i).Message(), fmt.Sprintf("%s[%d]", name, i)); err != nil {
-					return false
+				if at, found = check(v.List().Get(i).Message()); found {
+					at = fmt.Sprintf("[%d]%s", i, at)
+					break
 				}
 			}
 		default:
-			err = check(v.Message(), name)
+			at, found = check(v.Message())
 		}
-		return err == nil
+		if found {
+			at = "." + string(f.Name()) + at
+		}
+		return !found
 	})
-	return err
+	return at, found
 }
