@@ -14,6 +14,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/format"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/matcher"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/rules"
 )
 
 func (c *compiler) route(m *routev3.Route, h *hostShell) (*Route, error) {
@@ -57,7 +58,7 @@ func (c *compiler) route(m *routev3.Route, h *hostShell) (*Route, error) {
 	default:
 		return nil, fmt.Errorf("actions of kind %T are not supported", a)
 	}
-	if err := m.Validate(); err != nil {
+	if err := rules.Check(m); err != nil {
 		return nil, fmt.Errorf("the API's own rules: %w", err)
 	}
 	r.warnings = c.take()

@@ -10,6 +10,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/anypb"
 
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/rules"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
 )
 
@@ -71,7 +72,7 @@ func (c *compiler) take() []string {
 
 // common compiles a configuration without its virtual hosts.
 func (c *compiler) common(rc *routev3.RouteConfiguration) (*common, error) {
-	if err := rc.Validate(); err != nil {
+	if err := rules.Check(rc); err != nil {
 		return nil, fmt.Errorf("the API's own rules: %w", err)
 	}
 	c.unknown("route configuration", rc)
@@ -154,7 +155,7 @@ func (c *compiler) filter(name string, cfg *anypb.Any, where string) (f filterCo
 // shell compiles a virtual host without its routes.
 func (c *compiler) shell(vh *routev3.VirtualHost, all *common) (*hostShell, error) {
 	where := fmt.Sprintf("virtual host %q", vh.GetName())
-	if err := vh.Validate(); err != nil {
+	if err := rules.Check(vh); err != nil {
 		return nil, fmt.Errorf("the API's own rules: %w", err)
 	}
 	c.unknown(where, vh)
