@@ -177,21 +177,3 @@ var rareMethods = []string{
 	"NOTIFY", "PROPFIND", "PROPPATCH", "PURGE", "REBIND", "REPORT", "SEARCH", "SOURCE", "SUBSCRIBE", "TRACE", "UNBIND",
 	"UNLINK", "UNLOCK", "UNSUBSCRIBE",
 }
-
-// IsMethod reports whether b is a method that is taken.
-func IsMethod(b []byte) bool { return method(b) != "" }
-
-// BeginsMethod reports whether b may grow into a method that is taken.
-func BeginsMethod(b []byte) bool {
-	for _, m := range commonMethods {
-		if strings.HasPrefix(m, alias(b)) {
-			return true
-		}
-	}
-	for _, m := range rareMethods {
-		if strings.HasPrefix(m, alias(b)) {
-			return true
-		}
-	}
-	return false
-}

@@ -78,6 +78,24 @@ func TestNetworkRBAC(t *testing.T) {
 	w.compareStats()
 }
 
+// Who says nothing in time can be told from who begins with something that is no request.
+func TestLateConnections(t *testing.T) {
+	w := newWorld(t)
+	w.cluster("up", "", 0)
+	const inspectors = `listener_filters: [{name: http, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.listener.http_inspector.v3.HttpInspector}}]
+listener_filters_timeout: 0.5s
+continue_on_listener_filters_timeout: true`
+	waited := `{name: waited, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.set_filter_state.v3.Config, on_new_connection: [{object_key: waited, factory_key: envoy.string, format_string: {text_format_source: {inline_string: "%DURATION%"}}}]}}`
+	rbac := `{name: rbac, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC, stat_prefix: x, rules: {action: DENY, policies: {p: {permissions: [{any: true}], principals: [{not_id: {filter_state: {key: waited, string_match: {safe_regex: {regex: "[0-9]{1,2}|[0-1][0-9]{2}|2[0-4][0-9]"}}}}}]}}}}}`
+	port := w.tcp(inspectors, []string{waited, rbac}, "cluster: @up")
+	w.load()
+	for _, r := range []request{{raw: "NOT HTTP\r\nx-case: @CASE@\r\nx-script: last\r\n\r\n", patience: 2e9}, {raw: "x", patience: 2e9}} {
+		w.send(r.raw, port, r, noLog|anyEnd)
+	}
+	w.compare()
+	w.compareStats()
+}
+
 // What a connection begins with finds its chain: TLS by name, HTTP by version.
 func TestSniffing(t *testing.T) {
 	w := newWorld(t)
@@ -106,6 +124,10 @@ continue_on_listener_filters_timeout: true`
 	}
 	for _, r := range []request{{script: "body=abc last"}, {method: "POST", body: "abc", script: "last"}, {h2: true}, {raw: "NOT HTTP\r\nx-case: @CASE@\r\nx-script: last\r\n\r\n", patience: 2e9}, {raw: "x", patience: 2e9}, {raw: "GET / HTTP/1.0\r\nx-case: @CASE@\r\nx-script: last\r\n\r\n"}} {
 		b.send("without TLS "+describe(r)+r.raw, port, r, noLog|anyEnd)
+	}
+	// Where somebody's server might see a request, ours looks as well.
+	for _, line := range []string{"\r\nGET / HTTP/1.1", " GET / HTTP/1.1", "GET / HTTP/1.9", "GET /"} {
+		b.send("a bent line "+line, port, request{raw: line + "\r\nx-case: @CASE@\r\nx-script: last\r\n\r\n", patience: 2e9}, noLog|anyEnd)
 	}
 	b.work.Wait()
 	w.compare()

@@ -3,6 +3,7 @@ package policies
 import (
 	"net/netip"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 
@@ -20,6 +21,7 @@ type call struct {
 	to             netip.AddrPort
 	sni            string
 	headers        map[string]string
+	waited         int // milliseconds, for its first bytes
 }
 
 // evaluator decides as Envoy's RBAC filter documents it, without any speed.
@@ -143,7 +145,11 @@ func (e evaluator) principal(p *rbacv3.Principal, c *call) bool {
 	case *rbacv3.Principal_Header:
 		return e.header(r.Header, c)
 	case *rbacv3.Principal_FilterState:
-		if r.FilterState.Key != "io.istio.peer_principal" {
+		switch r.FilterState.Key {
+		case "fairlead.dev/waited":
+			return e.text(r.FilterState.GetStringMatch(), strconv.Itoa(c.waited))
+		case "io.istio.peer_principal":
+		default:
 			e.t.Fatalf("filter state %q is not set by a waypoint", r.FilterState.Key)
 		}
 		return c.identity != "" && e.text(r.FilterState.GetStringMatch(), c.identity)

@@ -6,6 +6,7 @@ package policies
 
 import (
 	"fmt"
+	"strconv"
 	"testing"
 
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/config/rbac/v3"
@@ -60,6 +61,9 @@ func networkFilters(t *testing.T, p *rbac.Policies, w *model.Waypoint, s *model.
 	}
 	out := &filters{t: t}
 	for _, f := range all {
+		if f.Name == "envoy.filters.network.set_filter_state" {
+			continue // what it sets is a property of calls here
+		}
 		config := &netrbacv3.RBAC{}
 		if err := f.GetTypedConfig().UnmarshalTo(config); err != nil {
 			t.Fatal(err)
@@ -94,6 +98,7 @@ func (f *filters) allowed(c *call) bool {
 // info is a call as the engine sees it.
 func (c *call) info() *streaminfo.Info {
 	i := &streaminfo.Info{Connection: &streaminfo.Connection{ServerName: c.sni, Local: c.to, FilterState: map[string]string{}}}
+	i.FilterState["fairlead.dev/waited"] = strconv.Itoa(c.waited)
 	i.Remote, i.DirectRemote = addrPort(c.remote), addrPort(c.direct)
 	if c.identity != "" {
 		i.FilterState["io.istio.peer_principal"] = c.identity

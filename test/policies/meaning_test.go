@@ -20,8 +20,8 @@ import (
 // meaning is what the API's reference says of policies, read value by value. It
 // shares nothing with the translation.
 type meaning struct {
-	call       *call
-	undeclared bool // the bytes may be a request that was not recognised
+	call *call
+	late bool // a request may follow, since the first bytes did not come in time
 }
 
 func (m meaning) allowed(policies []*securityv1.AuthorizationPolicy) bool {
@@ -77,7 +77,7 @@ func (m meaning) ofRequest(values, not []string, deny bool, holds func(string) b
 		return true
 	}
 	if m.call.headers == nil {
-		return deny && m.undeclared
+		return deny && m.late
 	}
 	return either(values, not, holds)
 }
@@ -267,7 +267,7 @@ func (d dice) call(requests bool) *call {
 		identity: pick("", "spiffe://td/ns/a/sa/x", "spiffe://td/ns/a/sa/y", "spiffe://other/ns/b/sa/y", "spiffe://td/ns/bc/sa/x"),
 		direct:   netip.MustParseAddr(pick("10.0.0.1", "10.0.0.2", "10.0.1.9", "fd00::1")), remote: netip.MustParseAddr(pick("10.0.0.1", "10.0.1.9", "192.0.2.1")),
 		to:  netip.MustParseAddrPort(pick("10.0.0.1:80", "10.0.1.1:9080", "[fd00::2]:80")),
-		sni: pick("", "a.sni", "b.sni", "c"),
+		sni: pick("", "a.sni", "b.sni", "c"), waited: []int{0, 7, 99, 1000, 2499, 2500, 4999, 5001, 10000}[d.IntN(9)],
 	}
 	if requests {
 		c.headers = map[string]string{
@@ -309,7 +309,7 @@ func TestFiltersMeanWhatThePoliciesSay(t *testing.T) {
 			chain := f(t, p, w, s, port)
 			for range 6 {
 				c := d.call(protocol == model.HTTP)
-				want := meaning{call: c, undeclared: protocol == model.Unsupported}.allowed(policies)
+				want := meaning{call: c, late: protocol == model.Unsupported && c.waited >= 2500}.allowed(policies)
 				verdicts[want]++
 				if got := chain.allowed(c); got != want {
 					for _, p := range policies {

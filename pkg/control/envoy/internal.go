@@ -17,11 +17,6 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 )
 
-// detectionTimeout is how long a connection to a port whose protocol is not
-// declared may say nothing before it is taken for no HTTP, in seconds. The mesh's
-// protocolDetectionTimeout goes before.
-const detectionTimeout = 5
-
 // mainInternal is the listener behind the tunnels: a filter chain per service
 // port, and those for workloads' own addresses.
 func (g *generator) mainInternal() {
@@ -46,10 +41,7 @@ func (g *generator) mainInternal() {
 	l.FilterChainMatcher = tree.matcher()
 	l.ListenerFilters = g.inspectors(seen)
 	if !g.o.IstioExtensions {
-		l.ListenerFiltersTimeout = g.m.Objects.Mesh.GetProtocolDetectionTimeout()
-		if l.ListenerFiltersTimeout.AsDuration() <= 0 {
-			l.ListenerFiltersTimeout = &durationpb.Duration{Seconds: detectionTimeout}
-		}
+		l.ListenerFiltersTimeout = durationpb.New(g.m.DetectionTimeout())
 		l.ContinueOnListenerFiltersTimeout = true
 	}
 	g.listener(l)

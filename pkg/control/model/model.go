@@ -6,6 +6,7 @@ package model
 
 import (
 	"net/netip"
+	"time"
 
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
@@ -32,6 +33,18 @@ type Model struct {
 	TrustDomainAliases []string
 	// ClusterID and Network name the cluster.
 	ClusterID, Network string
+}
+
+// detectionTimeout is that of a mesh that sets none.
+const detectionTimeout = 5 * time.Second
+
+// DetectionTimeout is how long a connection to a port whose protocol is not declared
+// may say nothing before it is taken for no HTTP.
+func (m *Model) DetectionTimeout() time.Duration {
+	if d := m.Objects.Mesh.GetProtocolDetectionTimeout().AsDuration(); d > 0 {
+		return d
+	}
+	return detectionTimeout
 }
 
 // Key names a namespaced object or a service by its host name.

@@ -46,12 +46,20 @@ func (p *Policies) HTTPFilters(w *model.Waypoint, s *model.Service, port *model.
 }
 
 // NetworkFilters are the filters before connections, as HTTPFilters are before
-// requests. Where the port's protocol is not declared, or port is nil, the bytes
-// may be a request that was not recognised: rules that deny requests then deny
-// the connection.
+// requests. Where the port's protocol is not declared, or port is nil, requests may
+// still come from who had not begun when the detection ended: rules that deny
+// requests deny such connections. Other proxies than ours take some requests for
+// none; there those rules deny every connection to such ports.
 func (p *Policies) NetworkFilters(w *model.Waypoint, s *model.Service, port *model.Port, leads ...Lead) ([]*listenerv3.Filter, error) {
 	var out []*listenerv3.Filter
 	for _, f := range p.filters(w, s, port, leads, true) {
+		if f.late() && len(out) == 0 {
+			config, err := pack(waited())
+			if err != nil {
+				return nil, err
+			}
+			out = append(out, &listenerv3.Filter{Name: stateFilterName, ConfigType: &listenerv3.Filter_TypedConfig{TypedConfig: config}})
+		}
 		config, err := pack(&netrbacv3.RBAC{Rules: f.rules, ShadowRules: f.shadow, ShadowRulesStatPrefix: f.prefix(), StatPrefix: statPrefix})
 		if err != nil {
 			return nil, err
@@ -104,9 +112,10 @@ func (f *filterSpec) empty() bool { return f.rules == nil && f.shadow == nil }
 
 func (p *Policies) filters(w *model.Waypoint, s *model.Service, port *model.Port, leads []Lead, tcp bool) []*filterSpec {
 	deny, allow := &filterSpec{}, &filterSpec{}
-	kind := chain{tcp: tcp, undeclared: port == nil || port.Protocol == model.Unsupported}
+	undeclared := tcp && (port == nil || port.Protocol == model.Unsupported)
+	kind := chain{tcp: tcp, widened: undeclared && p.layer4 != nil}
 	for _, one := range p.at(w, s) {
-		p.place(one, kind, deny, allow)
+		p.place(one, kind, deny, allow, undeclared && p.layer4 == nil)
 	}
 	all := []*filterSpec{deny}
 	if p.layer4 != nil {
@@ -122,8 +131,9 @@ func (p *Policies) filters(w *model.Waypoint, s *model.Service, port *model.Port
 	return out
 }
 
-// place puts one policy's rules where they belong.
-func (p *Policies) place(one *policy, kind chain, deny, allow *filterSpec) {
+// place puts one policy's rules where they belong. Where connections were looked at,
+// what denies requests denies those that had not begun in time.
+func (p *Policies) place(one *policy, kind chain, deny, allow *filterSpec, detected bool) {
 	name := func(rule int) string {
 		return fmt.Sprintf("ns[%s]-policy[%s]-rule[%d]", one.namespace, one.name, rule)
 	}
@@ -148,17 +158,18 @@ func (p *Policies) place(one *policy, kind chain, deny, allow *filterSpec) {
 	}
 	c := converter{m: p.m, namespace: one.namespace, deny: action == rbacv3.RBAC_DENY, chain: kind}
 	for i, r := range one.object.Spec.Rules {
-		converted := c.rule(r)
-		if converted != nil && converted.ValidateAll() != nil {
-			// A value that no check has thought of: one such rule would have the proxy
-			// refuse every service. It is denied, or not allowed.
-			converted = nil
-			if c.deny {
-				converted = always()
-			}
-		}
+		converted := c.valid(r)
 		if converted != nil {
 			to.put(action, dryRun, name(i), converted)
+		}
+		if !detected || !c.deny {
+			continue
+		}
+		any := c
+		any.chain.widened = true
+		if wide := any.valid(r); !proto.Equal(wide, converted) {
+			late(wide, p.m.DetectionTimeout())
+			to.put(action, dryRun, name(i)+lateSuffix, wide)
 		}
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	httprbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/rbac/v3"
 	netrbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
+	netstatev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/golden"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
@@ -99,7 +100,7 @@ func httpFilters(t *testing.T, p *Policies, w *model.Waypoint, s *model.Service,
 	return out
 }
 
-func networkFilters(t *testing.T, p *Policies, w *model.Waypoint, s *model.Service, port *model.Port) (out []*netrbacv3.RBAC) {
+func networkFilters(t *testing.T, p *Policies, w *model.Waypoint, s *model.Service, port *model.Port) (out []proto.Message) {
 	t.Helper()
 	filters, err := p.NetworkFilters(w, s, port)
 	if err != nil {
@@ -108,6 +109,10 @@ func networkFilters(t *testing.T, p *Policies, w *model.Waypoint, s *model.Servi
 	for _, f := range filters {
 		if err := f.ValidateAll(); err != nil {
 			t.Errorf("filter: %v", err)
+		}
+		if f.Name == stateFilterName {
+			out = append(out, unpack(t, f.GetTypedConfig(), &netstatev3.Config{}))
+			continue
 		}
 		out = append(out, unpack(t, f.GetTypedConfig(), &netrbacv3.RBAC{}))
 	}

@@ -24,7 +24,9 @@ var apart = map[string]string{
 	"5432|tcp|db-headless.": "connections to db-headless are open",
 	"443|tcp|ext-dns.":      "as with db; a connection still needs an ALLOW rule, and none can match",
 	"443|tcp|kubernetes.":   "as with db",
-	"9080|http|details.":    "AUDIT is refused: istiod logs",
+	// The port's protocol is not declared. istiod denies whatever is no HTTP.
+	"8002|tcp|appproto.": "connections to appproto are open, if they begin with what is no request",
+	"9080|http|details.": "AUDIT is refused: istiod logs",
 }
 
 // TestAgainstRecordedIstiod compares filters and statuses with what a real

@@ -14,8 +14,9 @@ import (
 type chain struct {
 	// tcp: there are connections only, no requests.
 	tcp bool
-	// undeclared: what a connection carries is guessed from its bytes.
-	undeclared bool
+	// widened: requests may be among the connections, so that a rule that denies
+	// requests denies them, whatever it says of requests.
+	widened bool
 }
 
 // need is what an attribute takes to be decided.
@@ -53,7 +54,7 @@ func (t *terms[T]) add(what need, values, notValues []string, match func(string)
 	}
 	switch {
 	case what == token && !t.c.deny,
-		what == request && t.c.chain.tcp && (!t.c.deny || !t.c.chain.undeclared):
+		what == request && t.c.chain.tcp && (!t.c.deny || !t.c.chain.widened):
 		t.never = true
 		return
 	case what == token, what == request && t.c.chain.tcp:
@@ -81,6 +82,20 @@ func (c *converter) permissions() *terms[*rbacv3.Permission] {
 
 func (c *converter) principals() *terms[*rbacv3.Principal] {
 	return &terms[*rbacv3.Principal]{c: c, any: anyID, not: notID}
+}
+
+// valid is the conversion of a rule as Envoy takes it.
+func (c *converter) valid(r *securityapi.Rule) *rbacv3.Policy {
+	out := c.rule(r)
+	switch {
+	case out == nil || out.ValidateAll() == nil:
+		return out
+	case c.deny:
+		// A value that no check has thought of: one such rule would have the proxy
+		// refuse every service. It is denied, or not allowed.
+		return always()
+	}
+	return nil
 }
 
 // rule converts one rule; nil is one that cannot match here.

@@ -6,6 +6,7 @@ package chain
 import (
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/hcm"
@@ -69,13 +70,20 @@ func (c *Chain) Denied(info *streaminfo.Connection, err error) {
 	c.tcp.Refused(info, why)
 }
 
-// Allow asks the gates alone.
+// Allow asks the gates alone. What this chain's other filters add for them was not
+// known when a connection began under an older chain: it is added to a copy.
 func (c *Chain) Allow(info *streaminfo.Connection) error {
+	own := *info
+	own.FilterState = maps.Clone(info.FilterState)
 	for _, f := range c.network {
+		var err error
 		if g, ok := f.(Gate); ok {
-			if err := g.Allow(info); err != nil {
-				return fmt.Errorf("filter chain %s: %w", c.Name, err)
-			}
+			err = g.Allow(&own)
+		} else {
+			err = f.Connection(&own)
+		}
+		if err != nil {
+			return fmt.Errorf("filter chain %s: %w", c.Name, err)
 		}
 	}
 	return nil

@@ -144,6 +144,6 @@ func (e *DeniedError) Error() string {
 type setState struct{ s *filter.State }
 
 func (s setState) Connection(c *streaminfo.Connection) error {
-	s.s.Set(&streaminfo.Info{Connection: c})
+	s.s.Set(&streaminfo.Info{Connection: c, Duration: c.Waited})
 	return nil
 }

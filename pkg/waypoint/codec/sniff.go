@@ -10,7 +10,8 @@ import (
 	"strings"
 	"time"
 
-	"github.com/fairlead-mesh/fairlead/pkg/h1"
+	"golang.org/x/net/http/httpguts"
+
 	"github.com/fairlead-mesh/fairlead/pkg/h2"
 )
 
@@ -34,7 +35,7 @@ type Sniffed struct {
 	ALPN       []string
 }
 
-// maxSniffed bounds the bytes that are looked at, as Envoy's http_inspector does.
+// maxSniffed bounds the bytes that are looked at for the end of the first line.
 const maxSniffed = 8 << 10
 
 // Sniff looks at the first bytes of a connection until they tell its protocol, or
@@ -72,8 +73,12 @@ func (p *peeked) sniff() (Sniffed, error) {
 			return p.hello(&r)
 		}
 		protocol, known := protocolOf(p.ahead)
-		if known || len(p.ahead) >= maxSniffed {
+		switch {
+		case known:
 			return Sniffed{Protocol: protocol}, nil
+		case len(p.ahead) >= maxSniffed:
+			// So long a line may still be a request's, and is for its reader to refuse.
+			return Sniffed{Protocol: HTTP1}, nil
 		}
 	}
 }
@@ -89,29 +94,48 @@ func (p *peeked) more(r *reader) error {
 	return nil
 }
 
-// protocolOf tells the protocol from first bytes, if they are enough.
+// protocolOf tells the protocol from first bytes, if they are enough. What a server
+// could take for a request is HTTP/1, however wrong it is: its reader refuses it,
+// and nobody gets past a policy on requests by a line that he bends.
 func protocolOf(b []byte) (protocol Protocol, known bool) {
 	if n := min(len(b), len(h2.Preface)); string(b[:n]) == h2.Preface[:n] {
 		return HTTP2, n == len(h2.Preface)
 	}
-	b = bytes.TrimLeft(b, "\r\n")
-	method, rest, found := bytes.Cut(b, []byte{' '})
-	if !found {
-		return TCP, len(b) > 0 && !h1.BeginsMethod(method)
+	line, _, whole := bytes.Cut(bytes.TrimLeft(b, " \t\r\n"), []byte{'\n'})
+	method, rest, words := line, []byte(nil), false
+	if at := bytes.IndexAny(line, " \t"); at >= 0 {
+		method, rest, words = line[:at], line[at+1:], true
 	}
-	if !h1.IsMethod(method) {
+	switch {
+	case !isToken(bytes.TrimRight(method, "\r")) || bytes.ContainsFunc(rest, isControl):
 		return TCP, true
-	}
-	line, _, found := bytes.Cut(rest, []byte{'\n'})
-	if !found {
+	case !whole:
 		return TCP, false
-	}
-	line = bytes.TrimRight(line, "\r ")
-	const version = " HTTP/1.1"
-	if at := len(line) - len(version); at > 0 && bytes.HasPrefix(line[at:], []byte(" HTTP/")) {
+	case words && (hasVersion(rest) || string(method) == "GET" && oneTarget(rest)):
 		return HTTP1, true
 	}
 	return TCP, true
+}
+
+// isToken tells whether a word may be a method (RFC 9110 section 5.6.2), or grow
+// into one.
+func isToken(b []byte) bool {
+	return !bytes.ContainsFunc(b, func(r rune) bool { return !httpguts.IsTokenRune(r) })
+}
+
+// isControl tells whether a character keeps a line from being a request's.
+func isControl(r rune) bool { return r < ' ' && r != '\t' && r != '\r' || r == 0x7f }
+
+// hasVersion tells whether a word of a line begins with a version of HTTP.
+func hasVersion(line []byte) bool {
+	return bytes.HasPrefix(line, []byte("HTTP/")) || bytes.Contains(line, []byte(" HTTP/")) || bytes.Contains(line, []byte("\tHTTP/"))
+}
+
+// oneTarget tells whether a line is a path alone, as in HTTP/0.9, which servers are
+// found to answer.
+func oneTarget(line []byte) bool {
+	words := bytes.Fields(line)
+	return len(words) == 1 && words[0][0] == '/'
 }
 
 // errHello ends a handshake whose first message was seen.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -28,6 +29,16 @@ func TestSniff(t *testing.T) {
 		{"a server that speaks first", nil, TCP, false},
 		{"another protocol", []string{"SSH-2.0-x\r\n"}, TCP, false},
 		{"another line with a method", []string{"GET key\r\n"}, TCP, false},
+		{"an empty line first", []string{"\r\n\nGET / HTTP/1.1\r\n"}, HTTP1, false},
+		{"spaces first, and tabs", []string{" \tGET\t/\tHTTP/1.1\t\r\n"}, HTTP1, false},
+		{"a method that nobody knows, in pieces", []string{"FO", "O / HTTP/1.1\r\n"}, HTTP1, false},
+		{"a version that nobody knows", []string{"GET / HTTP/1.9\r\n"}, HTTP1, false},
+		{"HTTP/0.9", []string{"GET /a\r\n"}, HTTP1, false},
+		{"a line without end", []string{"GET /", strings.Repeat("a", maxSniffed)}, HTTP1, false},
+		{"empty lines without end", []string{strings.Repeat("\r\n", maxSniffed)}, HTTP1, false},
+		{"a line of a method, then zeros", []string{"GET \x00"}, TCP, false},
+		{"RTSP", []string{"DESCRIBE rtsp://a RTSP/1.0\r\n"}, TCP, false},
+		{"JSON", []string{`{"a": 1}`}, TCP, false},
 		{"zeros", []string{"\x00\x00"}, TCP, false},
 		{"the start of a method, and no more", []string{"GE"}, TCP, false},
 		{"the start of a method, and the end", []string{"GE"}, TCP, true},

@@ -78,7 +78,9 @@ func (t *Table) Serve(conn codec.Conn, info *streaminfo.Connection) error {
 	protocol, known := codec.TCP, false
 	sniffHTTP, sniffTLS := t.SniffHTTP != nil && t.SniffHTTP(info.Local.Port()), t.SniffTLS != nil && t.SniffTLS(info.Local.Port())
 	if sniffHTTP || sniffTLS {
+		began := time.Now()
 		seen, peeked, err := codec.Sniff(conn, t.SniffTimeout)
+		info.Waited = time.Since(began)
 		if err != nil {
 			conn.Abort()
 			return err

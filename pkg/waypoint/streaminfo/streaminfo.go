@@ -35,6 +35,9 @@ type Connection struct {
 	FilterState map[string]string
 	// Chain is the filter chain's name.
 	Chain string
+	// Waited is how long it took until its first bytes told its protocol, or until
+	// they were not waited for any more.
+	Waited time.Duration
 	// Source is the workload that calls, as far as it is known.
 	Source *Workload
 	// ID numbers the process's connections.
