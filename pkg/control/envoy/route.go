@@ -90,7 +90,9 @@ func finish(w *model.Waypoint, o Options, c *routev3.RouteConfiguration) {
 	if !o.IstioExtensions {
 		for _, v := range c.VirtualHosts {
 			for _, r := range v.Routes {
-				r.Decorator = nil // without tracing it is of use to none, and Envoy tells it to clients
+				if r.Decorator != nil { // without tracing it is of use to none, and Envoy tells it to clients
+					r.Decorator = nil
+				}
 			}
 		}
 	}

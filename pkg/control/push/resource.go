@@ -6,13 +6,14 @@ import (
 	"encoding/base64"
 	"fmt"
 
+	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 )
 
 // resource is one resource as the wire has it. It is never changed, but for
-// message, which is the log's writer's.
+// message and spans, which are the log's writer's.
 type resource struct {
 	name, version string
 	// message is what was encoded, or nil: it is not kept.
@@ -20,6 +21,8 @@ type resource struct {
 	// value is the message as bytes, and packed the google.protobuf.Any around it:
 	// parts of field.
 	value, packed []byte
+	// spans are the routes in value, of a route configuration whose message is kept.
+	spans []span
 	// field is field 2 of a DeltaDiscoveryResponse: tag, length, Resource. It is
 	// kept as gRPC takes it, so that sending it allocates nothing.
 	field mem.Buffer
@@ -43,34 +46,49 @@ func (e *encoder) encode(typeURL, name string, m proto.Message, old *resource) (
 		return old, nil
 	}
 	var err error
-	e.scratch, err = proto.MarshalOptions{Deterministic: true}.MarshalAppend(e.scratch[:0], m)
+	var spans []span
+	if c, ok := m.(*routev3.RouteConfiguration); ok && e.keep {
+		e.scratch, spans, err = appendRoutes(e.scratch[:0], c, old)
+	} else {
+		e.scratch, err = appendMessage(e.scratch[:0], m)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("push: %s: %w", name, err)
 	}
 	if old != nil && bytes.Equal(old.value, e.scratch) {
 		if e.keep {
-			old.message = m
+			old.message, old.spans = m, spans
 		}
 		return old, nil
 	}
 	sum := sha256.Sum256(e.scratch)
-	version := base64.RawURLEncoding.EncodeToString(sum[:versionBytes])
-	body := appendString(nil, 1, version) // envoy.service.discovery.v3.Resource
-	body = protowire.AppendTag(body, 2, protowire.BytesType)
-	any := protowire.SizeTag(1) + protowire.SizeBytes(len(typeURL)) + protowire.SizeTag(2) + protowire.SizeBytes(len(e.scratch))
-	body = protowire.AppendVarint(body, uint64(any)) // google.protobuf.Any
-	body = appendString(body, 1, typeURL)
-	body = appendBytes(body, 2, e.scratch)
-	end := len(body)
-	body = appendString(body, 3, name)
-	field := appendBytes(nil, 2, body)
-	offset := len(field) - len(body) + end
-	r := &resource{name: name, version: version, value: field[offset-len(e.scratch) : offset], packed: field[offset-any : offset], field: mem.SliceBuffer(field)}
+	r := &resource{name: name, version: base64.RawURLEncoding.EncodeToString(sum[:versionBytes]), spans: spans}
+	r.pack(typeURL, e.scratch)
 	if e.keep {
 		r.message = m
 	}
 	return r, nil
 }
+
+// pack makes the field of a response that has a message: once in its full size, as
+// some are of a megabyte.
+func (r *resource) pack(typeURL string, value []byte) {
+	any := sizeOf(len(typeURL)) + sizeOf(len(value)) // google.protobuf.Any
+	body := sizeOf(len(r.version)) + sizeOf(any) + sizeOf(len(r.name))
+	field := make([]byte, 0, sizeOf(body))
+	field = protowire.AppendVarint(protowire.AppendTag(field, 2, protowire.BytesType), uint64(body))
+	field = appendString(field, 1, r.version) // envoy.service.discovery.v3.Resource
+	field = protowire.AppendVarint(protowire.AppendTag(field, 2, protowire.BytesType), uint64(any))
+	from := len(field)
+	field = appendString(field, 1, typeURL)
+	field = appendBytes(field, 2, value)
+	end := len(field)
+	field = appendString(field, 3, r.name)
+	r.value, r.packed, r.field = field[end-len(value):end], field[from:end], mem.SliceBuffer(field)
+}
+
+// sizeOf is the size of a field with a number below 16 that holds n bytes.
+func sizeOf(n int) int { return 1 + protowire.SizeBytes(n) }
 
 func appendString(b []byte, field protowire.Number, s string) []byte {
 	return protowire.AppendString(protowire.AppendTag(b, field, protowire.BytesType), s)

@@ -47,7 +47,8 @@ func (c Consumer) String() string {
 
 // Generate makes the configuration of one of a model's waypoints in Envoy's types.
 // A message or map that it returned is never changed: where the same one is returned
-// again, also for a later model, it is known to be unchanged without a look at it.
+// again, also for a later model, it is known to be unchanged without a look at it; so
+// is a route within a route configuration.
 // It is called by one goroutine at a time.
 type Generate func(w *model.Waypoint, c Consumer) (Resources, error)
 

@@ -56,7 +56,9 @@ type Builder struct {
 	// statuses are what is to be said of objects, but for notes.
 	statuses map[status.Object]*status.Status
 	// notes are what HTTP found at each port that it was last called for.
-	notes    map[portKey]notes
+	notes map[portKey]notes
+	// memos are what HTTP made at each port, for each kind of client.
+	memos    map[portKey][]*memo
 	patterns map[string]error
 	// domains are the names of the mesh's trust domain.
 	domains       []string
@@ -78,7 +80,7 @@ func New(m *model.Model, previous *Builder) *Builder {
 	b := &Builder{
 		model: m, hosts: map[string][]*model.Service{}, kubernetes: map[model.Key]*model.Service{}, entries: map[model.Key][]*model.Service{},
 		virtuals: map[*model.Service][]candidate{}, attached: map[*model.Service][]attachment{},
-		kept: map[*networkingv1.VirtualService]*virtual{}, routes: map[metav1.Object]*gatewayRoute{}, statuses: map[status.Object]*status.Status{}, notes: map[portKey]notes{}, patterns: map[string]error{},
+		kept: map[*networkingv1.VirtualService]*virtual{}, routes: map[metav1.Object]*gatewayRoute{}, statuses: map[status.Object]*status.Status{}, notes: map[portKey]notes{}, memos: map[portKey][]*memo{}, patterns: map[string]error{},
 		domains: append([]string{m.TrustDomain}, m.TrustDomainAliases...),
 	}
 	for _, s := range m.Services {
@@ -144,18 +146,26 @@ func (b *Builder) status(o status.Object) *status.Status {
 }
 
 // HTTP is the route configuration of a port that carries requests, named as its
-// cluster, and the clusters that its routes lead to, sorted and once each.
-func (b *Builder) HTTP(d Destinations, s *model.Service, p *model.Port) (*routev3.RouteConfiguration, []Backend) {
+// cluster, and the clusters that its routes lead to, sorted and once each. Traced
+// routes name the operation that spans show. The configuration and its virtual hosts
+// are the caller's; its routes must not be changed: a rule that has not changed since
+// HTTP was last called for the same port and destinations, which must be comparable, has
+// the routes that it had.
+func (b *Builder) HTTP(d Destinations, s *model.Service, p *model.Port, traced bool) (*routev3.RouteConfiguration, []Backend) {
 	if d == nil {
 		d = noRules{}
 	}
-	t := &table{b: b, destinations: d, service: s, port: p, backends: map[Backend]bool{}}
-	defer func() { b.notes[portKey{s, p.Number}] = t.notes }()
+	at := portKey{s, p.Number}
+	before := b.recall(at, d, traced)
+	t := &table{b: b, destinations: d, service: s, port: p, backends: map[Backend]bool{}, traced: traced, before: before,
+		now: &memo{destinations: d, traced: traced, rules: make(map[*rule]*made, len(before.rules))}}
+	defer func() { b.notes[at] = t.notes }()
 	t.gatewayRoutes()
 	t.virtualServices()
 	if !t.producer {
 		t.add(t.defaultRoute())
 	}
+	b.remember(at, t.now)
 	backends := make([]Backend, 0, len(t.backends))
 	for x := range t.backends {
 		backends = append(backends, x)

@@ -64,7 +64,7 @@ func ports(t testing.TB, b *Builder, d Destinations) map[string]port {
 			if s.Waypoint == nil || !p.Protocol.IsHTTP() {
 				continue
 			}
-			config, backends := b.HTTP(d, s, p)
+			config, backends := b.HTTP(d, s, p, true)
 			if err := config.ValidateAll(); err != nil {
 				t.Errorf("%s: Envoy would refuse it: %v", config.Name, err)
 			}

@@ -238,7 +238,7 @@ func (b *Builder) attach(r *gatewayRoute, parents []parent) {
 			continue
 		}
 		for _, s := range p.services {
-			b.attached[s] = append(b.attached[s], attachment{route: r, port: p.port})
+			b.attachTo(s, attachment{route: r, port: p.port})
 		}
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"slices"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 )
 
 // rank is the precedence of a match by the Gateway API; a greater one is tried
@@ -33,8 +35,12 @@ func (r rank) compare(o rank) int {
 type entry struct {
 	route *gatewayRoute
 	rule  *gatewayRule
-	match match
-	rank  rank
+	// match is its number in the rule, order that among all entries.
+	match, order int
+}
+
+func (e entry) compare(o entry) int {
+	return cmp.Or(e.rule.ranks[e.match].compare(o.rule.ranks[o.match]), cmp.Compare(e.order, o.order))
 }
 
 // gatewayRoutes adds the routes of HTTPRoutes and GRPCRoutes of the service.
@@ -50,27 +56,28 @@ func (t *table) gatewayRoutes() {
 			phase -= producerGRPC
 		}
 		for _, r := range a.route.rules {
-			for i, m := range r.matches {
-				phases[phase] = append(phases[phase], entry{a.route, r, m, r.ranks[i]})
+			for i := range r.matches {
+				phases[phase] = append(phases[phase], entry{a.route, r, i, len(phases[phase])})
 			}
 		}
 	}
 	// Where both kinds are there, a GRPCRoute must not take other requests.
 	mixed := len(phases[consumerGRPC])+len(phases[producerGRPC]) > 0 && len(phases[consumerHTTP])+len(phases[producerHTTP]) > 0
+	if t.now.mixed = mixed; t.before.mixed != mixed {
+		t.before = &memo{}
+	}
 	for phase, entries := range phases {
-		slices.SortStableFunc(entries, func(a, b entry) int { return a.rank.compare(b.rank) })
-		actions := map[*gatewayRule]*forwarding{}
+		slices.SortFunc(entries, entry.compare)
 		for _, e := range entries {
 			if t.closed {
 				return
 			}
-			action := actions[e.rule]
-			if action == nil {
-				action = t.forward(&e.rule.rule)
-				actions[e.rule] = action
-			}
-			m := e.match
-			if consumer := phase <= consumerHTTP; consumer || mixed {
+			t.producer = t.producer || phase >= producerGRPC
+			t.useMatch(&e.rule.rule, e.match, func(m match) match {
+				consumer := phase <= consumerHTTP
+				if !consumer && !mixed {
+					return m
+				}
 				m.envoy = copyMatch(m.envoy)
 				if consumer {
 					m.envoy.FilterState = append(m.envoy.FilterState, t.b.fromNamespace(e.route.object.GetNamespace()))
@@ -78,26 +85,30 @@ func (t *table) gatewayRoutes() {
 				if mixed && (phase == consumerGRPC || phase == producerGRPC) {
 					m.envoy.Grpc = &routev3.RouteMatch_GrpcRouteMatchOptions{}
 				}
-			}
-			t.producer = t.producer || phase >= producerGRPC
-			t.useMatch(&e.rule.rule, m, action)
+				return m
+			})
 		}
 	}
 }
 
 // attachments are the routes of this port, the oldest first, each once.
 func (t *table) attachments() []attachment {
-	var out []attachment
-	seen := map[*gatewayRoute]bool{}
-	for _, a := range t.b.attached[t.service] {
+	all := t.b.attached[t.service]
+	out, seen := make([]attachment, 0, len(all)), make(map[*gatewayRoute]bool, len(all))
+	for _, a := range all {
 		if (a.port == 0 || a.port == t.port.Number) && !seen[a.route] {
 			seen[a.route] = true
 			out = append(out, a)
 		}
 	}
-	slices.SortStableFunc(out, func(x, y attachment) int {
-		a, b := x.route.object.GetCreationTimestamp(), y.route.object.GetCreationTimestamp()
-		return cmp.Or(a.Compare(b.Time), cmp.Compare(x.route.object.GetNamespace(), y.route.object.GetNamespace()), cmp.Compare(x.route.object.GetName(), y.route.object.GetName()))
-	})
 	return out
+}
+
+// attachTo puts an attachment after those at a service that are not younger.
+func (b *Builder) attachTo(s *model.Service, a attachment) {
+	all := b.attached[s]
+	at, _ := slices.BinarySearchFunc(all, a, func(x, a attachment) int {
+		return cmp.Or(compareAge(x.route.object, a.route.object), -1)
+	})
+	b.attached[s] = slices.Insert(all, at, a)
 }

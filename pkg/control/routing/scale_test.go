@@ -43,7 +43,7 @@ func TestManyRoutes(t *testing.T) {
 	for _, kind := range []string{kindVirtualService, kindHTTPRoute} {
 		m := parse(t, base(t), []byte(many(5000, kind)))
 		began := time.Now()
-		config, _ := New(m, nil).HTTP(nil, reviews(m), &reviews(m).Ports[0])
+		config, _ := New(m, nil).HTTP(nil, reviews(m), &reviews(m).Ports[0], true)
 		took := time.Since(began)
 		if n := len(config.VirtualHosts[0].Routes); n != 5000 {
 			t.Errorf("%s: %d routes", kind, n)
@@ -82,7 +82,7 @@ func BenchmarkTranslate(b *testing.B) {
 			b.ReportAllocs()
 			for b.Loop() {
 				before = New(m, before)
-				before.HTTP(nil, s, &s.Ports[0])
+				before.HTTP(nil, s, &s.Ports[0], true)
 			}
 		})
 	}

@@ -29,6 +29,10 @@ type table struct {
 	// closed: a route before matches every request.
 	closed bool
 	notes  notes
+	// traced routes name the operation that their spans show.
+	traced bool
+	// before is what was made of the rules in a state before, now what is in this one.
+	before, now *memo
 }
 
 func (t *table) config() *routev3.RouteConfiguration {
@@ -61,42 +65,38 @@ func (t *table) defaultRoute() *routev3.Route {
 // use adds the routes of a rule, as far as they are meant for the port; it tells
 // whether there are any.
 func (t *table) use(r *rule) (used bool) {
-	var action *forwarding
-	for _, m := range r.matches {
+	for i, m := range r.matches {
 		if m.port != 0 && m.port != t.port.Number || t.closed {
 			continue
 		}
-		if action == nil {
-			action = t.forward(r)
-		}
 		used = true
-		t.useMatch(r, m, action)
+		t.useMatch(r, i, func(m match) match { return m })
 	}
 	return used
 }
 
-func (t *table) useMatch(r *rule, m match, action *forwarding) {
-	if action.newcomers != nil {
-		for _, known := range r.affinity.known(m.envoy) {
-			t.add(t.route(r, match{envoy: known, name: m.name, stats: m.stats}, action))
-		}
-		newcomer := *action
-		newcomer.route = action.newcomers
-		route := t.route(r, m, &newcomer)
-		route.ResponseHeadersToAdd = append(route.ResponseHeadersToAdd[:len(route.ResponseHeadersToAdd):len(route.ResponseHeadersToAdd)], r.affinity.setCookie())
-		t.add(route)
-	} else {
-		t.add(t.route(r, m, action))
+// routesOf are the routes of one match of a rule.
+func (t *table) routesOf(r *rule, m match, action *forwarding) (out []*routev3.Route) {
+	if action.newcomers == nil {
+		return []*routev3.Route{t.route(r, m, action)}
 	}
-	t.closed = t.closed || m.all()
+	for _, known := range r.affinity.known(m.envoy) {
+		out = append(out, t.route(r, match{envoy: known, name: m.name, stats: m.stats}, action))
+	}
+	newcomer := *action
+	newcomer.route = action.newcomers
+	route := t.route(r, m, &newcomer)
+	route.ResponseHeadersToAdd = append(route.ResponseHeadersToAdd[:len(route.ResponseHeadersToAdd):len(route.ResponseHeadersToAdd)], r.affinity.setCookie())
+	return append(out, route)
 }
 
 // route is one route of a rule.
 func (t *table) route(r *rule, m match, f *forwarding) *routev3.Route {
 	h := r.headers
 	out := &routev3.Route{
-		Name: r.name, Match: m.envoy, Metadata: r.owner.metadata, TypedPerFilterConfig: r.filters,
-		Decorator: &routev3.Decorator{Operation: t.operation(r, m.envoy, f)},
+		Name: r.name, Match: m.envoy, Metadata: r.owner.metadata, TypedPerFilterConfig: r.filters}
+	if t.traced {
+		out.Decorator = &routev3.Decorator{Operation: t.operation(r, m.envoy, f)}
 	}
 	if m.name != "" && r.name != "" {
 		out.Name = r.name + "." + m.name

@@ -107,7 +107,7 @@ func (t *Translation) optionsLocked(w *model.Waypoint, c Client) envoy.Options {
 	o := c.Options
 	o.Parts = envoy.Parts{
 		Routes: func(s *model.Service, p *model.Port) (envoy.Routes, error) {
-			config, backends := t.requests.HTTP(rules, s, p)
+			config, backends := t.requests.HTTP(rules, s, p, c.IstioExtensions)
 			out := envoy.Routes{Config: config}
 			for _, b := range backends {
 				out.Backends = append(out.Backends, envoy.Backend{Service: b.Service, Port: b.Port, Kind: envoy.HTTP, Subset: b.Subset, Hashed: b.Hashed})
@@ -120,7 +120,7 @@ func (t *Translation) optionsLocked(w *model.Waypoint, c Client) envoy.Options {
 		HTTPFilters: func(s *model.Service, p *model.Port) ([]*hcmv3.HttpFilter, error) {
 			var leads []rbac.Lead
 			if !c.Own && s != nil && p != nil { // our own decides by the endpoint that it chose
-				_, backends := t.requests.HTTP(rules, s, p)
+				_, backends := t.requests.HTTP(rules, s, p, c.IstioExtensions)
 				for _, b := range backends {
 					leads = append(leads, rbac.Lead{Service: b.Service, Port: b.Port})
 				}
@@ -165,7 +165,7 @@ func (t *Translation) visitLocked(w *model.Waypoint, s *model.Service) {
 		for _, kind := range envoy.Kinds(p.Protocol) {
 			switch {
 			case kind == envoy.HTTP && !t.requests.Visited(s, p.Number):
-				t.requests.HTTP(t.rulesLocked(w, nil), s, p)
+				t.requests.HTTP(t.rulesLocked(w, nil), s, p, false)
 			case kind == envoy.TCP && !t.visited[w]:
 				t.streams.Streams(t.rulesLocked(w, nil), s, p)
 			}
