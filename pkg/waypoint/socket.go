@@ -190,7 +190,7 @@ func terminates(a *routev3.RouteAction) bool {
 func tunnelFilters(m *hcmv3.HttpConnectionManager) ([]filter.Filter, error) {
 	var out []filter.Filter
 	for i, f := range m.GetHttpFilters() {
-		if chain.TypeName(f.GetTypedConfig()) == "envoy.extensions.filters.http.router.v3.Router" {
+		if chain.TypeName(f.GetTypedConfig()) == "envoy.extensions.filters.http.router.v3.Router" || f.GetDisabled() {
 			continue
 		}
 		made, err := filter.Compile(f, chain.TypeName)

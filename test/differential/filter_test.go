@@ -21,6 +21,8 @@ func TestFaults(t *testing.T) {
 		`abort: {http_status: 503, ` + always + `}`, `abort: {http_status: 418, ` + always + `}`, `abort: {grpc_status: 14, ` + always + `}`, `delay: {fixed_delay: 0.2s, ` + always + `}`,
 		`delay: {fixed_delay: 0.1s, ` + always + `}, abort: {http_status: 400, ` + always + `}`, `abort: {http_status: 503, percentage: {numerator: 0}}`, `abort: {http_status: 503, ` + always + `}, headers: [{name: x-fault, string_match: {exact: "yes"}}]`,
 		`abort: {http_status: 503, ` + always + `}, upstream_cluster: Faults.up`, `abort: {http_status: 503, ` + always + `}, upstream_cluster: other`,
+		`abort: {header_abort: {}, ` + always + `}`, `abort: {header_abort: {}, percentage: {numerator: 0}}`, `delay: {header_delay: {}, ` + always + `}`, `delay: {header_delay: {}, ` + always + `}, abort: {header_abort: {}, percentage: {numerator: 1000000, denominator: MILLION}}`,
+		`abort: {http_status: 503, ` + always + `}, max_active_faults: 0`, `abort: {http_status: 503, ` + always + `}, downstream_nodes: [m, "n"]`, `max_active_faults: 0, delay: {fixed_delay: 0.05s, ` + always + `}, abort: {http_status: 404, ` + always + `}`,
 	}
 	var ports []int
 	for _, f := range faults {
@@ -30,7 +32,9 @@ func TestFaults(t *testing.T) {
 	w.load()
 	b := w.batch(16)
 	for i, port := range ports {
-		for _, r := range []request{{}, {h2: true}, {method: "HEAD"}, {method: "POST", body: "abc"}, {fields: []string{"x-fault: yes"}}, {fields: []string{"x-envoy-fault-abort-request: 429"}}, {fields: []string{"x-envoy-fault-abort-request: 429", "x-envoy-fault-abort-request-percentage: 0"}}, {fields: []string{"x-envoy-fault-abort-request: x"}}, {fields: []string{"x-envoy-fault-delay-request: 100"}},
+		for _, r := range []request{{}, {h2: true}, {method: "HEAD"}, {method: "POST", body: "abc"}, {fields: []string{"x-fault: yes"}}, {fields: []string{"x-envoy-fault-abort-request: 429"}}, {fields: []string{"x-envoy-fault-abort-request: 429", "x-envoy-fault-abort-request-percentage: 0"}}, {fields: []string{"x-envoy-fault-abort-request: x"}}, {fields: []string{"x-envoy-fault-delay-request: 100"}}, {fields: []string{"x-envoy-fault-delay-request: 60", "x-envoy-fault-abort-request: 418"}}, {fields: []string{"x-envoy-fault-delay-request: x", "x-envoy-fault-abort-request: 199"}},
+			{fields: []string{"x-envoy-fault-delay-request: 100", "x-envoy-fault-delay-request-percentage: 0", "x-envoy-fault-abort-request: 600"}}, {fields: []string{"x-envoy-fault-abort-request: 503", "x-envoy-fault-abort-request-percentage: nonsense", "x-envoy-fault-abort-grpc-request: 5"}},
+			{fields: []string{"x-envoy-fault-abort-grpc-request: 5", "x-envoy-fault-abort-request-percentage: 100"}}, {fields: []string{"x-envoy-fault-abort-grpc-request: 5", "content-type: application/grpc"}, h2: true}, {fields: []string{"x-envoy-fault-abort-request: 404", "x-envoy-fault-abort-request: 405"}},
 			{fields: []string{"x-envoy-fault-abort-grpc-request: 5"}}, {fields: []string{"x-envoy-downstream-service-node: n"}}, {method: "POST", h2: true, fields: []string{"content-type: application/grpc"}}} {
 			b.send(fmt.Sprintf("%s in route %v on %s", faults[i/2], i%2 == 1, describe(r)), port, r)
 		}
@@ -48,6 +52,63 @@ func TestFaults(t *testing.T) {
 			}
 		}
 	}
+}
+
+// At most so many faults are active at a time, each until its exchange ends.
+func TestActiveFaults(t *testing.T) {
+	w := newWorld(t)
+	w.cluster("up", "", 0)
+	port := w.http(`http_filters: [{name: envoy.filters.http.fault, typed_config: {`+faultType+`, max_active_faults: 1, delay: {header_delay: {}, percentage: {numerator: 100}}, abort: {header_abort: {}, percentage: {numerator: 100}}}}]`, oneRoute("- {name: r, match: {prefix: /}, route: {cluster: @up}}"))
+	w.load()
+	active := func(n int64) {
+		for _, p := range proxies() {
+			until(t, fmt.Sprintf("%s has %d active faults", p.name, n), func() bool {
+				stats, err := p.stats()
+				return err == nil && stats["http."+w.prefixes[0]+".fault.active_faults"] == n
+			})
+		}
+	}
+	b := w.batch(1)
+	b.send("the first is delayed and goes on", port, request{fields: []string{"x-envoy-fault-delay-request: 1000"}, script: "delay=1500ms"})
+	active(1)
+	for range 3 {
+		w.send("others are not, or not aborted", port, request{fields: []string{"x-envoy-fault-abort-request: 418"}})
+	}
+	b.work.Wait()
+	active(0)
+	w.send("there is a place again", port, request{fields: []string{"x-envoy-fault-abort-request: 418"}})
+	w.compare()
+	w.compareStats()
+}
+
+// A filter that is disabled runs where a route has a configuration for it.
+func TestDisabledFilters(t *testing.T) {
+	w := newWorld(t)
+	w.cluster("up", "", 0)
+	const abort = `"@type": type.googleapis.com/envoy.extensions.filters.http.fault.v3.HTTPFault, abort: {http_status: 418, percentage: {numerator: 100}}`
+	wrapped := func(config string) string {
+		return `typed_per_filter_config: {envoy.filters.http.fault: {"@type": type.googleapis.com/envoy.config.route.v3.FilterConfig, ` + config + `}}`
+	}
+	own := `typed_per_filter_config: {envoy.filters.http.fault: {` + abort + `}}`
+	route := func(path, more string) string {
+		return "\n  - {name: r, match: {prefix: " + path + "}, route: {cluster: @up}, " + more + "}"
+	}
+	var ports []int
+	for _, disabled := range []string{"true", "false"} {
+		for _, host := range []string{"", own, wrapped("disabled: true"), wrapped(`config: {` + abort + `}`)} {
+			routes := "name: inline\nvirtual_hosts:\n- name: all\n  domains: ['*']\n  " + host + "\n  routes:" + route("/own", own) + route("/off", wrapped("disabled: true")) + route("/on", wrapped(`config: {`+abort+`}`)) +
+				"\n  - {name: r, match: {prefix: /weighted}, route: {weighted_clusters: {clusters: [{name: @up, weight: 1, " + own + "}]}}}" + route("/", "")
+			ports = append(ports, w.http(`http_filters: [{name: envoy.filters.http.fault, disabled: `+disabled+`, typed_config: {`+abort+`}}]`, routes))
+		}
+	}
+	w.load()
+	for i, port := range ports {
+		for _, path := range []string{"/own", "/off", "/on", "/weighted", "/none"} {
+			w.send(fmt.Sprintf("%d on %s", i, path), port, request{path: path})
+		}
+	}
+	w.compare()
+	w.compareStats()
 }
 
 func TestCORS(t *testing.T) {

@@ -3,6 +3,7 @@ package differential
 import (
 	"fmt"
 	"testing"
+	"time"
 )
 
 // manyRetries lets requests be repeated at the same time; by default three are.
@@ -69,6 +70,7 @@ func TestRetryPolicies(t *testing.T) {
 	policies := []string{
 		`num_retries: 0`, `num_retries: 1`, `num_retries: 5`, ``, `num_retries: 3, retriable_request_headers: [{name: ":method", string_match: {exact: GET}}]`, `num_retries: 3, retriable_request_headers: [{name: x-retry, present_match: true}]`,
 		`num_retries: 3, retry_back_off: {base_interval: 0.05s}`, `num_retries: 3, per_try_timeout: 0.2s`, `num_retries: 2, per_try_timeout: 5s`, `num_retries: 2, rate_limited_retry_back_off: {reset_headers: [{name: retry-after, format: SECONDS}], max_interval: 2s}`,
+		`num_retries: 2, rate_limited_retry_back_off: {reset_headers: [{name: retry-after, format: SECONDS}, {name: x-until, format: UNIX_TIMESTAMP}], max_interval: 3.5s}`,
 	}
 	var ports []int
 	for _, p := range policies {
@@ -79,10 +81,13 @@ func TestRetryPolicies(t *testing.T) {
 	live := w.http("", oneRoute(`- {match: {prefix: /}, route: {cluster: @live, retry_policy: {retry_on: connect-failure, num_retries: 4}}}`))
 	vhost := w.http("", `{name: inline, virtual_hosts: [{name: v, domains: ["*"], retry_policy: {retry_on: 5xx, num_retries: 2}, routes: [{match: {prefix: /own}, route: {cluster: @up, retry_policy: {retry_on: reset}}}, {match: {prefix: /}, route: {cluster: @up}}]}]}`)
 	w.load()
+	w.waits(ports[9], "status=503 h=retry-after:1|status=200", time.Second)
+	w.waits(ports[10], fmt.Sprintf("status=503 h=x-until:%d|status=200", time.Now().Unix()+2), 900*time.Millisecond)
 	b := w.batch(8)
 	for i, p := range policies {
 		for _, r := range []request{{script: "status=503"}, {script: "status=503|status=503|status=200"}, {method: "POST", body: "x", script: "status=503|status=200"}, {script: "status=503", fields: []string{"x-retry: 1"}}, {script: "delay=400ms status=503"}, {script: "delay=8s"},
-			{script: "status=503 h=retry-after:1|status=200"}, {script: "status=503", fields: []string{"x-envoy-max-retries: 4"}}, {script: "status=404", fields: []string{"x-envoy-retry-on: retriable-status-codes", "x-envoy-retriable-status-codes: 404"}},
+			{script: "status=503 h=retry-after:1|status=200"}, {script: "status=503 h=retry-after:9 h=x-until:1|status=200"}, {script: "status=503 h=retry-after:0|status=200"},
+			{script: fmt.Sprintf("status=503 h=retry-after:x h=x-until:%d|status=200", time.Now().Unix()+1000)}, {script: "status=503", fields: []string{"x-envoy-max-retries: 4"}}, {script: "status=404", fields: []string{"x-envoy-retry-on: retriable-status-codes", "x-envoy-retriable-status-codes: 404"}},
 			{method: "HEAD", script: "status=503"}, {h2: true, script: "status=503|status=200"}, {method: "POST", trailers: []string{"x-t: 1"}, body: "abc", script: "status=503|status=200"}} {
 			b.send(p+" on "+describe(r), ports[i], r)
 		}
@@ -100,4 +105,16 @@ func TestRetryPolicies(t *testing.T) {
 	w.compare()
 	w.clusters = w.clusters[:3] // connections to the dead one are drawn
 	w.compareStats()
+}
+
+// waits sends a request whose second try has to come so long after the first.
+func (w *world) waits(port int, script string, least time.Duration) {
+	w.t.Helper()
+	c := w.send("waits on "+script, port, request{script: script})
+	for _, p := range proxies() {
+		tries := upstreams.seenOf(c.marks[p])
+		if len(tries) != 2 || tries[1].at.Sub(tries[0].at) < least {
+			w.t.Errorf("%s on %s: tries %v, want two that are %s apart", p.name, script, tries, least)
+		}
+	}
 }

@@ -8,7 +8,8 @@ import (
 // clusterStats are the counters of clusters that are compared.
 var clusterStats = []string{
 	"upstream_rq_total", "upstream_rq_completed", "upstream_rq_1xx", "upstream_rq_2xx", "upstream_rq_3xx", "upstream_rq_4xx", "upstream_rq_5xx",
-	"upstream_rq_200", "upstream_rq_404", "upstream_rq_500", "upstream_rq_503", "upstream_rq_504", "upstream_rq_timeout", "upstream_rq_per_try_timeout",
+	"upstream_rq_200", "upstream_rq_404", "upstream_rq_500", "upstream_rq_503", "upstream_rq_504", "upstream_rq_timeout", "upstream_rq_per_try_timeout", "upstream_rq_per_try_idle_timeout",
+	"upstream_rq_retry_backoff_exponential", "upstream_rq_retry_backoff_ratelimited",
 	"upstream_rq_retry", "upstream_rq_retry_success", "upstream_rq_retry_overflow", "upstream_rq_retry_limit_exceeded", "upstream_rq_pending_overflow",
 	"upstream_rq_rx_reset", "upstream_rq_tx_reset", "upstream_rq_max_duration_reached", "upstream_cx_connect_fail", "upstream_cx_none_healthy", "upstream_cx_overflow",
 	"upstream_rq_active", "upstream_rq_pending_active", "membership_total", "membership_healthy",
@@ -17,7 +18,9 @@ var clusterStats = []string{
 	"circuit_breakers.default.rq_open", "circuit_breakers.default.cx_open", "circuit_breakers.default.rq_pending_open", "circuit_breakers.default.rq_retry_open",
 }
 
-var httpStats = []string{"downstream_rq_total", "downstream_rq_1xx", "downstream_rq_2xx", "downstream_rq_3xx", "downstream_rq_4xx", "downstream_rq_5xx"}
+var httpStats = []string{"downstream_rq_total", "downstream_rq_1xx", "downstream_rq_2xx", "downstream_rq_3xx", "downstream_rq_4xx", "downstream_rq_5xx",
+	"downstream_rq_timeout", "downstream_rq_header_timeout", "downstream_rq_idle_timeout", "downstream_rq_max_duration_reached",
+	"fault.aborts_injected", "fault.delays_injected", "fault.faults_overflow", "fault.active_faults"}
 
 // compareStats compares what both proxies counted by now. Gauges and what is counted
 // when an exchange ends settle for a moment.

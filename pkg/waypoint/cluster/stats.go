@@ -98,15 +98,19 @@ const (
 	RequestsCompleted
 	RequestTimeout
 	RequestPerTryTimeout
+	RequestPerTryIdleTimeout
 	RequestMaxDuration
 	RequestReset
 	ResponseReset
 	RetryLimitExceeded
+	RetryBackOffExponential
+	RetryBackOffRateLimited
 	counterCount
 )
 
 var counterNames = [counterCount]string{"upstream_rq_1xx", "upstream_rq_2xx", "upstream_rq_3xx", "upstream_rq_4xx", "upstream_rq_5xx",
-	"upstream_rq_completed", "upstream_rq_timeout", "upstream_rq_per_try_timeout", "upstream_rq_max_duration_reached", "upstream_rq_tx_reset", "upstream_rq_rx_reset", "upstream_rq_retry_limit_exceeded"}
+	"upstream_rq_completed", "upstream_rq_timeout", "upstream_rq_per_try_timeout", "upstream_rq_per_try_idle_timeout", "upstream_rq_max_duration_reached", "upstream_rq_tx_reset", "upstream_rq_rx_reset", "upstream_rq_retry_limit_exceeded",
+	"upstream_rq_retry_backoff_exponential", "upstream_rq_retry_backoff_ratelimited"}
 
 type extraStats [counterCount]atomic.Int64
 

@@ -52,6 +52,8 @@ type Writer interface {
 type Exchange interface {
 	// Request is the head. The engine may change it.
 	Request() *message.Request
+	// Began is when the head began to come, or zero: it came at once.
+	Began() time.Time
 	// HasBody is false for a request that ended with its head.
 	HasBody() bool
 	Reader

@@ -1,6 +1,10 @@
 package codec
 
-import "errors"
+import (
+	"errors"
+
+	"github.com/fairlead-mesh/fairlead/pkg/h1"
+)
 
 // What went wrong on a connection, for the router to tell apart. Errors of the
 // codecs wrap one of them.
@@ -18,3 +22,7 @@ var (
 	// ErrTooLarge: a head over the limits.
 	ErrTooLarge = errors.New("fields too large")
 )
+
+// ErrSlowHead is a head that did not come in time. It wraps ErrProtocol when it is
+// returned.
+var ErrSlowHead error = &h1.Error{Status: 408, Reason: "the request's head did not come in time"}

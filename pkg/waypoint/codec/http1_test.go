@@ -105,9 +105,9 @@ func TestRefusals(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var told error
-			c, done := serve(t, Options{Refused: func(err error, r *message.Response) {
-				told = err
-				r.Fields.Add("server", "fairlead")
+			c, done := serve(t, Options{Refused: func(r *Refusal) {
+				told = r.Err
+				r.Response.Fields.Add("server", "fairlead")
 			}}, echo)
 			send(t, c, test.in)
 			r := bufio.NewReader(c)
@@ -127,15 +127,42 @@ func TestRefusals(t *testing.T) {
 }
 
 func TestSlowHead(t *testing.T) {
-	c, done := serve(t, Options{HeadTimeout: 50 * time.Millisecond}, echo)
+	var told Refusal
+	o := Options{HeadTimeout: 50 * time.Millisecond, Refused: func(r *Refusal) {
+		told = *r
+		r.Body = "slow"
+	}}
+	c, done := serve(t, o, echo)
 	send(t, c, "GET / HT")
 	r := bufio.NewReader(c)
-	if res, _ := response(t, r, "GET"); res.StatusCode != 408 {
-		t.Errorf("status %d", res.StatusCode)
+	if res, body := response(t, r, "GET"); res.StatusCode != 408 || body != "slow" {
+		t.Errorf("status %d, body %q", res.StatusCode, body)
 	}
 	c.Close()
-	if err := <-done; !errors.Is(err, ErrProtocol) {
-		t.Errorf("ServeHTTP1: %v", err)
+	if err := <-done; !errors.Is(err, ErrProtocol) || !errors.Is(told.Err, ErrSlowHead) || told.Began.IsZero() {
+		t.Errorf("ServeHTTP1: %v, told %+v", err, told)
+	}
+}
+
+// Of a client that goes away in the middle of a head is told, and of none that said
+// nothing.
+func TestBrokenHead(t *testing.T) {
+	for in, want := range map[string]int{"GET / HT": 1, "": 0, "GET / HTTP/1.1\r\nhost: a\r\n\r\n": 0} {
+		told := 0
+		c, done := serve(t, Options{Refused: func(r *Refusal) {
+			if told++; r.Response.Status != 0 || !errors.Is(r.Err, ErrReset) {
+				t.Errorf("%q: told %+v", in, r)
+			}
+		}}, echo)
+		send(t, c, in)
+		if err := c.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		<-done
+		c.Close()
+		if told != want {
+			t.Errorf("%q: told %d times, want %d", in, told, want)
+		}
 	}
 }
 

@@ -71,7 +71,8 @@ type http1Server struct {
 	// Owned by the exchange's reader.
 	in      input
 	request message.Request
-	broken  error // of the body
+	broken  error     // of the body
+	began   time.Time // when a head began that did not come at once, or zero
 
 	// mu guards what a drain looks at, and the beginning of the response, as a
 	// reader may want to say 100.
@@ -134,12 +135,9 @@ func (s *http1Server) setIdle(idle bool) {
 // errIdle ends a connection in order: it was idle for too long, or while draining.
 var errIdle = errors.New("idle")
 
-// errSlowHead is a head that did not come in time.
-var errSlowHead = &h1.Error{Status: 408, Reason: "the request's head did not come in time"}
-
 // await waits for the next request.
 func (s *http1Server) await() error {
-	s.responded, s.broken = false, nil
+	s.responded, s.broken, s.began = false, nil, time.Time{}
 	s.setIdle(true)
 	s.waitFor(s.o.IdleTimeout)
 	if s.closing.Load() && s.in.r == s.in.w {
@@ -147,7 +145,7 @@ func (s *http1Server) await() error {
 	}
 	slow := false
 	head, err := s.in.findHead(s.o.Limits, func() error {
-		slow = true
+		slow, s.began = true, time.Now()
 		s.setIdle(false)
 		s.waitFor(s.o.HeadTimeout)
 		return nil
@@ -158,7 +156,7 @@ func (s *http1Server) await() error {
 	case !errors.Is(err, os.ErrDeadlineExceeded):
 		return err
 	case slow:
-		return errSlowHead
+		return ErrSlowHead
 	default:
 		return errIdle
 	}
@@ -194,21 +192,20 @@ func (s *http1Server) refuse(err error) error {
 		if errors.Is(err, errIdle) || errors.Is(err, io.EOF) && s.in.r == s.in.w {
 			return nil
 		}
+		if s.in.r < s.in.w {
+			s.o.refused(&Refusal{Err: failure(err), Began: s.began})
+		}
 		return failure(err)
 	}
-	text := h1.StatusText(broken.Status)
-	answer := message.Response{
-		Status:        broken.Status,
-		Fields:        message.Fields{{Name: "content-type", Value: "text/plain"}},
-		ContentLength: int64(len(text)),
-	}
-	if s.o.Refused != nil {
-		s.o.Refused(failure(err), &answer)
-	}
-	s.out.begin(h1.Length, int64(len(text)))
-	if s.out.buf, err = h1.AppendResponse(s.out.buf, &answer, h1.Length, int64(len(text)), "close"); err == nil {
+	r := Refusal{Err: failure(err), Began: s.began, Body: h1.StatusText(broken.Status)}
+	r.Response = message.Response{Status: broken.Status, Fields: message.Fields{{Name: "content-type", Value: "text/plain"}}}
+	s.o.refused(&r)
+	length := int64(len(r.Body))
+	r.Response.ContentLength = length
+	s.out.begin(h1.Length, length)
+	if s.out.buf, err = h1.AppendResponse(s.out.buf, &r.Response, h1.Length, length, "close"); err == nil {
 		_ = s.out.want(time.Now().Add(lingerTime))
-		if _, err = s.out.write([]byte(text)); err == nil {
+		if _, err = s.out.write([]byte(r.Body)); err == nil {
 			err = s.out.finish(nil)
 		}
 	}
@@ -287,6 +284,9 @@ func (s *http1Server) discard() bool {
 
 // Request implements [Exchange].
 func (s *http1Server) Request() *message.Request { return &s.request }
+
+// Began implements [Exchange].
+func (s *http1Server) Began() time.Time { return s.began }
 
 // HasBody implements [Exchange].
 func (s *http1Server) HasBody() bool { return s.in.head.Framing != h1.NoBody }

@@ -74,11 +74,9 @@ func (s *http2Server) serve(stream *h2.Stream) {
 	if ok {
 		s.h(e)
 	} else {
-		answer := message.Response{Status: 400}
-		if s.o.Refused != nil {
-			s.o.Refused(errTargetOfHTTP2, &answer)
-		}
-		_ = e.Respond(&answer, true) // a stream that is gone needs no answer
+		r := Refusal{Err: errTargetOfHTTP2, Response: message.Response{Status: 400}}
+		s.o.refused(&r)
+		_ = e.Respond(&r.Response, true) // a stream that is gone needs no answer
 	}
 	scratch := e.scratch
 	clear(scratch[:cap(scratch)])
@@ -105,6 +103,9 @@ var _ Exchange = (*http2Exchange)(nil)
 
 // Request implements [Exchange].
 func (e *http2Exchange) Request() *message.Request { return &e.request }
+
+// Began implements [Exchange]. A head is here with its stream.
+func (e *http2Exchange) Began() time.Time { return time.Time{} }
 
 // HasBody implements [Exchange]. The bytes of an upgrade come after the response.
 func (e *http2Exchange) HasBody() bool { return e.Stream.HasBody() && e.request.Upgrade == "" }

@@ -7,7 +7,6 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/h1"
 	"github.com/fairlead-mesh/fairlead/pkg/h2"
-	"github.com/fairlead-mesh/fairlead/pkg/message"
 )
 
 // Options are of one connection's codec. Zero fields have the defaults named.
@@ -17,7 +16,7 @@ type Options struct {
 	// Limits of heads and trailers; Envoy's 60 KiB and 100 fields.
 	Limits h1.Limits
 	// HeadTimeout bounds the time from a head's first byte to its last; 0 is one
-	// minute, negative is none. A client that is slower gets 408.
+	// minute, negative is none. A client that is slower gets 408, by ErrSlowHead.
 	HeadTimeout time.Duration
 	// IdleTimeout bounds the wait for the next request; 0 is one hour, negative is
 	// none.
@@ -29,9 +28,8 @@ type Options struct {
 	HTTP2 h2.Config
 	// Drain ends connections in order; or nil.
 	Drain *Drain
-	// Refused is told why a request never became an exchange. It may add fields to
-	// the answer, whose status is set. Or nil.
-	Refused func(err error, answer *message.Response)
+	// Refused is told of each request that never became an exchange. Or nil.
+	Refused func(r *Refusal)
 }
 
 func (o Options) withDefaults() Options {

@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"strings"
 
-	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	corsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/cors/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -53,14 +52,6 @@ func routeCORS(config *anypb.Any) (any, error) {
 		p.origins = append(p.origins, s)
 	}
 	return p, nil
-}
-
-// runtimeShare is the default of a runtime fraction; all, where none is set.
-func runtimeShare(p *corev3.RuntimeFractionalPercent) share {
-	if p == nil {
-		return share{1, 1}
-	}
-	return newShare(p.GetDefaultValue())
 }
 
 // allowed is the policy for this request's origin, or nil.

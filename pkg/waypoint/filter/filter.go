@@ -19,6 +19,22 @@ type Context struct {
 	Gone func() bool
 	// ClearRoute has the route chosen anew after a filter changed what it is chosen by.
 	ClearRoute func()
+	// Overdue is the answer to an exchange that has taken as long as it may, or nil; a
+	// filter that waits asks now and then. It may be nil itself: there is no limit.
+	Overdue func() *Reply
+
+	atEnd []func()
+}
+
+// AtEnd has f called when the exchange is over.
+func (x *Context) AtEnd(f func()) { x.atEnd = append(x.atEnd, f) }
+
+// End calls what AtEnd was given. Whoever made the context calls it.
+func (x *Context) End() {
+	for _, f := range x.atEnd {
+		f()
+	}
+	x.atEnd = nil
 }
 
 // Reply is an answer that the waypoint gives itself: Envoy's local reply.
@@ -49,4 +65,12 @@ type Filter interface {
 type ResponseFilter interface {
 	Filter
 	Response(x *Context, r *message.Response)
+}
+
+// Counting is a Filter that has statistics.
+type Counting interface {
+	Filter
+	// Stats are counters and gauges by Envoy's names, without the connection manager's
+	// prefix.
+	Stats() map[string]uint64
 }

@@ -124,10 +124,10 @@ func (m *Manager) chain(filters []*hcmv3.HttpFilter, d Dependencies) error {
 		if err != nil {
 			return at(err)
 		}
-		if compiled == nil || f.GetDisabled() {
+		if compiled == nil {
 			continue
 		}
-		n := named{f.GetName(), compiled}
+		n := named{f.GetName(), compiled, f.GetDisabled()}
 		m.filters = append(m.filters, n)
 		if _, ok := compiled.(filter.ResponseFilter); ok {
 			m.responders = append([]named{n}, m.responders...)
@@ -170,7 +170,8 @@ func (m *Manager) limits(c *hcmv3.HttpConnectionManager) {
 			o.IdleTimeout = -1
 		}
 	}
-	o.HeadTimeout = c.GetRequestHeadersTimeout().AsDuration()
+	m.slow = m.slowHead(c.GetRequestHeadersTimeout().AsDuration())
+	o.HeadTimeout = m.slow.after
 	o.MaxRequests = int(common.GetMaxRequestsPerConnection().GetValue())
 	h2 := c.GetHttp2ProtocolOptions()
 	if n := h2.GetMaxConcurrentStreams(); n != nil {

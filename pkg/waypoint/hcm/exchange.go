@@ -39,6 +39,7 @@ var exchanges = sync.Pool{New: func() any {
 	e.ctx.Config = e.config
 	e.ctx.Gone = e.gone
 	e.ctx.ClearRoute = e.clearRoute
+	e.ctx.Overdue = e.overdue
 	return e
 }}
 
@@ -58,6 +59,7 @@ func (m *Manager) exchange(conn *streaminfo.Connection, x codec.Exchange) {
 // what still uses the exchange.
 func (e *exchange) guarded() (well bool) {
 	defer func() {
+		e.ctx.End()
 		if !well {
 			e.call.Close()
 			e.Reset()
@@ -73,7 +75,9 @@ func (e *exchange) guarded() (well bool) {
 func (e *exchange) start(m *Manager, conn *streaminfo.Connection, x codec.Exchange) {
 	e.m, e.Exchange = m, x
 	e.info.Connection = conn
-	e.info.Start = time.Now()
+	if e.info.Start = x.Began(); e.info.Start.IsZero() {
+		e.info.Start = time.Now()
+	}
 	e.info.Seed = rand.Uint64() //nolint:gosec // draws routes and endpoints, guards nothing
 	e.info.Request = x.Request()
 	e.ctx.Info, e.ctx.Request = &e.info, e.info.Request
@@ -83,11 +87,14 @@ func (e *exchange) start(m *Manager, conn *streaminfo.Connection, x codec.Exchan
 
 // reset makes e ready for the pool; what it pointed to is not kept alive.
 func (e *exchange) reset() {
-	config, gone, clearRoute := e.ctx.Config, e.ctx.Gone, e.ctx.ClearRoute
-	*e = exchange{ctx: filter.Context{Config: config, Gone: gone, ClearRoute: clearRoute}}
+	x := &e.ctx
+	*e = exchange{ctx: filter.Context{Config: x.Config, Gone: x.Gone, ClearRoute: x.ClearRoute, Overdue: x.Overdue}}
 }
 
 func (e *exchange) gone() bool { return e.Gone() }
+
+// overdue is the answer where the exchange has taken as long as it may.
+func (e *exchange) overdue() *filter.Reply { return e.call.Overdue(&e.info) }
 
 // serve answers the request.
 func (e *exchange) serve() {
@@ -108,7 +115,7 @@ func (e *exchange) serve() {
 	e.find()
 	for i := range m.filters {
 		e.passed = i + 1
-		if e.disabled(m.filters[i].name) {
+		if e.disabled(&m.filters[i]) {
 			continue
 		}
 		if reply := m.filters[i].filter.Request(&e.ctx); reply != nil {
@@ -157,7 +164,7 @@ func (e *exchange) find() {
 		return
 	}
 	e.info.RouteName, e.info.VirtualHost, e.info.RouteMetadata = e.call.Route.Name, e.call.Route.VirtualHost(), e.call.Route.Metadata
-	e.call.StreamIdle, e.call.MaxDuration, e.call.Traced = e.m.streamIdle, e.m.maxStreamDuration, e.m.traced
+	e.call.StreamIdle, e.call.MaxDuration, e.call.RequestTimeout, e.call.Traced = e.m.streamIdle, e.m.maxStreamDuration, e.m.requestTimeout, e.m.traced
 	e.call.Choose(&e.info)
 	if e.call.Route.Forward != nil {
 		// Whoever is refused asked for this one all the same.
@@ -165,13 +172,12 @@ func (e *exchange) find() {
 	}
 }
 
-// disabled tells whether the route takes a filter away.
-func (e *exchange) disabled(name string) bool {
+// disabled tells whether a filter is not to run: the route says so, or else the filter.
+func (e *exchange) disabled(f *named) bool {
 	if e.call.Route == nil {
-		return false
+		return f.disabled
 	}
-	_, off := e.call.Route.Filter(name, e.call.Choice)
-	return off
+	return e.call.Route.Disabled(f.name, e.call.Choice, f.disabled)
 }
 
 func (e *exchange) clearRoute() {
@@ -186,8 +192,7 @@ func (e *exchange) config(name string) any {
 	if e.call.Route == nil {
 		return nil
 	}
-	config, _ := e.call.Route.Filter(name, e.call.Choice)
-	return config
+	return e.call.Route.Filter(name, e.call.Choice)
 }
 
 // Head implements [router.Downstream]: the response's head passes the filters and
@@ -201,8 +206,9 @@ func (e *exchange) Head(r *message.Response, end bool) error {
 // complete puts into a response's head what is ours.
 func (e *exchange) complete(r *message.Response) {
 	m := e.m
-	for _, f := range m.responders {
-		if e.disabled(f.name) {
+	for i := range m.responders {
+		f := &m.responders[i]
+		if e.disabled(f) {
 			continue
 		}
 		f.filter.(filter.ResponseFilter).Response(&e.ctx, r)

@@ -1,13 +1,13 @@
 package hcm
 
 import (
+	"errors"
 	"net/netip"
 	"sync/atomic"
 	"time"
 
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 
-	"github.com/fairlead-mesh/fairlead/pkg/message"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/filter"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/guard"
@@ -32,6 +32,8 @@ type Recorder interface {
 type named struct {
 	name   string
 	filter filter.Filter
+	// disabled: it runs only where a route has a configuration for it.
+	disabled bool
 }
 
 // Manager serves the exchanges of one filter chain. It is made by [Compile] and not
@@ -73,10 +75,12 @@ type Manager struct {
 	streamIdle        time.Duration
 	requestTimeout    time.Duration
 	maxStreamDuration time.Duration
+	slow              slowHead // what ends a head that does not
 
-	active atomic.Int64 // exchanges
-	total  atomic.Uint64
-	codes  [6]atomic.Uint64 // by their hundreds
+	timeouts timeoutStats
+	active   atomic.Int64 // exchanges
+	total    atomic.Uint64
+	codes    [6]atomic.Uint64 // by their hundreds
 }
 
 type stripPort uint8
@@ -103,7 +107,7 @@ func Serve(conn codec.Conn, info *streaminfo.Connection, protocol codec.Protocol
 	if d := source.Drain(); d != nil {
 		options.Drain = d
 	}
-	options.Refused = func(err error, answer *message.Response) { source.Manager().rejected(info, answer, err) }
+	options.Refused = func(r *codec.Refusal) { source.Manager().rejected(info, r) }
 	switch m.codec {
 	case hcmv3.HttpConnectionManager_HTTP1:
 		protocol = codec.HTTP1
@@ -122,18 +126,37 @@ func Serve(conn codec.Conn, info *streaminfo.Connection, protocol codec.Protocol
 // Refusing answers every request with 503, since what the configuration says cannot be
 // enforced. Whoever recorders name is told of each.
 func Refusing(reason string, recorders []Recorder, o codec.Options) *Manager {
-	return &Manager{refusal: reason, recorders: recorders, serverName: defaultServerName, options: o}
+	m := &Manager{refusal: reason, recorders: recorders, serverName: defaultServerName, options: o}
+	m.slow = m.slowHead(0)
+	return m
 }
 
-// rejected records a request that the codec answered itself, since it was none.
-func (m *Manager) rejected(c *streaminfo.Connection, answer *message.Response, err error) {
-	m.sign(answer)
-	info := streaminfo.Info{Connection: c, Start: time.Now(), Response: answer, ResponseCode: answer.Status, Flags: streaminfo.DownstreamProtocolError, Details: err.Error()}
+// rejected records a request that the codec answered itself, since it was none, or that
+// ended in its head.
+func (m *Manager) rejected(c *streaminfo.Connection, r *codec.Refusal) {
+	info := streaminfo.Info{Connection: c, Start: r.Began, Response: &r.Response, ResponseCode: r.Response.Status, Details: r.Err.Error()}
+	if info.Start.IsZero() {
+		info.Start = time.Now()
+	}
+	info.Duration = time.Since(info.Start)
+	switch {
+	case r.Response.Status == 0:
+		info.Response, info.Flags, info.Details = nil, streaminfo.DownstreamConnectionTermination, "downstream_remote_disconnect"
+	case errors.Is(r.Err, codec.ErrSlowHead):
+		r.Body, info.Flags, info.Details = m.slow.text, m.slow.flags, m.slow.details
+	default:
+		info.Flags = streaminfo.DownstreamProtocolError
+	}
+	if info.Response != nil {
+		m.sign(info.Response)
+		info.BytesSent = uint64(len(r.Body))
+	}
 	m.total.Add(1)
 	m.record(&info)
 }
 
 func (m *Manager) record(info *streaminfo.Info) {
+	m.timeouts.count(info.Details)
 	if i := info.ResponseCode / 100; i < len(m.codes) {
 		m.codes[i].Add(1)
 	}
@@ -149,6 +172,14 @@ func (m *Manager) Stats() map[string]uint64 {
 	for i, name := range []string{"", "1xx", "2xx", "3xx", "4xx", "5xx"} {
 		if i > 0 {
 			out[prefix+"downstream_rq_"+name] = m.codes[i].Load()
+		}
+	}
+	m.timeouts.into(prefix, out)
+	for _, f := range m.filters {
+		if c, ok := f.filter.(filter.Counting); ok {
+			for name, v := range c.Stats() {
+				out[prefix+name] += v
+			}
 		}
 	}
 	return out

@@ -193,6 +193,7 @@ func (t *Terminate) filter(r *hbone.Request, c *streaminfo.Connection) int {
 	}
 	info := &streaminfo.Info{Connection: c, Start: time.Now(), Request: request}
 	x := &filter.Context{Info: info, Request: request, Config: func(string) any { return nil }, Gone: func() bool { return false }, ClearRoute: func() {}}
+	defer x.End()
 	for _, f := range t.o.Filters() {
 		if reply := f.Request(x); reply != nil {
 			if reply.Status == 0 {

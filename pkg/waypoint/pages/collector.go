@@ -41,7 +41,7 @@ var tags = []struct {
 	without string
 }{
 	{"envoy_cluster_name", regexp.MustCompile(`^cluster\.(.+?)\.((?:external\.)?upstream_|ssl\.|lb_|membership_|update_|outlier_detection\.|circuit_breakers\.|retry|bind|version|max_|default)`), "cluster.$2"},
-	{"envoy_http_conn_manager_prefix", regexp.MustCompile(`^http\.(.+)\.(downstream_.*)$`), "http.$2"},
+	{"envoy_http_conn_manager_prefix", regexp.MustCompile(`^http\.(.+)\.((?:downstream_|fault\.).*)$`), "http.$2"},
 	{"envoy_listener_address", regexp.MustCompile(`^listener\.(.+)\.(downstream_.*)$`), "listener.$2"},
 	{"envoy_response_code", regexp.MustCompile(`_rq_(\d{3})$`), "_rq"},
 	{"envoy_response_code_class", regexp.MustCompile(`_rq_(\d)xx$`), "_rq_xx"},
@@ -65,7 +65,7 @@ func translate(stat string) (name string, labels, values []string) {
 	return unnamed.ReplaceAllString(stat, "_"), labels, values
 }
 
-var gauges = regexp.MustCompile(`(_active|_open|_healthy|membership_total|remaining_\w+|active_clusters|_now|\.refused|server\.\w+|total_listeners_active|ejections_active)$`)
+var gauges = regexp.MustCompile(`(_active|_open|_healthy|membership_total|remaining_\w+|active_clusters|_now|\.refused|server\.\w+|total_listeners_active|ejections_active|active_faults)$`)
 
 func gauge(name string) bool { return gauges.MatchString(name) && name != "fairlead.config.refused" }
 

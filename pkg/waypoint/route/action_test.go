@@ -347,8 +347,8 @@ virtual_hosts:
 	in := get("GET h/a")
 	r := table.Find(in)
 	c := r.Forward.Pick(in)
-	for name, want := range map[string]string{"f": "host true", "g": "cluster false", "o": "nil false", "x": "nil false"} {
-		cfg, disabled := r.Filter(name, c)
+	for name, want := range map[string]string{"f": "host true", "g": "cluster false", "o": "nil false", "x": "nil true"} {
+		cfg, disabled := r.Filter(name, c), r.Disabled(name, c, name == "x")
 		text := "nil"
 		if v, ok := cfg.(interface{ GetValue() string }); ok {
 			text = v.GetValue()
@@ -384,7 +384,7 @@ virtual_hosts:
 		t.Errorf("limits %d and %d", *a.BufferLimit, *b.BufferLimit)
 	}
 	for r, want := range map[*Route]string{a: "envoy.filters.http.cors route", b: "envoy.filters.http.cors host"} {
-		if got, _ := r.Filter("envoy.filters.http.cors", Choice{}); got != want {
+		if got := r.Filter("envoy.filters.http.cors", Choice{}); got != want {
 			t.Errorf("cors: %v, want %s", got, want)
 		}
 	}

@@ -78,8 +78,8 @@ type Retry struct {
 	OmitCanary bool
 	// PreviousPriorities avoids priorities after so many tries there; 0 does not.
 	PreviousPriorities int
-	// RateLimitedMax bounds what a response's ResetHeaders ask to wait; nothing is
-	// waited for without such headers.
+	// RateLimitedMax bounds what a response's ResetHeaders ask to wait: one that asks for
+	// longer is not heeded.
 	RateLimitedMax time.Duration
 	ResetHeaders   []ResetHeader
 }

@@ -45,26 +45,38 @@ func (r *Route) AttemptCountInRequest() bool { return r.host.attemptsInRequest }
 // AttemptCountInResponse reports whether downstream is told the number of tries.
 func (r *Route) AttemptCountInResponse() bool { return r.host.attemptsInResponse }
 
+// scopes are where a filter's configuration may stand, most specific first; some may
+// be nil.
+func (r *Route) scopes(c Choice) [4]*scope {
+	return [...]*scope{c.scope(), &r.scope, &r.host.scope, &r.host.common.scope}
+}
+
 // Filter is the most specific configuration of a filter that the options' Filter
-// compiled for the route, or nil; disabled says that the filter is not to run.
-func (r *Route) Filter(name string, c Choice) (config any, disabled bool) {
-	var decided bool
-	for _, s := range [...]*scope{c.scope(), &r.scope, &r.host.scope, &r.host.common.scope} {
+// compiled for the route, or nil.
+func (r *Route) Filter(name string, c Choice) any {
+	for _, s := range r.scopes(c) {
 		if s == nil {
 			continue
 		}
-		f, ok := s.filters[name]
-		if !ok {
-			continue
-		}
-		if !decided {
-			disabled, decided = f.disabled, true
-		}
-		if f.config != nil {
-			return f.config, disabled
+		if f, ok := s.filters[name]; ok && f.config != nil {
+			return f.config
 		}
 	}
-	return nil, disabled
+	return nil
+}
+
+// Disabled tells whether a filter is not to run, by the most specific configuration
+// that there is for it; otherwise is what holds where there is none.
+func (r *Route) Disabled(name string, c Choice, otherwise bool) bool {
+	for _, s := range r.scopes(c) {
+		if s == nil {
+			continue
+		}
+		if f, ok := s.filters[name]; ok {
+			return f.disabled
+		}
+	}
+	return otherwise
 }
 
 // Forward is a RouteAction. Durations are nil where the configuration has none,

@@ -45,7 +45,37 @@ func (f *forwarding) expected(r *message.Request) {
 
 // connectDeadline is when an attempt that finds no connection has to end.
 func (f *forwarding) connectDeadline(start time.Time) time.Time {
-	return earliest(f.globalDeadline(), f.tryDeadline(start))
+	return earliest(f.requestDeadline(), earliest(f.globalDeadline(), f.tryDeadline(start)))
+}
+
+// requestDeadline is when the request has to have come in whole; zero where it has, or
+// may take its time.
+func (f *forwarding) requestDeadline() time.Time {
+	if f.call.RequestTimeout <= 0 || f.requestComplete() {
+		return time.Time{}
+	}
+	return f.info.Start.Add(f.call.RequestTimeout)
+}
+
+// tryIdleDeadline is when something of the response has to have come from a connection
+// that was had at moved; zero while the request has not come in whole.
+func (f *forwarding) tryIdleDeadline(moved time.Time) time.Time {
+	idle := f.tryIdle()
+	if idle <= 0 || !f.requestComplete() {
+		return time.Time{}
+	}
+	if f.complete.After(moved) {
+		moved = f.complete
+	}
+	return moved.Add(idle)
+}
+
+// tryIdle is the policy's per_try_idle_timeout; 0 is none.
+func (f *forwarding) tryIdle() time.Duration {
+	if p := f.forward.Retry; p != nil {
+		return p.PerTryIdle
+	}
+	return 0
 }
 
 // globalDeadline counts from the request's end; zero while that has not come.
@@ -85,10 +115,7 @@ func earliest(a, b time.Time) time.Time {
 
 // longest is when the stream has to be over, or zero.
 func (f *forwarding) longest() time.Time {
-	d := f.call.MaxDuration
-	if own := f.forward.MaxDuration; own != nil {
-		d = *own
-	}
+	d := f.call.maxDuration()
 	if d <= 0 {
 		return time.Time{}
 	}
@@ -100,15 +127,17 @@ var (
 	errGone       = errors.New("the client is gone")
 	errGlobal     = errors.New("upstream request timeout")
 	errTryTimeout = errors.New("per try timeout")
+	errTryIdle    = errors.New("per try idle timeout")
+	errRequest    = errors.New("request timeout")
 	errLongest    = errors.New("the stream lasted as long as it may")
 	errIdle       = errors.New("nothing moved for the stream's idle timeout")
 )
 
 // await waits for a response's head. Informational ones go to the client.
 func (f *forwarding) await(s *cluster.Stream, start time.Time) (*message.Response, error) {
-	for {
-		now := time.Now()
-		limit := earliest(f.longest(), earliest(f.globalDeadline(), f.tryDeadline(start)))
+	sent := time.Now()
+	for now := sent; ; now = time.Now() {
+		limit := earliest(f.longest(), earliest(f.connectDeadline(start), f.tryIdleDeadline(sent)))
 		_ = s.SetReadDeadline(earliest(limit, now.Add(look)))
 		response, err := s.Response()
 		switch {
@@ -125,25 +154,31 @@ func (f *forwarding) await(s *cluster.Stream, start time.Time) (*message.Respons
 		if err := f.interrupted(start); err != nil {
 			return nil, err
 		}
+		if passed(f.tryIdleDeadline(sent)) {
+			return nil, errTryIdle
+		}
 	}
 }
 
-// interrupted is why a wait may not go on, or nil.
+// passed tells whether there is a deadline that has.
+func passed(d time.Time) bool { return !d.IsZero() && !time.Now().Before(d) }
+
+// interrupted is why a wait may not go on, or nil. start is the attempt's, or zero: the
+// response has begun.
 func (f *forwarding) interrupted(start time.Time) error {
-	now := time.Now()
-	if d := f.globalDeadline(); !d.IsZero() && !now.Before(d) {
+	answered := start.IsZero()
+	switch idle := f.call.idleTimeout(); {
+	case passed(f.globalDeadline()):
 		return errGlobal
-	}
-	if d := f.tryDeadline(start); !start.IsZero() && !d.IsZero() && !now.Before(d) {
+	case !answered && passed(f.tryDeadline(start)):
 		return errTryTimeout
-	}
-	if d := f.longest(); !d.IsZero() && !now.Before(d) {
+	case passed(f.longest()):
 		return errLongest
-	}
-	if f.d.Gone() {
+	case !answered && passed(f.requestDeadline()):
+		return errRequest
+	case f.d.Gone():
 		return errGone
-	}
-	if idle := f.idleTimeout(); idle > 0 && !start.IsZero() && now.Sub(f.lastMoved(start)) > idle {
+	case !answered && idle > 0 && time.Since(f.lastMoved(start)) > idle:
 		return errIdle
 	}
 	if f.upload != nil {

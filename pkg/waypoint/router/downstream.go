@@ -40,6 +40,8 @@ type Call struct {
 	StreamIdle time.Duration
 	// MaxDuration is the connection manager's max_stream_duration; 0 is none.
 	MaxDuration time.Duration
+	// RequestTimeout is the connection manager's request_timeout; 0 is none.
+	RequestTimeout time.Duration
 	// Traced: clients are told the operation of the route that served them.
 	Traced bool
 	hash   uint64
@@ -56,6 +58,43 @@ func (c *Call) Close() {
 		c.answering.Close()
 		c.answering = nil
 	}
+}
+
+// Overdue is the answer to an exchange that has not been forwarded and has taken as
+// long as it may, or nil.
+func (c *Call) Overdue(info *streaminfo.Info) *filter.Reply {
+	since := time.Since(info.Start)
+	switch {
+	case c.maxDuration() > 0 && since >= c.maxDuration():
+		return lasted(true)
+	case c.idleTimeout() > 0 && since >= c.idleTimeout():
+		return idled(true)
+	}
+	return nil
+}
+
+// idleTimeout is the route's, or else the connection manager's; 0 is none.
+func (c *Call) idleTimeout() time.Duration {
+	if f := c.forward(); f != nil && f.IdleTimeout != nil {
+		return *f.IdleTimeout
+	}
+	return c.StreamIdle
+}
+
+// maxDuration is the route's max_stream_duration, or else the connection manager's; 0 is
+// none.
+func (c *Call) maxDuration() time.Duration {
+	if f := c.forward(); f != nil && f.MaxDuration != nil {
+		return *f.MaxDuration
+	}
+	return c.MaxDuration
+}
+
+func (c *Call) forward() *route.Forward {
+	if c.Route == nil {
+		return nil
+	}
+	return c.Route.Forward
 }
 
 // Choose draws the cluster and computes the hash by which an endpoint is chosen.

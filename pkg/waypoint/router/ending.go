@@ -23,16 +23,24 @@ func (f *forwarding) unanswered(err error) (again bool) {
 		return false
 	case errors.Is(err, errIdle):
 		f.countReset(cluster.RequestReset)
-		f.d.Reply(f.idled())
+		f.d.Reply(idled(f.requestComplete()))
 		return false
 	case errors.Is(err, errLongest):
 		f.countReset(cluster.RequestReset)
-		f.d.Reply(f.lasted())
+		f.d.Reply(lasted(f.requestComplete()))
+		return false
+	case errors.Is(err, errRequest):
+		f.countReset(cluster.RequestReset)
+		f.d.Reply(&filter.Reply{Status: 408, Body: "request timeout", Details: RequestTimeoutDetails})
 		return false
 	case errors.Is(err, errTryTimeout):
 		f.cluster.Count(cluster.RequestPerTryTimeout)
 		f.countReset(cluster.RequestReset)
 		return f.failed(failure{reason: tryTimeout, err: err}, true)
+	case errors.Is(err, errTryIdle):
+		f.cluster.Count(cluster.RequestPerTryIdleTimeout)
+		f.countReset(cluster.RequestReset)
+		return f.failed(failure{reason: tryIdle, err: err}, true)
 	}
 	failure := classify(err)
 	if failure.reason == protocolError {
@@ -52,19 +60,20 @@ func (f *forwarding) countReset(n cluster.Counter) {
 }
 
 // idled is the answer to a request in whose stream nothing has moved for too long.
-func (f *forwarding) idled() *filter.Reply {
-	r := &filter.Reply{Status: 408, Body: "stream timeout", Flags: streaminfo.StreamIdleTimeout, Details: "stream_idle_timeout"}
-	if f.requestComplete() {
+// whole: the request had come in whole.
+func idled(whole bool) *filter.Reply {
+	r := &filter.Reply{Status: 408, Body: "stream timeout", Flags: streaminfo.StreamIdleTimeout, Details: IdleTimeoutDetails}
+	if whole {
 		r.Status = 504
 	}
 	return r
 }
 
 // lasted is the answer to a request whose stream may go on no longer.
-func (f *forwarding) lasted() *filter.Reply {
+func lasted(whole bool) *filter.Reply {
 	deadline := 4
-	r := &filter.Reply{Status: 408, Body: "downstream duration timeout", Details: "max_duration_timeout", GRPCStatus: &deadline}
-	if f.requestComplete() {
+	r := &filter.Reply{Status: 408, Body: "downstream duration timeout", Details: MaxDurationDetails, GRPCStatus: &deadline}
+	if whole {
 		r.Status = 504
 	}
 	return r
@@ -87,13 +96,13 @@ func (f *forwarding) gone() {
 func (f *forwarding) failed(failure failure, sent bool) (again bool) {
 	switch failure.reason {
 	case overflow:
-	case tryTimeout:
+	case tryTimeout, tryIdle:
 		f.host.Report(cluster.TimedOut, 0)
 	default:
 		f.host.Report(cluster.ConnectFailed, 0)
 	}
 	f.info.TransportFailure = failure.transport
-	if f.policy != nil && byFailure(f.policy, failure, sent) && f.another() {
+	if f.policy != nil && byFailure(f.policy, failure, sent) && f.another(nil) {
 		return true
 	}
 	f.reply(failure.reply(f.attempts))

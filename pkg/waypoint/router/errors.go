@@ -24,13 +24,14 @@ const (
 	connectionTermination
 	protocolError
 	tryTimeout
+	tryIdle
 	clientGone
 )
 
 var reasonNames = [...]string{
 	connectFailure: "remote connection failure", connectTimeout: "connection timeout", overflow: "overflow", remoteReset: "remote reset",
 	refusedStream: "remote refused stream reset", connectionTermination: "connection termination", protocolError: "protocol error",
-	tryTimeout: "local reset",
+	tryTimeout: "local reset", tryIdle: "local reset",
 }
 
 // String is the reset reason as Envoy prints it.
@@ -51,11 +52,22 @@ func (r reason) details() string {
 		return "connection_termination"
 	case protocolError:
 		return "protocol_error"
-	case tryTimeout:
+	case tryTimeout, tryIdle:
 		return "local_reset"
 	}
 	return "remote_reset"
 }
+
+// What is said of timeouts in response code details.
+const (
+	// IdleTimeoutDetails, MaxDurationDetails and RequestTimeoutDetails are of the
+	// connection manager's own, which counts them.
+	IdleTimeoutDetails    = "stream_idle_timeout"
+	MaxDurationDetails    = "max_duration_timeout"
+	RequestTimeoutDetails = "request_overall_timeout"
+
+	tryIdleDetails = "upstream_per_try_idle_timeout"
+)
 
 // failure is an attempt that ended without a response.
 type failure struct {
@@ -112,7 +124,7 @@ func (f failure) flag() streaminfo.Flags {
 		return streaminfo.UpstreamRemoteReset
 	case protocolError:
 		return streaminfo.UpstreamProtocolError
-	case tryTimeout:
+	case tryTimeout, tryIdle:
 		return streaminfo.UpstreamRequestTimeout
 	}
 	return streaminfo.UpstreamConnectionTermination
@@ -120,8 +132,12 @@ func (f failure) flag() streaminfo.Flags {
 
 // reply is what the client is told of a failure before the response began.
 func (f failure) reply(attempts int) *filter.Reply {
-	if f.reason == tryTimeout {
-		return &filter.Reply{Status: 504, Body: "upstream request timeout", Flags: f.flag(), Details: "upstream_per_try_timeout"}
+	if f.reason == tryTimeout || f.reason == tryIdle {
+		details := "upstream_per_try_timeout"
+		if f.reason == tryIdle {
+			details = tryIdleDetails
+		}
+		return &filter.Reply{Status: 504, Body: "upstream request timeout", Flags: f.flag(), Details: details}
 	}
 	r := &filter.Reply{Status: 503, Flags: f.flag()}
 	if f.reason == protocolError {

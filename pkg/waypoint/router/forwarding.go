@@ -208,7 +208,10 @@ func (f *forwarding) unopened(err error) (again bool) {
 		f.gone()
 		return false
 	case errors.Is(err, cluster.ErrTimeout):
-		if d := f.globalDeadline(); !d.IsZero() && !time.Now().Before(d) {
+		switch {
+		case passed(f.requestDeadline()):
+			return f.unanswered(errRequest)
+		case passed(f.globalDeadline()):
 			return f.unanswered(errGlobal)
 		}
 		return f.unanswered(errTryTimeout)
@@ -276,8 +279,9 @@ func (f *forwarding) detach(s *cluster.Stream) {
 	}
 }
 
-// another takes a retry, if one is left, and waits as the policy says.
-func (f *forwarding) another() bool {
+// another takes a retry, if one is left, and waits as the policy says, or as the response
+// asks that the last attempt gave; nil is none.
+func (f *forwarding) another(response *message.Response) bool {
 	if f.retries == 0 {
 		f.cluster.Count(cluster.RetryLimitExceeded)
 		f.info.Flags |= streaminfo.UpstreamRetryLimitExceeded
@@ -292,19 +296,28 @@ func (f *forwarding) another() bool {
 	}
 	f.retries--
 	f.tried = append(f.tried, f.host)
-	if !f.rest(pause(f.policy, f.attempts)) {
+	if !f.rest(f.backOff(response)) {
 		f.cluster.RetryDone(f.priority, false)
 		return false
 	}
 	return true
 }
 
+// backOff is how long to wait before the next attempt.
+func (f *forwarding) backOff(response *message.Response) time.Duration {
+	if response != nil {
+		if d, ok := limited(f.policy, response, time.Now()); ok {
+			f.cluster.Count(cluster.RetryBackOffRateLimited)
+			return d
+		}
+	}
+	f.cluster.Count(cluster.RetryBackOffExponential)
+	return pause(f.policy, f.attempts)
+}
+
 // rest waits, and tells whether there is still someone to wait for.
 func (f *forwarding) rest(d time.Duration) bool {
-	end := time.Now().Add(d)
-	if g := f.globalDeadline(); !g.IsZero() && g.Before(end) {
-		end = g
-	}
+	end := earliest(time.Now().Add(d), earliest(f.globalDeadline(), f.requestDeadline()))
 	for left := time.Until(end); left > 0; left = time.Until(end) {
 		timer := time.NewTimer(min(left, look))
 		<-timer.C

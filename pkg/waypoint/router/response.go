@@ -21,7 +21,7 @@ func (f *forwarding) answered(s *cluster.Stream, response *message.Response) (ag
 		status = grpcOutcome(response)
 	}
 	f.host.Report(cluster.Responded, status)
-	if f.policy != nil && byResponse(f.policy, response, f.grpc) && f.another() {
+	if f.policy != nil && byResponse(f.policy, response, f.grpc) && f.another(response) {
 		f.detach(s)
 		return true
 	}
@@ -31,7 +31,7 @@ func (f *forwarding) answered(s *cluster.Stream, response *message.Response) (ag
 	f.info.Response, f.info.ResponseCode, f.info.Details = response, response.Status, "via_upstream"
 	f.headers(response, now)
 	end := !s.HasBody() && !upgraded
-	if idle := f.idleTimeout(); idle > 0 {
+	if idle := f.call.idleTimeout(); idle > 0 {
 		_ = f.d.SetWriteDeadline(now.Add(idle)) // a client that is gone is met by writing
 	}
 	if err := f.d.Head(response, end); err != nil {
@@ -109,8 +109,8 @@ func (f *forwarding) headers(r *message.Response, now time.Time) {
 // relay carries a response's body, and after an upgrade all that comes.
 func (f *forwarding) relay(s *cluster.Stream, upgraded bool) {
 	var last time.Time // when something came; only known while there is an idle timeout
-	idle := f.idleTimeout()
-	if idle > 0 {
+	idle, tryIdle := f.call.idleTimeout(), f.tryIdle()
+	if idle > 0 || tryIdle > 0 {
 		last = time.Now()
 	}
 	for {
@@ -123,8 +123,10 @@ func (f *forwarding) relay(s *cluster.Stream, upgraded bool) {
 		}
 		b, err := s.Next()
 		if len(b) > 0 {
-			if idle > 0 {
+			if idle > 0 || tryIdle > 0 {
 				last = time.Now()
+			}
+			if idle > 0 {
 				_ = f.d.SetWriteDeadline(last.Add(idle)) // as above
 			}
 			if _, werr := f.d.Write(b); werr != nil {
@@ -158,7 +160,7 @@ func (f *forwarding) unsent(err error) {
 	}
 	f.cluster.Count(cluster.RequestReset)
 	f.info.Flags |= streaminfo.StreamIdleTimeout
-	f.info.Details = "stream_idle_timeout"
+	f.info.Details = IdleTimeoutDetails
 	f.d.Reset()
 }
 
@@ -169,6 +171,9 @@ func (f *forwarding) goesOn(upgraded bool, idle time.Duration, last time.Time) b
 		err = f.interrupted(time.Time{})
 	} else if f.d.Gone() {
 		err = errGone
+	}
+	if err == nil && passed(f.tryIdleDeadline(last)) {
+		err = errTryIdle
 	}
 	if f.upload != nil && f.upload.last().After(last) {
 		last = f.upload.last()
@@ -181,17 +186,26 @@ func (f *forwarding) goesOn(upgraded bool, idle time.Duration, last time.Time) b
 		f.info.Details = "response_timeout"
 		f.d.Reset()
 		return false
+	case errors.Is(err, errTryIdle):
+		f.host.Report(cluster.TimedOut, 0)
+		f.cluster.Count(cluster.RequestPerTryIdleTimeout)
+		f.countReset(cluster.RequestReset)
+		f.info.Flags |= streaminfo.UpstreamRequestTimeout
+		f.info.Details = tryIdleDetails
+		f.d.Reset()
+		return false
 	case errors.Is(err, errLongest):
 		f.countReset(cluster.RequestReset)
-		f.info.Details = "max_duration_timeout"
+		f.info.Details = MaxDurationDetails
 		f.d.Reset()
 		return false
 	case err != nil:
 		f.gone()
 		return false
 	case idle > 0 && time.Since(last) > idle:
+		f.countReset(cluster.RequestReset)
 		f.info.Flags |= streaminfo.StreamIdleTimeout
-		f.info.Details = "stream_idle_timeout"
+		f.info.Details = IdleTimeoutDetails
 		f.d.Reset()
 		return false
 	}
@@ -210,12 +224,4 @@ func (f *forwarding) broken(err error) {
 	f.info.Flags |= failure.flag()
 	f.info.Details = "upstream_reset_after_response_started{" + failure.reason.details() + "}"
 	f.d.Reset()
-}
-
-// idleTimeout is the route's, or else the connection manager's; 0 is none.
-func (f *forwarding) idleTimeout() time.Duration {
-	if t := f.forward.IdleTimeout; t != nil {
-		return *t
-	}
-	return f.call.StreamIdle
 }

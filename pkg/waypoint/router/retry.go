@@ -3,6 +3,7 @@ package router
 import (
 	"math/rand/v2"
 	"slices"
+	"strconv"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/message"
@@ -64,4 +65,27 @@ func pause(p *route.Retry, n int) time.Duration {
 		interval = p.Max
 	}
 	return time.Duration(rand.Int64N(int64(interval))) //nolint:gosec // spreads load, guards nothing
+}
+
+// limited is the wait that a response's server asks for with a field that the policy
+// names, plus a random part of up to half of it; ok is false where it asks for none, or
+// for longer than the policy lets it.
+func limited(p *route.Retry, r *message.Response, now time.Time) (d time.Duration, ok bool) {
+	for _, h := range p.ResetHeaders {
+		n, err := strconv.ParseInt(r.Fields.Get(h.Name), 10, 64)
+		if err != nil {
+			continue
+		}
+		if h.Unix {
+			n -= now.Unix()
+		}
+		if n < 0 || n > int64(p.RateLimitedMax/time.Second) {
+			continue
+		}
+		if d = time.Duration(n) * time.Second; d == 0 {
+			return 0, false
+		}
+		return d + time.Duration(rand.Int64N(int64(d/2))), true //nolint:gosec // spreads load, guards nothing
+	}
+	return 0, false
 }
