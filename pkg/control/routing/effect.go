@@ -68,9 +68,22 @@ func (b *Builder) matching(host, namespace string) (out []*model.Service) {
 	return out
 }
 
+// elsewhere is a service of another namespace that a host stands for, or nil.
+func (b *Builder) elsewhere(host, from string) *model.Service {
+	if !wildcard(host) {
+		return b.service(host, from)
+	}
+	for _, s := range b.model.Services {
+		if strings.HasSuffix(s.Hostname, host[1:]) {
+			return s
+		}
+	}
+	return nil
+}
+
 func (b *Builder) noService(e *effect, v *networkingv1.VirtualService, written, host string) {
-	if other := b.service(host, v.Namespace); other != nil {
-		e.none("OtherNamespace", "%s is a service of namespace %s: move the VirtualService there", written, other.Namespace)
+	if other := b.elsewhere(host, v.Namespace); other != nil {
+		e.none("OtherNamespace", "%s is a service of namespace %s, whose requests rules of namespace %s do not route, whatever exportTo says: move the VirtualService there, or write an HTTPRoute for callers of this namespace", other.Hostname, other.Namespace, v.Namespace)
 		return
 	}
 	// "reviews.default" is taken for a full name, as Istio does.

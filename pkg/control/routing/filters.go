@@ -41,6 +41,7 @@ func (f *filters) add(path string, in gatewayv1.HTTPRouteFilter) {
 		out.filters = map[string]*anypb.Any{corsFilter: packed(f.cors(path+".cors", in.CORS))}
 	default:
 		f.route.refuse("%s.type: a filter of type %s is not served", path, in.Type)
+		f.rule.unserved++
 	}
 }
 

@@ -2,6 +2,7 @@ package routing
 
 import (
 	"fmt"
+	"net/http"
 	"strconv"
 	"strings"
 	"time"
@@ -55,7 +56,7 @@ func (b *Builder) httpRule(r *gatewayRoute, i int, in *gatewayv1.HTTPRouteRule) 
 
 // add appends an empty rule.
 func (r *gatewayRoute) add(i int, name *gatewayv1.SectionName, retry *routev3.RetryPolicy) *gatewayRule {
-	out := &gatewayRule{rule: rule{owner: r.owner, index: i, name: fmt.Sprintf("%s.%s.%d", r.object.GetNamespace(), r.object.GetName(), i)}}
+	out := &gatewayRule{first: len(r.refused), rule: rule{owner: r.owner, index: i, name: fmt.Sprintf("%s.%s.%d", r.object.GetNamespace(), r.object.GetName(), i)}}
 	if name != nil && *name != "" {
 		out.name = string(*name)
 	}
@@ -65,10 +66,16 @@ func (r *gatewayRoute) add(i int, name *gatewayv1.SectionName, retry *routev3.Re
 	return out
 }
 
-// check refuses the route for what Envoy's types do not allow.
+// check ends a rule: it takes what was found wrong with it, and what Envoy's types do
+// not allow.
 func (g *gatewayRule) check(r *gatewayRoute, path string) {
-	if len(r.refused) > 0 {
+	g.refused = r.refused[g.first:len(r.refused):len(r.refused)]
+	if len(g.refused) > g.unserved {
 		return
+	}
+	if g.closed = g.unserved > 0; g.closed {
+		g.rule = rule{owner: g.owner, index: g.index, name: g.name, matches: g.matches, direct: &routev3.DirectResponseAction{Status: http.StatusInternalServerError}}
+		g.refs, g.copies = nil, nil
 	}
 	var destinations []destination
 	for _, ref := range g.refs {
@@ -76,6 +83,7 @@ func (g *gatewayRule) check(r *gatewayRoute, path string) {
 	}
 	if err := g.validate(destinations); err != nil {
 		r.refuse("%s: %v", path, err)
+		g.refused, g.closed = r.refused[g.first:len(r.refused):len(r.refused)], false
 	}
 }
 

@@ -27,8 +27,8 @@ type gatewayRoute struct {
 	rules  []*gatewayRule
 	// parents are the services it is attached to.
 	parents map[*model.Service]bool
-	// refused is why the whole route is not used; unresolved are its backends that
-	// are answered 500, by the reason that the Gateway API gives them.
+	// refused is why rules of it are not used; unresolved are its backends that are
+	// answered 500, by the reason that the Gateway API gives them.
 	refused    []string
 	unresolved []unresolvedRef
 }
@@ -38,7 +38,13 @@ type unresolvedRef struct{ reason, message string }
 // gatewayRule is a rule with the precedence of its matches.
 type gatewayRule struct {
 	rule
-	ranks []rank
+	// refused is why it is not used, of the route's reasons those from first on. It is
+	// closed, its requests are answered 500, if all that is wrong with it are unserved
+	// filters: what they would keep out must not come to another rule.
+	refused         []string
+	first, unserved int
+	closed          bool
+	ranks           []rank
 	// refs and copies are its backends and mirrors as written; bind finds them.
 	refs   []backendRef
 	copies []mirrorRef
@@ -72,6 +78,14 @@ func newGatewayRoute(kind, path string, o metav1.Object) *gatewayRoute {
 
 func (r *gatewayRoute) refuse(format string, args ...any) {
 	r.refused = append(r.refused, fmt.Sprintf(format, args...))
+}
+
+// used tells whether a rule does anything.
+func (g *gatewayRule) used() bool { return len(g.refused) == 0 || g.closed }
+
+// invalid tells whether no rule of the route can be used as it is written.
+func (r *gatewayRoute) invalid() bool {
+	return len(r.rules) > 0 && !slices.ContainsFunc(r.rules, func(g *gatewayRule) bool { return len(g.refused) == 0 })
 }
 
 func (r *gatewayRoute) unresolve(reason, format string, args ...any) {
@@ -233,8 +247,8 @@ func (b *Builder) attach(r *gatewayRoute, parents []parent) {
 	st := b.status(r.owner.object)
 	for _, p := range parents {
 		st.Parents = append(st.Parents, status.Parent{Ref: p.ref, Controller: status.Controller,
-			Conditions: []status.Condition{r.accepted(p), r.resolved(), r.waypoints(p)}})
-		if len(r.refused) > 0 {
+			Conditions: r.conditions(p)})
+		if len(r.rules) > 0 && !slices.ContainsFunc(r.rules, (*gatewayRule).used) {
 			continue
 		}
 		for _, s := range p.services {
@@ -243,13 +257,48 @@ func (b *Builder) attach(r *gatewayRoute, parents []parent) {
 	}
 }
 
+func (r *gatewayRoute) conditions(p parent) []status.Condition {
+	out := []status.Condition{r.accepted(p)}
+	if len(r.refused) > 0 && !r.invalid() && p.problem == "" {
+		out = append(out, r.partial())
+	}
+	return append(out, r.resolved(), r.waypoints(p))
+}
+
+// partial names the rules that are not used; its first words are the Gateway API's.
+func (r *gatewayRoute) partial() status.Condition {
+	var dropped []string
+	for _, g := range r.rules {
+		if len(g.refused) > 0 {
+			dropped = append(dropped, fmt.Sprintf("spec.rules[%d]: %s", g.index, g.why()))
+		}
+	}
+	return status.Condition{Type: status.RoutePartiallyInvalid, Status: "True", Reason: string(gatewayv1.RouteReasonUnsupportedValue), Message: "Dropped Rule " + strings.Join(dropped, "; ")}
+}
+
+func why(rules []*gatewayRule) (out []string) {
+	for _, g := range rules {
+		out = append(out, g.why())
+	}
+	return out
+}
+
+// why is what is wrong with a rule.
+func (g *gatewayRule) why() string {
+	text := strings.Join(g.refused, "; ")
+	if g.closed {
+		text += " (requests that it matches are answered 500)"
+	}
+	return text
+}
+
 func (r *gatewayRoute) accepted(p parent) status.Condition {
 	c := status.Condition{Type: status.RouteAccepted, Status: "True", Reason: string(gatewayv1.RouteReasonAccepted), Message: "Route was valid"}
 	switch {
 	case p.problem != "":
 		c.Status, c.Reason, c.Message = "False", string(gatewayv1.RouteReasonNoMatchingParent), p.problem
-	case len(r.refused) > 0:
-		c.Status, c.Reason, c.Message = "False", string(gatewayv1.RouteReasonUnsupportedValue), "not used: "+strings.Join(r.refused, "; ")
+	case r.invalid():
+		c.Status, c.Reason, c.Message = "False", string(gatewayv1.RouteReasonUnsupportedValue), "not used: "+strings.Join(why(r.rules), "; ")
 	case p.services[0].Namespace != r.object.GetNamespace():
 		c.Message = fmt.Sprintf("Route was valid; it is in effect for callers of namespace %s, before the routes of namespace %s", r.object.GetNamespace(), p.services[0].Namespace)
 	}

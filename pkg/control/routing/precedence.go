@@ -56,6 +56,9 @@ func (t *table) gatewayRoutes() {
 			phase -= producerGRPC
 		}
 		for _, r := range a.route.rules {
+			if !r.used() {
+				continue
+			}
 			for i := range r.matches {
 				phases[phase] = append(phases[phase], entry{a.route, r, i, len(phases[phase])})
 			}
@@ -72,7 +75,7 @@ func (t *table) gatewayRoutes() {
 			if t.closed {
 				return
 			}
-			t.producer = t.producer || phase >= producerGRPC
+			t.producer = t.producer || phase >= producerGRPC && !e.route.invalid()
 			t.useMatch(&e.rule.rule, e.match, func(m match) match {
 				consumer := phase <= consumerHTTP
 				if !consumer && !mixed {

@@ -31,7 +31,10 @@ const (
 const (
 	RouteAccepted     = "Accepted"
 	RouteResolvedRefs = "ResolvedRefs"
-	ResolvedWaypoints = "ResolvedWaypoints"
+	// RoutePartiallyInvalid is there, and true, on a route some rules of which are
+	// not used.
+	RoutePartiallyInvalid = "PartiallyInvalid"
+	ResolvedWaypoints     = "ResolvedWaypoints"
 	// Programmed is a Gateway's: it can be reached.
 	Programmed = "Programmed"
 )
