@@ -6,8 +6,10 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/h2"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
 )
@@ -58,10 +60,14 @@ func (p *Proxy) relay(down, up codec.Conn, info *streaminfo.Info) error {
 		down.Abort()
 	}
 	// The one that came first ended the other.
-	if other := <-failed; err == nil || errors.Is(other, errIdle) || errors.Is(other, errLongest) {
+	other := <-failed
+	gone := peerReset(err, true) || peerReset(other, false)
+	if err == nil || errors.Is(other, errIdle) || errors.Is(other, errLongest) {
 		err = other
 	}
 	switch {
+	case gone:
+		info.Flags |= streaminfo.UpstreamRemoteReset
 	case errors.Is(err, errIdle):
 		info.Flags |= streaminfo.StreamIdleTimeout
 	case errors.Is(err, errLongest):
@@ -79,6 +85,27 @@ var (
 	errLongest = errors.New("the connection lasted as long as it may")
 	errFault   = errors.New("a fault of this program")
 )
+
+// sideError is a failure of the side that was read, or else of the one that was
+// written.
+type sideError struct {
+	error
+	read bool
+}
+
+// Unwrap is what happened there.
+func (e *sideError) Unwrap() error { return e.error }
+
+// peerReset tells whether a direction ended with a reset by the peer of one of its
+// sides: the one that was read, or the other.
+func peerReset(err error, read bool) bool {
+	var side *sideError
+	if !errors.As(err, &side) || side.read != read {
+		return false
+	}
+	var stream *h2.StreamError
+	return errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE) || errors.As(err, &stream) && stream.Remote
+}
 
 // oneWay carries from src to dst until src's end, which it passes on.
 func (p *Proxy) oneWay(dst, src codec.Conn, count *atomic.Uint64, busy *atomic.Int64, end time.Time) error {
@@ -112,7 +139,7 @@ func (p *Proxy) oneWay(dst, src codec.Conn, count *atomic.Uint64, busy *atomic.I
 				return p.why(end)
 			}
 			if werr != nil {
-				return werr
+				return &sideError{werr, false}
 			}
 			busy.Store(time.Now().UnixNano())
 		}
@@ -128,7 +155,7 @@ func (p *Proxy) oneWay(dst, src codec.Conn, count *atomic.Uint64, busy *atomic.I
 				return errIdle
 			}
 		default:
-			return err
+			return &sideError{err, true}
 		}
 	}
 }
