@@ -38,12 +38,13 @@ test: setup build
 ## test-envoy: our waypoint and a real Envoy, side by side: equal configuration and requests, equal outcomes
 .PHONY: test-envoy
 test-envoy:
+	@test/envoy/install.sh
 	DIFFERENTIAL=1 go test -count=1 -timeout 15m ./test/differential
 
 ## test-rows: canaries, ejection, limits, retries and faults with the numbers and times of the tutorial's manifests; canaries with a real Envoy as well (as root)
 .PHONY: test-rows
 test-rows: setup build
-	test/envoy/install.sh
+	@test/envoy/install.sh
 	FAIRLEAD_ROWS=1 go test -count=1 -timeout 25m -run 'TestRow' ./test/e2e
 
 ## test-envoy-faults: faults seeded into our waypoint, each of which test-envoy must catch (a quarter of an hour)

@@ -5,7 +5,7 @@
 //
 // `make test-envoy` runs it; without its environment variable nothing here runs.
 //
-//	DIFFERENTIAL=1          run; Envoy is installed by test/envoy/install.sh
+//	DIFFERENTIAL=1          run; test/envoy/install.sh gets the Envoy
 //	DIFFERENTIAL_WAYPOINT   the binary of the waypoint; else it is built
 //	DIFFERENTIAL_SEED       the seed of what is random; else it is drawn, and printed
 //	DIFFERENTIAL_KEEP       a directory for logs and what the proxies print
@@ -21,6 +21,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+
+	realenvoy "github.com/fairlead-mesh/fairlead/test/envoy"
 )
 
 var (
@@ -107,7 +109,7 @@ func startProxies(dir string) (stop func(), err error) {
 		all = append(all, p)
 	}
 	envoyProxy, ourProxy = all[0], all[1]
-	envoy, err := envoyBinary()
+	envoy, err := realenvoy.Path()
 	if err != nil {
 		return stop, err
 	}
@@ -136,17 +138,6 @@ func startProxies(dir string) (stop func(), err error) {
 		}
 	}
 	return stop, nil
-}
-
-func envoyBinary() (string, error) {
-	if out, err := exec.Command("../envoy/install.sh").CombinedOutput(); err != nil {
-		return "", fmt.Errorf("%w: %s", err, out)
-	}
-	dir := os.Getenv("ENVOY_INSTALL_DIR")
-	if dir == "" {
-		dir = "../../.cache/envoy"
-	}
-	return filepath.Join(dir, "envoy"), nil
 }
 
 func waypointBinary(dir string) (string, error) {

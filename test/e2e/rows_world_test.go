@@ -8,7 +8,6 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -18,6 +17,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/netns"
+	realenvoy "github.com/fairlead-mesh/fairlead/test/envoy"
 )
 
 // rowsVariable turns the rows on: they take the times that the manifests say.
@@ -57,17 +57,7 @@ func edited(t *testing.T, text, old, now string) string {
 func engines(t *testing.T, run func(t *testing.T, engine string)) {
 	t.Run("fairlead", func(t *testing.T) { run(t, "fairlead") })
 	t.Run("envoy", func(t *testing.T) {
-		path, err := filepath.Abs("../../.cache/envoy/envoy")
-		if err != nil {
-			t.Fatal(err)
-		}
-		if set := os.Getenv("FAIRLEAD_ENVOY"); set != "" {
-			path = set
-		}
-		if _, err := exec.LookPath(path); err != nil {
-			t.Skip("there is no Envoy: test/envoy/install.sh")
-		}
-		t.Setenv("FAIRLEAD_ENVOY", path)
+		t.Setenv("FAIRLEAD_ENVOY", realenvoy.Need(t))
 		run(t, "envoy")
 	})
 }

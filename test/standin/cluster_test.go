@@ -33,6 +33,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/sds"
 	"github.com/fairlead-mesh/fairlead/pkg/token"
 	"github.com/fairlead-mesh/fairlead/pkg/xds"
+	realenvoy "github.com/fairlead-mesh/fairlead/test/envoy"
 )
 
 var self = mesh.Identity{TrustDomain: "cluster.local", Namespace: "shop", ServiceAccount: "waypoint"}
@@ -200,26 +201,12 @@ func (s *safeBuffer) String() string {
 	return s.b.String()
 }
 
-// binary installs Envoy where it is missing; where that cannot be, the test is
-// skipped.
-func binary(t *testing.T) string {
-	t.Helper()
-	if out, err := exec.CommandContext(t.Context(), "../envoy/install.sh").CombinedOutput(); err != nil {
-		t.Skipf("no Envoy here: %v\n%s", err, out)
-	}
-	path, err := filepath.Abs("../../.cache/envoy/envoy")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
-
 func (c *cluster) envoy() *envoy { return c.envoyIn() }
 
 // envoyIn is one that is started by another program.
 func (c *cluster) envoyIn(starter ...string) *envoy {
 	c.t.Helper()
-	program := binary(c.t)
+	program := realenvoy.Need(c.t)
 	log := slog.New(slog.DiscardHandler)
 	conn, err := identity.Dial(c.address, "istiod", filepath.Join(c.dir, "roots.pem"), identity.Token{File: filepath.Join(c.dir, "token"), Cluster: "Kubernetes"})
 	if err != nil {

@@ -20,11 +20,11 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
+	realenvoy "github.com/fairlead-mesh/fairlead/test/envoy"
 )
 
 // TestEnvoyAccepts has a real Envoy load what is made of every golden input, as
-// a bootstrap, with the routes put in: EDS and SDS are named and not asked for. Skipped without one
-// at $ENVOY or .cache/envoy/envoy.
+// a bootstrap, with the routes put in: EDS and SDS are named and not asked for.
 func TestEnvoyAccepts(t *testing.T) {
 	inputs, err := filepath.Glob("testdata/*.in.yaml")
 	if err != nil {
@@ -49,13 +49,7 @@ func TestEnvoyAccepts(t *testing.T) {
 // validate has Envoy judge resources. Without one it skips the test.
 func validate(t *testing.T, r Resources) {
 	t.Helper()
-	binary := os.Getenv("ENVOY")
-	if binary == "" {
-		binary, _ = filepath.Abs("../../../.cache/envoy/envoy")
-	}
-	if _, err := os.Stat(binary); err != nil {
-		t.Skip("no Envoy at " + binary + ": test/envoy/install.sh fetches it")
-	}
+	binary := realenvoy.Need(t)
 	dir := t.TempDir()
 	file := filepath.Join(dir, "bootstrap.json")
 	keys := certificate(t, dir)

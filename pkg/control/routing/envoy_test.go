@@ -34,20 +34,8 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/control/envoy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
+	realenvoy "github.com/fairlead-mesh/fairlead/test/envoy"
 )
-
-// realEnvoy is one, where test/envoy/install.sh puts it or $ENVOY names it.
-func realEnvoy(t *testing.T) string {
-	t.Helper()
-	path := os.Getenv("ENVOY")
-	if path == "" {
-		path = "../../../.cache/envoy/envoy"
-	}
-	if _, err := os.Stat(path); err != nil {
-		t.Skip("no Envoy here: run test/envoy/install.sh, or set ENVOY")
-	}
-	return path
-}
 
 func bootstrap(t *testing.T, dir string, static *bootstrapv3.Bootstrap_StaticResources) string {
 	t.Helper()
@@ -67,7 +55,7 @@ func bootstrap(t *testing.T, dir string, static *bootstrapv3.Bootstrap_StaticRes
 
 // Envoy reads the routes of every case, and of mutants of them.
 func TestEnvoyTakesGolden(t *testing.T) {
-	program := realEnvoy(t)
+	program := realenvoy.Need(t)
 	inputs, err := filepath.Glob("testdata/*.in.yaml")
 	if err != nil {
 		t.Fatal(err)
@@ -141,7 +129,7 @@ type world struct {
 
 func start(t *testing.T, config *routev3.RouteConfiguration, backends []string, principals map[string]string) *world {
 	t.Helper()
-	program := realEnvoy(t)
+	program := realenvoy.Need(t)
 	dir, err := os.MkdirTemp("", "routes") // the path of a Unix socket must be short
 	if err != nil {
 		t.Fatal(err)
@@ -220,7 +208,7 @@ func (w *world) get(caller, path string, header http.Header) (body, cookie strin
 // A user who comes without a cookie is given one and stays where the first request
 // went, by a real Envoy; as the weight moves he goes from v1 to v2 and never back.
 func TestEnvoyKeepsUsers(t *testing.T) {
-	realEnvoy(t)
+	realenvoy.Need(t)
 	var cookies []string
 	on := map[string]string{}
 	v1, v2 := envoy.ClusterName(envoy.HTTP, "reviews.default.svc.cluster.local", 9080, "v1"), envoy.ClusterName(envoy.HTTP, "reviews.default.svc.cluster.local", 9080, "v2")
@@ -268,7 +256,7 @@ spec: {hosts: [reviews], http: [{route: [{destination: {host: reviews, subset: v
 // A consumer route is in effect for callers of its namespace, and sourceNamespace
 // and sourceLabels for those that they name.
 func TestEnvoyTellsCallers(t *testing.T) {
-	realEnvoy(t)
+	realenvoy.Need(t)
 	text := httpRoute("other", "consumer", january, "{name: c, matches: [{path: {value: /c}}], backendRefs: [{name: reviews, namespace: default, port: 9080}], filters: [{type: URLRewrite, urlRewrite: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /}}}]}") + `---
 apiVersion: networking.istio.io/v1
 kind: VirtualService
