@@ -37,6 +37,7 @@ func TestBalancers(t *testing.T) {
 	w.cluster("v1", "", 0)
 	w.cluster("v2", "", 1)
 	kinds = append(kinds, kind{"weighted clusters", w.http("", oneRoute("- {match: {prefix: /}, route: {weighted_clusters: {clusters: [{name: @v1, weight: 90}, {name: @v2, weight: 10}]}}}")), []float64{.9, .1}},
+		kind{"fractions of one number", w.http("", oneRoute("- {match: {prefix: /, runtime_fraction: {default_value: {numerator: 300000, denominator: MILLION}}}, route: {cluster: @v1}}\n- {match: {prefix: /, runtime_fraction: {default_value: {numerator: 500000, denominator: MILLION}}}, route: {cluster: @v2}}\n- {match: {prefix: /}, route: {cluster: @v1}}")), []float64{.8, .2}},
 		kind{"fraction", w.http("", oneRoute("- {match: {prefix: /, runtime_fraction: {default_value: {numerator: 2500, denominator: TEN_THOUSAND}}}, route: {cluster: @v1}}\n- {match: {prefix: /}, route: {cluster: @v2}}")), []float64{.25, .75}})
 	w.load()
 	const n = 1000

@@ -45,23 +45,6 @@ func (f *filters) add(path string, in gatewayv1.HTTPRouteFilter) {
 	}
 }
 
-// backend translates a filter of one backend. With a single backend it is as good
-// as one of the rule.
-func (f *filters) backend(path string, in gatewayv1.HTTPRouteFilter, h *headers, single bool) {
-	switch {
-	case in.RequestHeaderModifier != nil:
-		*h = h.with(f.headers(path+".requestHeaderModifier", in.RequestHeaderModifier, true))
-	case in.ResponseHeaderModifier != nil:
-		*h = h.with(f.headers(path+".responseHeaderModifier", in.ResponseHeaderModifier, false))
-	case in.URLRewrite != nil && in.URLRewrite.Path == nil && in.URLRewrite.Hostname != nil:
-		h.host = string(*in.URLRewrite.Hostname)
-	case single && in.RequestRedirect == nil:
-		f.add(path, in)
-	default:
-		f.route.refuse("%s.type: a filter of type %s cannot be told apart by backend: put it into the rule, or give the backend a rule of its own", path, in.Type)
-	}
-}
-
 // headers are changes whose values mean what they say: Envoy would read commands
 // in them.
 func (f *filters) headers(path string, in *gatewayv1.HTTPHeaderFilter, request bool) (out headers) {

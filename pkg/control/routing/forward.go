@@ -36,6 +36,8 @@ type forwarding struct {
 	headers   headers
 	// single is the only destination, or nil.
 	single *destination
+	// parts are those of the rule's.
+	parts []*forwarding
 }
 
 // plainAction is a route action without timeout.
@@ -46,7 +48,10 @@ func plainAction(retry *routev3.RetryPolicy) *routev3.RouteAction {
 // forward fills in a rule's clusters.
 func (t *table) forward(r *rule) *forwarding {
 	f := &forwarding{headers: r.headers, direct: r.direct}
-	if r.action == nil {
+	for _, p := range r.parts {
+		f.parts = append(f.parts, t.forward(p.rule))
+	}
+	if r.action == nil || len(f.parts) > 0 {
 		return f
 	}
 	destinations := t.resolve(r)

@@ -32,14 +32,14 @@ func (b *Builder) grpcRule(r *gatewayRoute, i int, in *gatewayv1.GRPCRouteRule) 
 		f.add(fmt.Sprintf("%s.filters[%d]", path, j), httpFilter(filter))
 	}
 	for j, ref := range in.BackendRefs {
-		at := fmt.Sprintf("%s.backendRefs[%d]", path, j)
-		d := backendRef{path: at, ref: ref.BackendObjectReference, weight: weight(ref.Weight)}
-		for k, filter := range ref.Filters {
-			f.backend(fmt.Sprintf("%s.filters[%d]", at, k), httpFilter(filter), &d.headers, len(in.BackendRefs) == 1)
+		var own []gatewayv1.HTTPRouteFilter
+		for _, filter := range ref.Filters {
+			own = append(own, httpFilter(filter))
 		}
-		out.refs = append(out.refs, d)
+		f.backend(backendRef{path: fmt.Sprintf("%s.backendRefs[%d]", path, j), ref: ref.BackendObjectReference, weight: weight(ref.Weight)}, own)
 	}
 	out.sessionPersistence(r, path, in.SessionPersistence)
+	f.split()
 	out.check(r, path)
 }
 

@@ -41,16 +41,14 @@ func (b *Builder) httpRule(r *gatewayRoute, i int, in *gatewayv1.HTTPRouteRule) 
 		f.add(fmt.Sprintf("%s.filters[%d]", path, j), filter)
 	}
 	for j, ref := range in.BackendRefs {
-		at := fmt.Sprintf("%s.backendRefs[%d]", path, j)
-		d := backendRef{path: at, ref: ref.BackendObjectReference, weight: weight(ref.Weight)}
-		for k, filter := range ref.Filters {
-			f.backend(fmt.Sprintf("%s.filters[%d]", at, k), filter, &d.headers, len(in.BackendRefs) == 1)
-		}
-		out.refs = append(out.refs, d)
+		f.backend(backendRef{path: fmt.Sprintf("%s.backendRefs[%d]", path, j), ref: ref.BackendObjectReference, weight: weight(ref.Weight)}, ref.Filters)
 	}
-	out.httpTimeouts(r, path, in.Timeouts)
-	out.httpRetry(r, path, in.Retry, in.Timeouts)
+	if out.action != nil { // a redirect waits for nobody
+		out.httpTimeouts(r, path, in.Timeouts)
+		out.httpRetry(r, path, in.Retry, in.Timeouts)
+	}
 	out.sessionPersistence(r, path, in.SessionPersistence)
+	f.split()
 	out.check(r, path)
 }
 
@@ -75,15 +73,18 @@ func (g *gatewayRule) check(r *gatewayRoute, path string) {
 	}
 	if g.closed = g.unserved > 0; g.closed {
 		g.rule = rule{owner: g.owner, index: g.index, name: g.name, matches: g.matches, direct: &routev3.DirectResponseAction{Status: http.StatusInternalServerError}}
-		g.refs, g.copies = nil, nil
+		g.refs, g.copies, g.pieces = nil, nil, nil
 	}
-	var destinations []destination
-	for _, ref := range g.refs {
-		destinations = append(destinations, destination{weight: ref.weight, headers: ref.headers, invalid: true})
-	}
-	if err := g.validate(destinations); err != nil {
-		r.refuse("%s: %v", path, err)
-		g.refused, g.closed = r.refused[g.first:len(r.refused):len(r.refused)], false
+	for _, one := range append([]*gatewayRule{g}, g.pieces...) {
+		var destinations []destination
+		for _, ref := range one.refs {
+			destinations = append(destinations, destination{weight: ref.weight, headers: ref.headers, invalid: true})
+		}
+		if err := one.validate(destinations); err != nil {
+			r.refuse("%s: %v", path, err)
+			g.refused, g.closed = r.refused[g.first:len(r.refused):len(r.refused)], false
+			return
+		}
 	}
 }
 

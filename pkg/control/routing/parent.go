@@ -48,6 +48,8 @@ type gatewayRule struct {
 	// refs and copies are its backends and mirrors as written; bind finds them.
 	refs   []backendRef
 	copies []mirrorRef
+	// pieces are the rule for each of its backends, if these have filters that need it.
+	pieces []*gatewayRule
 }
 
 type backendRef struct {
@@ -55,6 +57,7 @@ type backendRef struct {
 	ref     gatewayv1.BackendObjectReference
 	weight  uint32
 	headers headers
+	own     []backendFilter
 }
 
 type mirrorRef struct {
@@ -89,7 +92,10 @@ func (r *gatewayRoute) invalid() bool {
 }
 
 func (r *gatewayRoute) unresolve(reason, format string, args ...any) {
-	r.unresolved = append(r.unresolved, unresolvedRef{reason, fmt.Sprintf(format, args...)})
+	u := unresolvedRef{reason, fmt.Sprintf(format, args...)}
+	if !slices.Contains(r.unresolved, u) { // the pieces of a rule share its mirrors
+		r.unresolved = append(r.unresolved, u)
+	}
 }
 
 // parent is what a parentRef turned out to be.
@@ -218,27 +224,42 @@ func (b *Builder) index(kind, path string, o metav1.Object, refs []gatewayv1.Par
 func (r *gatewayRoute) fresh() *gatewayRoute {
 	out := &gatewayRoute{object: r.object, kind: r.kind, owner: r.owner, refused: r.refused, parents: map[*model.Service]bool{}}
 	for _, old := range r.rules {
-		now := *old
-		now.destinations, now.mirrors = nil, nil
-		out.rules = append(out.rules, &now)
+		out.rules = append(out.rules, old.fresh())
 	}
 	return out
+}
+
+func (g *gatewayRule) fresh() *gatewayRule {
+	out := *g
+	out.destinations, out.mirrors, out.parts, out.pieces = nil, nil, nil, nil
+	for _, p := range g.pieces {
+		out.pieces = append(out.pieces, p.fresh())
+	}
+	return &out
 }
 
 // bind finds the backends of a route.
 func (b *Builder) bind(r *gatewayRoute) {
 	for _, rule := range r.rules {
-		for _, m := range rule.copies {
-			// An invalid mirror is ignored, as the Gateway API asks.
-			if d := b.backend(r, m.path, m.ref); !d.invalid {
-				rule.mirrors = append(rule.mirrors, mirror{destination: d, share: m.share})
-			}
+		b.bindRule(r, rule)
+		for _, p := range rule.pieces {
+			b.bindRule(r, p)
 		}
-		for _, ref := range rule.refs {
-			d := b.backend(r, ref.path, ref.ref)
-			d.weight, d.headers = ref.weight, ref.headers
-			rule.destinations = append(rule.destinations, d)
+		rule.setParts()
+	}
+}
+
+func (b *Builder) bindRule(r *gatewayRoute, rule *gatewayRule) {
+	for _, m := range rule.copies {
+		// An invalid mirror is ignored, as the Gateway API asks.
+		if d := b.backend(r, m.path, m.ref); !d.invalid {
+			rule.mirrors = append(rule.mirrors, mirror{destination: d, share: m.share})
 		}
+	}
+	for _, ref := range rule.refs {
+		d := b.backend(r, ref.path, ref.ref)
+		d.weight, d.headers = ref.weight, ref.headers
+		rule.destinations = append(rule.destinations, d)
 	}
 }
 

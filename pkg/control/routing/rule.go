@@ -38,6 +38,8 @@ type rule struct {
 	headers      headers
 	filters      map[string]*anypb.Any
 	affinity     *affinity
+	// parts take the place of all that is above but the matches, if there are any.
+	parts []part
 }
 
 // match is one alternative of a rule.

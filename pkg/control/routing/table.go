@@ -77,6 +77,9 @@ func (t *table) use(r *rule) (used bool) {
 
 // routesOf are the routes of one match of a rule.
 func (t *table) routesOf(r *rule, m match, action *forwarding) (out []*routev3.Route) {
+	if len(r.parts) > 0 {
+		return t.partRoutes(r, m, action)
+	}
 	if action.newcomers == nil {
 		return []*routev3.Route{t.route(r, m, action)}
 	}
