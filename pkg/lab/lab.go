@@ -106,7 +106,7 @@ func Run(ctx context.Context, o Options, ready func()) error {
 // first reads the directory before anything is made: what is wrong there is
 // said, and nothing has to be taken back.
 func (l *Lab) first() error {
-	res, err := l.dir.Load()
+	res, err := l.dir.Load(nil)
 	if err != nil {
 		return err
 	}
@@ -180,7 +180,7 @@ func (l *Lab) live(ctx context.Context, ready func()) error {
 		return err
 	}
 	actor(func(ctx context.Context) error {
-		return objects.Watch(ctx, l.opts.Dir, func() { l.do(func() { l.reload(ctx) }) })
+		return objects.Watch(ctx, l.opts.Dir, func(paths []string) { l.do(func() { l.reload(ctx, paths) }) })
 	})
 	if l.controlPlane != nil {
 		for _, dir := range []string{statusDir(l.opts.Dir), deployDir(l.opts.Dir)} {
@@ -189,10 +189,10 @@ func (l *Lab) live(ctx context.Context, ready func()) error {
 			}
 		}
 		actor(func(ctx context.Context) error {
-			return objects.Watch(ctx, deployDir(l.opts.Dir), func() { l.do(func() { l.reloadDeployed(ctx) }) })
+			return objects.Watch(ctx, deployDir(l.opts.Dir), func(paths []string) { l.do(func() { l.reloadDeployed(ctx, paths) }) })
 		})
 		actor(func(ctx context.Context) error {
-			return objects.Watch(ctx, statusDir(l.opts.Dir), func() { l.do(l.reloadStatus) })
+			return objects.Watch(ctx, statusDir(l.opts.Dir), func(paths []string) { l.do(func() { l.reloadStatus(paths) }) })
 		})
 	}
 	actor(l.housekeeping)

@@ -95,8 +95,8 @@ func (l *Lab) collect(ctx context.Context) {
 }
 
 // reload takes a changed directory in. What does not decode stays as it was.
-func (l *Lab) reload(ctx context.Context) {
-	res, err := l.dir.Load()
+func (l *Lab) reload(ctx context.Context, paths []string) {
+	res, err := l.dir.Load(paths)
 	if err != nil {
 		l.log.Error("the directory was not read; the last good state stays", "err", err)
 		return
@@ -112,15 +112,15 @@ func (l *Lab) reload(ctx context.Context) {
 	if res.Again > 0 {
 		l.workers.Go(func() {
 			if pause(ctx, res.Again) {
-				l.do(func() { l.reload(ctx) })
+				l.do(func() { l.reload(ctx, []string{}) })
 			}
 		})
 	}
 }
 
 // reloadDeployed takes in what the control plane wants to run.
-func (l *Lab) reloadDeployed(ctx context.Context) {
-	res, err := l.deploy.Load()
+func (l *Lab) reloadDeployed(ctx context.Context, paths []string) {
+	res, err := l.deploy.Load(paths)
 	if err != nil {
 		l.log.Error("what the control plane deploys was not read; the last good state stays", "err", err)
 		return
@@ -133,7 +133,7 @@ func (l *Lab) reloadDeployed(ctx context.Context) {
 	if res.Again > 0 {
 		l.workers.Go(func() {
 			if pause(ctx, res.Again) {
-				l.do(func() { l.reloadDeployed(ctx) })
+				l.do(func() { l.reloadDeployed(ctx, []string{}) })
 			}
 		})
 	}
@@ -141,8 +141,8 @@ func (l *Lab) reloadDeployed(ctx context.Context) {
 
 // reloadStatus takes in what the control plane wrote. What cannot be read is its
 // matter, and is replaced by it.
-func (l *Lab) reloadStatus() {
-	if res, err := l.status.Load(); err == nil {
+func (l *Lab) reloadStatus(paths []string) {
+	if res, err := l.status.Load(paths); err == nil {
 		l.given = res.Set
 	}
 }

@@ -6,12 +6,11 @@ import (
 )
 
 const (
-	// interval is the least time between two pushes of one type to one client: a
-	// lone change goes at once, a storm of them twenty times a second. Of a waypoint's
-	// own configuration it is routeInterval: there are few waypoints, and one that were
-	// told as often as its routes change would fall behind by each delay.
-	interval      = 50 * time.Millisecond
-	routeInterval = 10 * time.Millisecond
+	// interval is the least time between two pushes of one type to one node's agent: a
+	// lone change goes at once, a storm of them twenty times a second. A waypoint is
+	// told of its own configuration as soon as it has answered: there are few, and one
+	// that serves by what is no longer true is worse than one that is told often.
+	interval = 50 * time.Millisecond
 	// grace is how long a new client's workloads wait for it to ask for policies,
 	// which it should have first.
 	grace = 500 * time.Millisecond
@@ -37,7 +36,7 @@ type chain struct {
 	// greeted is true for a chain whose first type is waited for: workloads are
 	// not sent to a client that is about to ask for policies.
 	greeted bool
-	// interval is the least time between two pushes of one type.
+	// interval is the least time between two pushes of one type, or zero.
 	interval time.Duration
 }
 
@@ -46,7 +45,7 @@ func meshChain(l *Log) *chain {
 }
 
 func envoyChain(l *Log) *chain {
-	return &chain{log: l, types: envoyTypes, subs: make([]*subscription, len(envoyTypes)), awaited: 2, interval: routeInterval}
+	return &chain{log: l, types: envoyTypes, subs: make([]*subscription, len(envoyTypes)), awaited: 2}
 }
 
 // step is one response to send.

@@ -20,10 +20,11 @@ type Options struct {
 	// Rescan is how often the directories are read again even if the kernel
 	// reported nothing. Default 2 s.
 	Rescan time.Duration
-	// Settle is how long nothing may change before the directories are read, unless
-	// the few files that changed are complete, and how long an emptied or missing
-	// file is still taken for one that is being saved. Where changes do not cease,
-	// the directories are read every fourth Settle. Default 50 ms.
+	// Settle is how long nothing may change before the directories are read, and how
+	// long an emptied or missing file is still taken for one that is being saved. Where
+	// changes do not cease, the directories are read every fourth Settle. A few files
+	// that are complete are read at once; while more and more of them change, four
+	// times in each Settle. Default 50 ms.
 	Settle time.Duration
 	Logger *slog.Logger
 }
@@ -103,7 +104,8 @@ func (d *Directory) Run(ctx context.Context) error {
 	defer rescan.Stop()
 	listed := make(chan func(), 1)
 	w.noteAll()
-	var read, since time.Time // the last reading, and the first change after it
+	readings := pace{interval: d.opts.Settle / 4}
+	var since time.Time // the first change after the last reading
 	for {
 		select {
 		case <-ctx.Done():
@@ -114,7 +116,7 @@ func (d *Directory) Run(ctx context.Context) error {
 			}
 			wait := d.opts.Settle
 			if paths := w.few(); len(paths) > 0 && !slices.ContainsFunc(paths, incomplete) {
-				wait = max(0, d.opts.Settle/2-time.Since(read))
+				wait = readings.wait(time.Now())
 			}
 			again.Reset(min(wait, max(0, 4*d.opts.Settle-time.Since(since))))
 			continue
@@ -142,8 +144,33 @@ func (d *Directory) Run(ctx context.Context) error {
 			take()
 			continue
 		}
-		read, since = time.Now(), time.Time{}
+		readings.note(time.Now())
+		since = time.Time{}
 	}
+}
+
+// atOnce is how many readings may follow each other without a wait.
+const atOnce = 4
+
+// pace lets something happen at once, but not more often than once in each interval
+// over some time. Its interval must be set.
+type pace struct {
+	interval time.Duration
+	// due is when the next would be if there were one in each interval.
+	due time.Time
+}
+
+// wait is how long the next has to wait.
+func (p *pace) wait(now time.Time) time.Duration {
+	return max(0, p.due.Add(-atOnce*p.interval).Sub(now))
+}
+
+// note takes one that happened into account.
+func (p *pace) note(now time.Time) {
+	if p.due.Before(now) {
+		p.due = now
+	}
+	p.due = p.due.Add(p.interval)
 }
 
 // rescan looks at all files, at once.

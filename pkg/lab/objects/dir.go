@@ -20,6 +20,7 @@ type Dir struct {
 	root  string
 	check func(metav1.Object) error
 	files map[string]*file
+	set   *Set // of the files' objects, or nil: they are others
 }
 
 // file is the last good state of one file, and the content last looked at.
@@ -51,11 +52,41 @@ type Result struct {
 	Again time.Duration
 }
 
-// Load reads what changed since the last call.
-func (d *Dir) Load() (Result, error) {
+// Load reads what changed since the last call: in the files of those paths and in
+// those that were missing, or with nil in all that there are.
+func (d *Dir) Load(paths []string) (Result, error) {
 	var res Result
-	present := map[string]bool{}
-	err := filepath.WalkDir(d.root, func(path string, e fs.DirEntry, err error) error {
+	looked := map[string]bool{} // true: it is there
+	if paths == nil {
+		err := d.walk(func(path string) { d.look(path, looked, &res) })
+		if err != nil {
+			return Result{}, fmt.Errorf("read %s: %w", d.root, err)
+		}
+	}
+	for _, path := range paths {
+		d.look(path, looked, &res)
+	}
+	for path, f := range d.files {
+		present, known := looked[path]
+		switch {
+		case !known && paths != nil && f.missing.IsZero():
+		case !known && paths != nil:
+			d.look(path, looked, &res)
+			d.stays(path, looked[path], &res)
+		default:
+			d.stays(path, present, &res)
+		}
+	}
+	if d.set == nil {
+		d.set = d.merge(&res)
+	}
+	res.Set = d.set
+	return res, nil
+}
+
+// walk goes through all files of YAML.
+func (d *Dir) walk(each func(path string)) error {
+	return filepath.WalkDir(d.root, func(path string, e fs.DirEntry, err error) error {
 		switch {
 		case errors.Is(err, fs.ErrNotExist):
 			return nil // gone since it was listed
@@ -65,43 +96,51 @@ func (d *Dir) Load() (Result, error) {
 			if path != d.root && hidden(path) {
 				return fs.SkipDir
 			}
-			return nil
-		case !isYAML(path):
-			return nil
+		case isYAML(path):
+			each(path)
 		}
-		text, err := os.ReadFile(path)
-		if err != nil {
-			if !errors.Is(err, fs.ErrNotExist) { // for example a dangling link or an editor's lock
-				res.Problems = append(res.Problems, err)
-			}
-			return nil
-		}
-		if f := d.files[path]; len(text) == 0 && f != nil && len(f.good.objects) > 0 {
-			return nil // as if it were missing
-		}
-		present[path] = true
-		d.read(path, text, &res)
 		return nil
 	})
+}
+
+// look reads a file, and notes whether it is there.
+func (d *Dir) look(path string, looked map[string]bool, res *Result) {
+	looked[path] = false
+	text, err := os.ReadFile(path)
 	if err != nil {
-		return Result{}, fmt.Errorf("read %s: %w", d.root, err)
+		if !errors.Is(err, fs.ErrNotExist) { // for example a dangling link or an editor's lock
+			res.Problems = append(res.Problems, err)
+		}
+		return
 	}
-	maps.DeleteFunc(d.files, func(path string, f *file) bool {
-		if present[path] {
-			f.missing = time.Time{}
-			return false
-		}
-		if f.missing.IsZero() {
-			f.missing = time.Now()
-		}
-		if time.Since(f.missing) >= grace {
-			return true
-		}
-		res.Again = grace
-		return false
-	})
-	res.Set = d.merge(&res)
-	return res, nil
+	if f := d.files[path]; len(text) == 0 && f != nil && len(f.good.objects) > 0 {
+		return // as if it were missing
+	}
+	looked[path] = true
+	d.read(path, text, res)
+}
+
+// stays forgets a file that has been missing for long.
+func (d *Dir) stays(path string, present bool, res *Result) {
+	f := d.files[path]
+	if present && f.missing.IsZero() {
+		return
+	}
+	if len(f.good.objects) > 0 {
+		d.set = nil // it may be without them, or of two definitions another may count
+	}
+	switch {
+	case present:
+		f.missing = time.Time{}
+		return
+	case f.missing.IsZero():
+		f.missing = time.Now()
+	}
+	if time.Since(f.missing) >= grace {
+		delete(d.files, path)
+		return
+	}
+	res.Again = grace
 }
 
 func (d *Dir) read(path string, text []byte, res *Result) {
@@ -121,6 +160,9 @@ func (d *Dir) read(path string, text []byte, res *Result) {
 		}
 		res.Problems = append(res.Problems, err)
 		return
+	}
+	if len(f.good.objects)+len(got.objects) > 0 {
+		d.set = nil
 	}
 	f.good = got
 	res.Warnings = append(res.Warnings, got.warnings...)

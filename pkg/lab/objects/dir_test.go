@@ -3,8 +3,13 @@ package objects
 import (
 	"context"
 	"errors"
+	"fmt"
+	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
+	"reflect"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -26,7 +31,7 @@ func write(t *testing.T, dir, name, text string) {
 
 func load(t *testing.T, d *Dir) Result {
 	t.Helper()
-	res, err := d.Load()
+	res, err := d.Load(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -196,29 +201,89 @@ func TestDerivedObjectsAreReplacedInOneStep(t *testing.T) {
 
 func TestWatchSeesFilesOfNewDirectoriesAndNotItsOwn(t *testing.T) {
 	dir := t.TempDir()
-	changed := make(chan struct{}, 100)
+	changed := make(chan []string, 100)
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
-	go func() { done <- Watch(ctx, dir, func() { changed <- struct{}{} }) }()
-	saw := func(what string) {
+	go func() { done <- Watch(ctx, dir, func(paths []string) { changed <- paths }) }()
+	saw := func(what string, names ...string) {
 		t.Helper()
-		select {
-		case <-changed:
-		case <-time.After(10 * time.Second):
-			t.Fatalf("%s was not seen", what)
+		var want []string // or nil: it may be anything
+		for _, name := range names {
+			want = append(want, filepath.Join(dir, name))
+		}
+		for {
+			select {
+			case paths := <-changed:
+				slices.Sort(paths)
+				if paths = slices.Compact(paths); (paths == nil) == (want == nil) && slices.Equal(paths, want) {
+					return
+				}
+			case <-time.After(10 * time.Second):
+				t.Fatalf("%s was not seen", what)
+			}
 		}
 	}
 	saw("the beginning")
 	write(t, dir, "a.yaml", "x")
-	saw("a new file")
+	saw("a new file", "a.yaml")
 	write(t, dir, "sub/b.yaml", "x")
 	saw("a new directory")
 	write(t, dir, ".fairlead/c.yaml", "x")
 	write(t, dir, "sub/b.yaml", "y")
-	saw("a file in it")
+	saw("a file in it", "sub/b.yaml")
+	if err := os.Rename(filepath.Join(dir, "a.yaml"), filepath.Join(dir, "c.yaml")); err != nil {
+		t.Fatal(err)
+	}
+	saw("a renamed file", "a.yaml", "c.yaml")
+	if err := os.RemoveAll(filepath.Join(dir, "sub")); err != nil {
+		t.Fatal(err)
+	}
+	saw("a directory that goes")
 	cancel()
 	if err := <-done; err != nil {
 		t.Error(err)
+	}
+}
+
+// What is read of the files that changed is what is read of all.
+func TestReadingTheNamedIsReadingAll(t *testing.T) {
+	dir := t.TempDir()
+	d := NewDir(dir, nil)
+	r := rand.New(rand.NewPCG(1, 1))
+	if _, err := d.Load(nil); err != nil {
+		t.Fatal(err)
+	}
+	for step := range 200 {
+		var paths []string
+		for range 1 + r.IntN(2) {
+			name := fmt.Sprintf("%c.yaml", 'a'+r.IntN(4))
+			paths = append(paths, filepath.Join(dir, name))
+			switch r.IntN(4) {
+			case 0:
+				if err := os.Remove(filepath.Join(dir, name)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+					t.Fatal(err)
+				}
+			case 1:
+				write(t, dir, name, "kind: HTTPRoute\n")
+			default:
+				write(t, dir, name, fmt.Sprintf("apiVersion: v1\nkind: Namespace\nmetadata: {name: n%d, labels: {from: %s}}\n", r.IntN(3), name[:1]))
+			}
+		}
+		res, err := d.Load(paths)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for path, f := range d.files { // their grace is over
+			if !f.missing.IsZero() {
+				d.files[path].missing = f.missing.Add(-time.Hour)
+			}
+		}
+		if res, err = d.Load([]string{}); err != nil || res.Again != 0 {
+			t.Fatalf("step %d: %v, again in %v", step, err, res.Again)
+		}
+		if want := load(t, NewDir(dir, nil)); !reflect.DeepEqual(res.Set, want.Set) {
+			t.Fatalf("step %d: %v, want %v", step, res.Set.Namespaces, want.Set.Namespaces)
+		}
 	}
 }
 

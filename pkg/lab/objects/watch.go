@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"time"
 
@@ -16,8 +17,9 @@ import (
 const settle = 30 * time.Millisecond
 
 // Watch calls changed whenever something under root that matters changed, until
-// ctx ends. Directories made later are watched as well.
-func Watch(ctx context.Context, root string, changed func()) error {
+// ctx ends: with the paths of the files of YAML that did, or with nil where it may be
+// any. Directories made later are watched as well.
+func Watch(ctx context.Context, root string, changed func(paths []string)) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return fmt.Errorf("watch %s: %w", root, err)
@@ -26,7 +28,8 @@ func Watch(ctx context.Context, root string, changed func()) error {
 	if err := watchTree(w, root); err != nil {
 		return err
 	}
-	changed() // what changed before the watch stood
+	changed(nil) // what changed before the watch stood
+	paths, all := []string{}, false
 	quiet := time.NewTimer(time.Hour)
 	quiet.Stop()
 	for {
@@ -38,6 +41,7 @@ func Watch(ctx context.Context, root string, changed func()) error {
 				return nil
 			}
 			if errors.Is(err, fsnotify.ErrEventOverflow) { // events were lost: look at all of it
+				all = true
 				quiet.Reset(settle)
 				continue
 			}
@@ -55,9 +59,21 @@ func Watch(ctx context.Context, root string, changed func()) error {
 					return err
 				}
 			}
+			switch info, err := os.Lstat(ev.Name); {
+			case isYAML(ev.Name) && (err != nil || !info.IsDir()):
+				paths = append(paths, ev.Name)
+			case err == nil && info.Mode().IsRegular():
+				continue // of no interest
+			default:
+				all = true
+			}
 			quiet.Reset(settle)
 		case <-quiet.C:
-			changed()
+			if all {
+				paths = nil
+			}
+			changed(paths)
+			paths, all = []string{}, false
 		}
 	}
 }
