@@ -1,7 +1,6 @@
 package codec
 
 import (
-	"bytes"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -9,10 +8,6 @@ import (
 	"os"
 	"strings"
 	"time"
-
-	"golang.org/x/net/http/httpguts"
-
-	"github.com/fairlead-mesh/fairlead/pkg/h2"
 )
 
 // Protocol is what a connection carries.
@@ -67,6 +62,9 @@ func (p *peeked) sniff() (Sniffed, error) {
 	r.init(p.Conn)
 	for {
 		if err := p.more(&r); err != nil {
+			if errors.Is(err, io.EOF) && endsRequest(p.ahead) {
+				return Sniffed{Protocol: HTTP1}, nil
+			}
 			return Sniffed{}, err
 		}
 		if p.ahead[0] == 0x16 { // a handshake's record (RFC 8446 section 5.1)
@@ -92,50 +90,6 @@ func (p *peeked) more(r *reader) error {
 	p.ahead = append(p.ahead, buf[:n]...)
 	giveBack(buf)
 	return nil
-}
-
-// protocolOf tells the protocol from first bytes, if they are enough. What a server
-// could take for a request is HTTP/1, however wrong it is: its reader refuses it,
-// and nobody gets past a policy on requests by a line that he bends.
-func protocolOf(b []byte) (protocol Protocol, known bool) {
-	if n := min(len(b), len(h2.Preface)); string(b[:n]) == h2.Preface[:n] {
-		return HTTP2, n == len(h2.Preface)
-	}
-	line, _, whole := bytes.Cut(bytes.TrimLeft(b, " \t\r\n"), []byte{'\n'})
-	method, rest, words := line, []byte(nil), false
-	if at := bytes.IndexAny(line, " \t"); at >= 0 {
-		method, rest, words = line[:at], line[at+1:], true
-	}
-	switch {
-	case !isToken(bytes.TrimRight(method, "\r")) || bytes.ContainsFunc(rest, isControl):
-		return TCP, true
-	case !whole:
-		return TCP, false
-	case words && (hasVersion(rest) || string(method) == "GET" && oneTarget(rest)):
-		return HTTP1, true
-	}
-	return TCP, true
-}
-
-// isToken tells whether a word may be a method (RFC 9110 section 5.6.2), or grow
-// into one.
-func isToken(b []byte) bool {
-	return !bytes.ContainsFunc(b, func(r rune) bool { return !httpguts.IsTokenRune(r) })
-}
-
-// isControl tells whether a character keeps a line from being a request's.
-func isControl(r rune) bool { return r < ' ' && r != '\t' && r != '\r' || r == 0x7f }
-
-// hasVersion tells whether a word of a line begins with a version of HTTP.
-func hasVersion(line []byte) bool {
-	return bytes.HasPrefix(line, []byte("HTTP/")) || bytes.Contains(line, []byte(" HTTP/")) || bytes.Contains(line, []byte("\tHTTP/"))
-}
-
-// oneTarget tells whether a line is a path alone, as in HTTP/0.9, which servers are
-// found to answer.
-func oneTarget(line []byte) bool {
-	words := bytes.Fields(line)
-	return len(words) == 1 && words[0][0] == '/'
 }
 
 // errHello ends a handshake whose first message was seen.
