@@ -47,8 +47,10 @@ func (e *encoder) encode(typeURL, name string, m proto.Message, old *resource) (
 	}
 	var err error
 	var spans []span
-	if c, ok := m.(*routev3.RouteConfiguration); ok && e.keep {
-		e.scratch, spans, err = appendRoutes(e.scratch[:0], c, old)
+	var hash [sha256.Size]byte
+	routes, inParts := m.(*routev3.RouteConfiguration)
+	if inParts = inParts && e.keep; inParts {
+		e.scratch, spans, hash, err = appendRoutes(e.scratch[:0], routes, old)
 	} else {
 		e.scratch, err = appendMessage(e.scratch[:0], m)
 	}
@@ -61,8 +63,10 @@ func (e *encoder) encode(typeURL, name string, m proto.Message, old *resource) (
 		}
 		return old, nil
 	}
-	sum := sha256.Sum256(e.scratch)
-	r := &resource{name: name, version: base64.RawURLEncoding.EncodeToString(sum[:versionBytes]), spans: spans}
+	if !inParts {
+		hash = sha256.Sum256(e.scratch)
+	}
+	r := &resource{name: name, version: base64.RawURLEncoding.EncodeToString(hash[:versionBytes]), spans: spans}
 	r.pack(typeURL, e.scratch)
 	if e.keep {
 		r.message = m
