@@ -83,6 +83,8 @@ type subscription struct {
 	// names are those asked for, or nil for everything; awaited are those of them
 	// that have not been answered yet.
 	names, awaited map[string]bool
+	// wishes counts how often names have become others.
+	wishes uint64
 }
 
 // State is what the admin page and readiness want to know.

@@ -54,6 +54,7 @@ func (c *Client) Want(typeURL string, names []string) {
 		}
 	}
 	sub.names = wanted
+	sub.wishes++
 	select {
 	case c.wanted <- struct{}{}:
 	default: // it is known already

@@ -13,7 +13,9 @@ type conversation struct {
 	stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesClient
 	// asked are the names that this stream asked for, by type.
 	asked map[string]map[string]bool
-	node  bool // told already
+	// wanted is which of the client's wishes they are of.
+	wanted map[string]uint64
+	node   bool // told already
 }
 
 // stream connects and converses until the stream ends.
@@ -24,7 +26,7 @@ func (c *Client) stream(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	talk := &conversation{client: c, stream: stream, asked: map[string]map[string]bool{}}
+	talk := &conversation{client: c, stream: stream, asked: map[string]map[string]bool{}, wanted: map[string]uint64{}}
 	for _, t := range c.order {
 		if c.isNamed(t) {
 			err = talk.ask(t)
@@ -92,6 +94,11 @@ func (t *conversation) ask(typeURL string) error {
 	c := t.client
 	c.mu.Lock()
 	sub := c.types[typeURL]
+	if asked != nil && t.wanted[typeURL] == sub.wishes { // as after most changes
+		c.mu.Unlock()
+		return nil
+	}
+	t.wanted[typeURL] = sub.wishes
 	for name := range sub.names {
 		if asked[name] {
 			continue

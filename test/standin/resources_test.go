@@ -83,7 +83,7 @@ func badRoutes(name string) proto.Message {
 
 // generate is the waypoint's configuration: its clusters by EDS, one route for
 // both listeners.
-func (c *cluster) generate(*model.Waypoint, push.Consumer) (push.Resources, error) {
+func (c *cluster) generate(*model.Waypoint, push.Consumer) (push.Generated, error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	out := push.Resources{push.ClusterType: {}, push.EndpointType: {}, push.ListenerType: {}, push.RouteType: {}}
@@ -118,5 +118,5 @@ func (c *cluster) generate(*model.Waypoint, push.Consumer) (push.Resources, erro
 		Match:  &route.RouteMatch{PathSpecifier: &route.RouteMatch_Prefix{Prefix: "/"}},
 		Action: &route.Route_Route{Route: &route.RouteAction{ClusterSpecifier: &route.RouteAction_Cluster{Cluster: c.route}}},
 	}}}}}
-	return out, nil
+	return push.Generated{All: out}, nil
 }

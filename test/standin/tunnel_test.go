@@ -88,17 +88,18 @@ func (c *cluster) publishObjects(text string) {
 		c.t.Fatal(err)
 	}
 	translation := waypointconfig.New(out, nil)
-	_, err = c.waypoints.Publish(out.Model, func(w *model.Waypoint, consumer push.Consumer) (push.Resources, error) {
-		resources, err := translation.Resources(w, consumer)
+	_, err = c.waypoints.Publish(out.Model, func(w *model.Waypoint, consumer push.Consumer) (push.Generated, error) {
+		made, err := translation.Resources(w, consumer)
 		if err != nil {
-			return nil, err
+			return push.Generated{}, err
 		}
+		resources := made.All
 		l := proto.CloneOf(resources[push.ListenerType]["connect_terminate"].(*listener.Listener))
 		l.Address.GetSocketAddress().Address = waypointAddress
 		resources = maps.Clone(resources)
 		resources[push.ListenerType] = maps.Clone(resources[push.ListenerType])
 		resources[push.ListenerType]["connect_terminate"] = l
-		return resources, nil
+		return push.Generated{All: resources}, nil
 	})
 	if err != nil {
 		c.t.Fatal(err)

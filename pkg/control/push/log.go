@@ -20,6 +20,14 @@ const (
 // Resources are all resources of some types: by type, then by name.
 type Resources map[string]map[string]proto.Message
 
+// Generated is a configuration.
+type Generated struct {
+	All Resources
+	// Before, if not nil, is one that was generated earlier, of which All differs in
+	// Changed alone: messages that are new or others. Nothing is gone.
+	Before, Changed Resources
+}
+
 // change says that something happened to a resource.
 type change struct{ typeURL, name string }
 
@@ -62,11 +70,15 @@ func newLog(types []string) *Log {
 // Set makes the resources of the types named exactly all, in one step, so that
 // no client sees a workload without the policy that came with it. It returns how
 // many changed, were added or removed; on an error nothing has changed.
-func (l *Log) Set(all Resources) (int, error) {
+func (l *Log) Set(all Resources) (int, error) { return l.follow(Generated{All: all}) }
+
+// follow is Set, which does not look at all where what was set last is known to differ
+// little.
+func (l *Log) follow(g Generated) (int, error) {
 	l.mu.RLock() // the one writer is here: what it reads stays
 	var updates []update
 	var err error
-	for typeURL, messages := range all {
+	for typeURL, messages := range g.All {
 		held, served := l.types[typeURL]
 		if !served {
 			err = fmt.Errorf("push: type %q is not served", typeURL)
@@ -75,14 +87,26 @@ func (l *Log) Set(all Resources) (int, error) {
 		if l.encoder.keep && same(l.last[typeURL], messages) {
 			continue
 		}
+		whole := !l.encoder.keep || !same(l.last[typeURL], g.Before[typeURL])
+		if !whole {
+			messages = g.Changed[typeURL]
+		}
+		stay := 0
 		for name, m := range messages {
+			old := held[name]
 			var r *resource
-			if r, err = l.encoder.encode(typeURL, name, m, held[name]); err != nil {
+			if r, err = l.encoder.encode(typeURL, name, m, old); err != nil {
 				break
 			}
-			if r != held[name] {
+			if old != nil {
+				stay++
+			}
+			if r != old {
 				updates = append(updates, update{change{typeURL, name}, r})
 			}
+		}
+		if !whole || stay == len(held) {
+			continue
 		}
 		for name := range held {
 			if _, stays := messages[name]; !stays {
@@ -95,7 +119,7 @@ func (l *Log) Set(all Resources) (int, error) {
 		return 0, err
 	}
 	if l.encoder.keep {
-		l.last = all
+		l.last = g.All
 	}
 	l.write(updates)
 	return len(updates), nil

@@ -50,7 +50,7 @@ func (c Consumer) String() string {
 // again, also for a later model, it is known to be unchanged without a look at it; so
 // is a route within a route configuration.
 // It is called by one goroutine at a time.
-type Generate func(w *model.Waypoint, c Consumer) (Resources, error)
+type Generate func(w *model.Waypoint, c Consumer) (Generated, error)
 
 // Waypoints holds the configurations of the waypoints that are connected, each in
 // the forms that its clients understand: one [Log] for a Gateway and form.
@@ -109,15 +109,16 @@ func (w *Waypoints) makeLocked(s *served) (changed int, err error) {
 	if i < 0 {
 		return 0, nil
 	}
-	all, err := w.generate(w.model.Waypoints[i], s.consumer)
+	g, err := w.generate(w.model.Waypoints[i], s.consumer)
 	if err != nil {
 		return 0, err
 	}
 	whole := Resources{} // a type that is not mentioned is empty
 	for _, t := range envoyTypes {
-		whole[t] = all[t]
+		whole[t] = g.All[t]
 	}
-	return s.log.Set(whole)
+	g.All = whole
+	return s.log.follow(g)
 }
 
 // of lists the waypoints whose pods run as a service account.

@@ -2,6 +2,7 @@ package push
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -30,7 +31,7 @@ type generated struct {
 	calls []string
 }
 
-func (g *generated) generate(w *model.Waypoint, c Consumer) (Resources, error) {
+func (g *generated) generate(w *model.Waypoint, c Consumer) (Generated, error) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	call, suffix := w.Key.Name, ""
@@ -49,7 +50,7 @@ func (g *generated) generate(w *model.Waypoint, c Consumer) (Resources, error) {
 			out[typeURL][name+suffix] = wrapperspb.String(value)
 		}
 	}
-	return out, nil
+	return Generated{All: out}, nil
 }
 
 func (g *generated) asked() []string {
@@ -310,6 +311,34 @@ func TestUnchangedMessagesAreNotLookedAt(t *testing.T) {
 	}
 	if n, err := l.Set(Resources{RouteType: {"r": wrapperspb.String("y")}}); n != 1 || err != nil {
 		t.Errorf("%d changed, %v", n, err)
+	}
+}
+
+// Where what was set last is known to differ in some messages, only these are looked at;
+// where it is not what was set last, all are.
+func TestOnlyWhatIsSaidToHaveChangedIsLookedAt(t *testing.T) {
+	l := newLog(envoyTypes)
+	l.encoder.keep = true
+	of := func(values ...string) Resources {
+		out := Resources{RouteType: {}}
+		for i, v := range values {
+			out[RouteType][fmt.Sprint("r", i)] = wrapperspb.String(v)
+		}
+		return out
+	}
+	first, other := of("a", "b", "c"), of("x")
+	for _, step := range []struct {
+		g    Generated
+		want int
+	}{
+		{Generated{All: first}, 3},
+		{Generated{All: of("a", "not said", "d", "e"), Before: first, Changed: Resources{RouteType: {"r2": wrapperspb.String("d"), "r3": wrapperspb.String("e")}}}, 2},
+		{Generated{All: other, Before: first, Changed: Resources{}}, 4}, // one changes and three go
+		{Generated{All: of("x"), Before: other, Changed: Resources{}}, 0},
+	} {
+		if n, err := l.follow(step.g); n != step.want || err != nil {
+			t.Errorf("%v: %d changed, want %d; %v", step.g.All, n, step.want, err)
+		}
 	}
 }
 

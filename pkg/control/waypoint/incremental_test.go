@@ -155,6 +155,16 @@ func (s *state) edit(r *rand.Rand) string {
 	return text
 }
 
+// after is what was there before with what is said to have changed.
+func after(g push.Generated) push.Resources {
+	out := push.Resources{}
+	for typeURL, messages := range g.Before {
+		out[typeURL] = maps.Clone(messages)
+		maps.Copy(out[typeURL], g.Changed[typeURL])
+	}
+	return out
+}
+
 func equal[M proto.Message](a, b M) bool { return proto.Equal(a, b) }
 
 // What comes of one state after another, over thousands of edits of objects of every
@@ -167,7 +177,7 @@ func TestStatesAfterOneAnotherAreAsAlone(t *testing.T) {
 	if testing.Short() {
 		rounds = 1
 	}
-	again := 0
+	again, others := 0, 0
 	for round := range rounds {
 		r := rand.New(rand.NewPCG(uint64(round), 7))
 		s := newState()
@@ -213,13 +223,21 @@ func TestStatesAfterOneAnotherAreAsAlone(t *testing.T) {
 			}
 			for i, w := range want.Model.Waypoints {
 				for _, c := range clients[r.IntN(2):] {
-					wantAll, err := alone.Resources(w, c)
+					fresh, err := alone.Resources(w, c)
 					if err != nil {
 						t.Fatal(err)
 					}
-					all, err := last.Resources(out.Model.Waypoints[i], c)
+					wantAll := fresh.All
+					made, err := last.Resources(out.Model.Waypoints[i], c)
 					if err != nil {
 						t.Fatal(err)
+					}
+					all := made.All
+					if made.Before != nil {
+						others++
+						if !maps.EqualFunc(all, after(made), maps.Equal) {
+							t.Fatalf("round %d, step %d: what is said to have changed is not all that has, after%s", round, step, said)
+						}
 					}
 					if maps.EqualFunc(wantAll, all, func(a, b map[string]proto.Message) bool { return maps.EqualFunc(a, b, equal) }) {
 						continue
@@ -231,6 +249,9 @@ func TestStatesAfterOneAnotherAreAsAlone(t *testing.T) {
 				alike("statuses", want, got)
 			}
 		}
+	}
+	if others < rounds*steps/4 {
+		t.Errorf("only %d configurations were made of those before", others)
 	}
 	if again < rounds*steps/4 {
 		t.Errorf("only %d of %d states were made of those before", again, rounds*steps)

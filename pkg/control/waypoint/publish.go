@@ -30,6 +30,8 @@ type port struct {
 // made are the resources of one consumer. It is never changed.
 type made struct {
 	resources push.Resources
+	// changed are those that are others than in what it was made of.
+	changed push.Resources
 	// version is the builder's of requests that the routes are of, which lead to
 	// backends.
 	version uint64
@@ -42,7 +44,7 @@ type made struct {
 // [push.Generate]. Where only routes of requests have changed since they were last
 // made, those of the services concerned are made again, and the rest are the
 // messages that they were.
-func (t *Translation) Resources(w *model.Waypoint, c push.Consumer) (push.Resources, error) {
+func (t *Translation) Resources(w *model.Waypoint, c push.Consumer) (push.Generated, error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	o := t.optionsLocked(w, Client{Own: c.Own, Options: envoy.Options{
@@ -52,11 +54,11 @@ func (t *Translation) Resources(w *model.Waypoint, c push.Consumer) (push.Resour
 	if before := t.kept[key]; before != nil {
 		now, err := t.againLocked(before, w, c, o)
 		if err != nil {
-			return nil, err
+			return push.Generated{}, err
 		}
 		if now != nil {
 			t.kept[key] = now
-			return now.resources, nil
+			return push.Generated{All: now.resources, Before: before.resources, Changed: now.changed}, nil
 		}
 	}
 	delete(t.kept, key)
@@ -72,14 +74,14 @@ func (t *Translation) Resources(w *model.Waypoint, c push.Consumer) (push.Resour
 	}
 	all, err := t.generateLocked(w, o)
 	if err != nil {
-		return nil, err
+		return push.Generated{}, err
 	}
 	now.resources = push.Resources{
 		push.ClusterType: messages(all.Clusters), push.EndpointType: messages(all.Endpoints),
 		push.ListenerType: messages(all.Listeners), push.RouteType: messages(all.Routes),
 	}
 	t.kept[key] = now
-	return now.resources, nil
+	return push.Generated{All: now.resources}, nil
 }
 
 var _ push.Generate = (*Translation)(nil).Resources
@@ -91,7 +93,7 @@ func (t *Translation) againLocked(before *made, w *model.Waypoint, c push.Consum
 	if !known {
 		return nil, nil
 	}
-	var changed map[string]proto.Message // route configurations
+	changed := map[string]proto.Message{} // route configurations
 	for _, s := range services {
 		for i := range s.Ports {
 			p := &s.Ports[i]
@@ -106,9 +108,6 @@ func (t *Translation) againLocked(before *made, w *model.Waypoint, c push.Consum
 			if !slices.Equal(r.Backends, old) {
 				return nil, nil
 			}
-			if changed == nil {
-				changed = maps.Clone(before.resources[push.RouteType])
-			}
 			config := envoy.RouteConfiguration(w, o, s, p, r)
 			changed[config.Name] = config
 		}
@@ -117,18 +116,19 @@ func (t *Translation) againLocked(before *made, w *model.Waypoint, c push.Consum
 	if !ok {
 		return nil, nil
 	}
-	now := &made{resources: maps.Clone(before.resources), version: t.requests.Version(), model: t.m, backends: before.backends}
-	if changed != nil {
-		now.resources[push.RouteType] = changed
-	}
-	if endpoints != nil {
-		now.resources[push.EndpointType] = endpoints
+	now := &made{resources: maps.Clone(before.resources), changed: push.Resources{push.RouteType: changed, push.EndpointType: endpoints},
+		version: t.requests.Version(), model: t.m, backends: before.backends}
+	for typeURL, messages := range now.changed {
+		if len(messages) > 0 {
+			now.resources[typeURL] = maps.Clone(before.resources[typeURL])
+			maps.Copy(now.resources[typeURL], messages)
+		}
 	}
 	return now, nil
 }
 
-// endpointsLocked are the endpoints where some services have others than before, or
-// nil: none has. ok is false where more depends on them.
+// endpointsLocked are the endpoints of services that have others than before. ok is
+// false where more depends on them.
 func (t *Translation) endpointsLocked(before *made, w *model.Waypoint, c push.Consumer, o envoy.Options) (changed map[string]proto.Message, ok bool) {
 	old, now := before.model.Endpoints, t.m.Endpoints
 	if source.Same(old, now) {
@@ -148,7 +148,7 @@ func (t *Translation) endpointsLocked(before *made, w *model.Waypoint, c push.Co
 			return nil, false
 		}
 		if changed == nil {
-			changed = maps.Clone(held)
+			changed = map[string]proto.Message{}
 		}
 		for name, assignment := range all {
 			changed[name] = assignment

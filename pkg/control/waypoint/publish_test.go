@@ -75,7 +75,7 @@ func TestOnlyWhatChangedIsMadeAgain(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		return all
+		return all.All
 	}
 	for _, step := range []struct {
 		name string
@@ -110,10 +110,11 @@ func TestOnlyWhatChangedIsMadeAgain(t *testing.T) {
 			t.Fatal(err)
 		}
 		last = New(out, last)
-		got, err := last.Resources(out.Model.Waypoints[0], push.Consumer{Own: true})
+		made, err := last.Resources(out.Model.Waypoints[0], push.Consumer{Own: true})
 		if err != nil {
 			t.Fatal(err)
 		}
+		got := made.All
 		if diff := cmp.Diff(fresh(state), got, protocmp.Transform()); diff != "" {
 			t.Errorf("%s: differs from what is made anew (-want +got):\n%s", step.name, diff)
 		}
@@ -157,7 +158,7 @@ func BenchmarkOneRoute(b *testing.B) {
 				if err != nil {
 					b.Fatal(err)
 				}
-				sink = all[push.RouteType]["inbound-vip|80|http|s0.n.svc.cluster.local"]
+				sink = all.All[push.RouteType]["inbound-vip|80|http|s0.n.svc.cluster.local"]
 			}
 		})
 	}
