@@ -24,8 +24,10 @@ func (b *Builder) grpcRule(r *gatewayRoute, i int, in *gatewayv1.GRPCRouteRule) 
 		out.matches, out.ranks = []match{{envoy: gatewayAll}}, []rank{{}}
 	}
 	for j, m := range in.Matches {
-		envoy, k := b.grpcMatch(r, fmt.Sprintf("%s.matches[%d]", path, j), m)
-		out.matches, out.ranks = append(out.matches, match{envoy: envoy}), append(out.ranks, k)
+		wrong := len(r.refused)
+		if envoy, k := b.grpcMatch(r, fmt.Sprintf("%s.matches[%d]", path, j), m); len(r.refused) == wrong {
+			out.matches, out.ranks = append(out.matches, match{envoy: envoy}), append(out.ranks, k)
+		}
 	}
 	f := &filters{route: r, rule: out}
 	for j, filter := range in.Filters {

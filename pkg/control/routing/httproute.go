@@ -33,8 +33,10 @@ func (b *Builder) httpRule(r *gatewayRoute, i int, in *gatewayv1.HTTPRouteRule) 
 		out.matches, out.ranks = []match{{envoy: gatewayAll}}, []rank{{length: 1}}
 	}
 	for j, m := range in.Matches {
-		envoy, k := b.httpMatch(r, fmt.Sprintf("%s.matches[%d]", path, j), m)
-		out.matches, out.ranks = append(out.matches, match{envoy: envoy}), append(out.ranks, k)
+		wrong := len(r.refused)
+		if envoy, k := b.httpMatch(r, fmt.Sprintf("%s.matches[%d]", path, j), m); len(r.refused) == wrong {
+			out.matches, out.ranks = append(out.matches, match{envoy: envoy}), append(out.ranks, k)
+		}
 	}
 	f := &filters{route: r, rule: out, matches: in.Matches}
 	for j, filter := range in.Filters {
@@ -68,12 +70,8 @@ func (r *gatewayRoute) add(i int, name *gatewayv1.SectionName, retry *routev3.Re
 // not allow.
 func (g *gatewayRule) check(r *gatewayRoute, path string) {
 	g.refused = r.refused[g.first:len(r.refused):len(r.refused)]
-	if len(g.refused) > g.unserved {
+	if len(g.refused) > 0 {
 		return
-	}
-	if g.closed = g.unserved > 0; g.closed {
-		g.rule = rule{owner: g.owner, index: g.index, name: g.name, matches: g.matches, direct: &routev3.DirectResponseAction{Status: http.StatusInternalServerError}}
-		g.refs, g.copies, g.pieces = nil, nil, nil
 	}
 	for _, one := range append([]*gatewayRule{g}, g.pieces...) {
 		var destinations []destination
@@ -82,9 +80,31 @@ func (g *gatewayRule) check(r *gatewayRoute, path string) {
 		}
 		if err := one.validate(destinations); err != nil {
 			r.refuse("%s: %v", path, err)
-			g.refused, g.closed = r.refused[g.first:len(r.refused):len(r.refused)], false
+			g.refused = r.refused[g.first:len(r.refused):len(r.refused)]
 			return
 		}
+	}
+}
+
+// close closes the rules that cannot be used, as far as they can be matched: what they
+// would keep out, or send elsewhere, must not come to another rule. A route none of
+// whose rules can be used is as if it was not there, but for filters that are not
+// served.
+func (r *gatewayRoute) close() {
+	partly := !r.invalid()
+	for _, g := range r.rules {
+		if len(g.refused) == 0 || !partly && g.unserved == 0 {
+			continue
+		}
+		out := rule{owner: g.owner, index: g.index, name: g.name, direct: &routev3.DirectResponseAction{Status: http.StatusInternalServerError}}
+		var ranks []rank
+		for i, m := range g.matches {
+			if m.envoy.ValidateAll() == nil {
+				out.matches, ranks = append(out.matches, m), append(ranks, g.ranks[i])
+			}
+		}
+		g.rule, g.ranks, g.closed = out, ranks, len(ranks) > 0
+		g.refs, g.copies, g.pieces = nil, nil, nil
 	}
 }
 

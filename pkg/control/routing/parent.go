@@ -38,9 +38,9 @@ type unresolvedRef struct{ reason, message string }
 // gatewayRule is a rule with the precedence of its matches.
 type gatewayRule struct {
 	rule
-	// refused is why it is not used, of the route's reasons those from first on. It is
-	// closed, its requests are answered 500, if all that is wrong with it are unserved
-	// filters: what they would keep out must not come to another rule.
+	// refused is why it is not used, of the route's reasons those from first on; unserved
+	// is how many filters of it are not served. It is closed where the requests that it
+	// matches are answered 500.
 	refused         []string
 	first, unserved int
 	closed          bool
@@ -210,6 +210,7 @@ func (b *Builder) index(kind, path string, o metav1.Object, refs []gatewayv1.Par
 	if r == nil {
 		r = newGatewayRoute(kind, path, o)
 		translate(r)
+		r.close()
 	}
 	b.routes[o] = r
 	parents := b.findParents(r, refs)
