@@ -14,8 +14,9 @@ import (
 
 // Cluster is a running lab.
 type Cluster struct {
-	Dir   string `json:"-"` // of the run; config/ in it is what the lab follows
-	Nodes []struct {
+	Dir          string `json:"-"` // of the run; config/ in it is what the lab follows
+	ControlPlane struct{ PID int }
+	Nodes        []struct {
 		Name, NetNS string
 		Agent       struct{ PID int }
 	}
