@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"fmt"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
@@ -98,6 +99,17 @@ func same(header string, values int) func(*tour) string {
 		}
 		return ""
 	}
+}
+
+// connections wants what comes back from places; "" is that nothing does.
+func (w *tour) connections(places map[string]string) string {
+	for place, want := range places {
+		got := w.connect(place)
+		if want == "" && strings.Contains(got, "tcp of") || !regexp.MustCompile(want).MatchString(got) {
+			return fmt.Sprintf("%s: %q, want %q", place, got, want)
+		}
+	}
+	return ""
 }
 
 // always wants all requests at one server.

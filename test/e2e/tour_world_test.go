@@ -46,7 +46,7 @@ kind: Service
 metadata: {name: reviews, namespace: shop}
 spec:
   selector: {app: reviews}
-  ports: [{name: http, port: 80, targetPort: 8080}, {name: http-more, port: 81, targetPort: 8080}, {name: http-tls, port: 82, targetPort: 8443}, {name: tcp, port: 7000, targetPort: 7000}]
+  ports: [{name: http, port: 80, targetPort: 8080}, {name: http-more, port: 81, targetPort: 8080}, {name: http-tls, port: 82, targetPort: 8443}, {name: tcp, port: 7000, targetPort: 7000}, {name: any, port: 83, targetPort: 7000}]
 ---
 apiVersion: v1
 kind: Service
@@ -71,6 +71,7 @@ var tourPods = []tourPod{
 // tour is a cluster whose servers say what they were asked for.
 type tour struct {
 	*lab
+	engine  string
 	clients map[string]*netns.NS
 	address map[string]string // of services, by name
 	flaky   atomic.Int64      // requests to /flaky, of which two in three fail
@@ -88,7 +89,7 @@ func newTour(t *testing.T, engine string) *tour {
 		yaml += fmt.Sprintf("---\napiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: %s%s}\nspec:\n  nodeName: %s\n  serviceAccountName: %s\n  containers: [{name: app, image: curlimages/curl}]\n",
 			p.name, p.namespace, labels, p.node, p.account)
 	}
-	w := &tour{lab: newLab(t, yaml), clients: map[string]*netns.NS{}, address: map[string]string{}}
+	w := &tour{lab: newLab(t, yaml), engine: engine, clients: map[string]*netns.NS{}, address: map[string]string{}}
 	for _, p := range tourPods {
 		ns, err := netns.Open(w.pod(t, p.namespace+"/"+p.name).NetNS)
 		if err != nil {
@@ -231,11 +232,20 @@ func (w *tour) ask(request string, header map[string]string) string {
 	return out + fmt.Sprintf("took %d ms\n", time.Since(start).Milliseconds())
 }
 
-// connect sends a line to port 7000, and says what comes back.
-func (w *tour) connect(service string) string {
+// connect sends a line to a place such as "reviews" or "clerk: reviews:83", port 7000
+// unless there is one, and says what comes back.
+func (w *tour) connect(place string) string {
+	who, to, found := strings.Cut(place, ": ")
+	if !found {
+		who, to = "client", place
+	}
+	service, port, found := strings.Cut(to, ":")
+	if !found {
+		port = "7000"
+	}
 	var c net.Conn
-	if err := w.clients["client"].Do(func() (err error) {
-		c, err = net.DialTimeout("tcp", w.address[service]+":7000", 5*time.Second)
+	if err := w.clients[who].Do(func() (err error) {
+		c, err = net.DialTimeout("tcp", net.JoinHostPort(w.address[service], port), 5*time.Second)
 		return err
 	}); err != nil {
 		return err.Error()

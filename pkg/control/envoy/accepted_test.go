@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"math/big"
+	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 	"time"
 
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
@@ -68,15 +70,21 @@ func validate(t *testing.T, r Resources) {
 	}
 }
 
-// byName are routes for connections of every kind: by server names, by weight,
-// and for the rest.
+// byName are routes for connections of every kind: by server names, by weight, by who
+// calls and from where, and for the rest.
 func byName(s *model.Service, p *model.Port) (Streams, error) {
 	own := &tcpproxyv3.TcpProxy_WeightedCluster_ClusterWeight{Name: ClusterName(TCP, s.Hostname, p.Number, ""), Weight: 1}
 	return Streams{Routes: []Stream{
 		{ServerNames: []string{"a.example", "*.b.example"}, Clusters: []*tcpproxyv3.TcpProxy_WeightedCluster_ClusterWeight{own, own}},
-		{ServerNames: []string{"c.example"}, IdleTimeout: seconds(1)},
+		{ServerNames: []string{"c.example"}, IdleTimeout: seconds(1), Callers: []*matcherv3.StringMatcher{regex("spiffe://(a|b)/ns/c/sa/d")}},
+		{Callers: []*matcherv3.StringMatcher{{MatchPattern: &matcherv3.StringMatcher_Prefix{Prefix: "spiffe://a/ns/b/sa/"}}, {MatchPattern: &matcherv3.StringMatcher_Exact{Exact: "spiffe://a/ns/b/sa/c"}}}},
+		{Sources: []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("fd00::/8")}},
 		{},
 	}}, nil
+}
+
+func regex(text string) *matcherv3.StringMatcher {
+	return &matcherv3.StringMatcher{MatchPattern: &matcherv3.StringMatcher_SafeRegex{SafeRegex: &matcherv3.RegexMatcher{Regex: text}}}
 }
 
 // certificate makes the files that the inputs name, and puts their names in.

@@ -2,6 +2,7 @@ package envoy
 
 import (
 	"fmt"
+	"slices"
 
 	corev3 "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
@@ -108,13 +109,13 @@ func (g *generator) streams(s *model.Service, p *model.Port) ([]*listenerv3.Filt
 		g.service(b)
 	}
 	var chains []*listenerv3.FilterChain
-	var named []serverNames
+	var some []chainOf
 	var otherwise *onMatch
 	for i, r := range routes.Routes {
 		chain := name
-		if len(r.ServerNames) > 0 {
+		if r.restricted() {
 			chain = chainPart(name, i)
-			named = append(named, serverNames{names: r.ServerNames, chain: chain})
+			some = append(some, chainOf{&r, chain})
 		} else {
 			otherwise = g.chain(chain)
 		}
@@ -123,14 +124,15 @@ func (g *generator) streams(s *model.Service, p *model.Port) ([]*listenerv3.Filt
 			break // it matches everything
 		}
 	}
-	switch {
-	case len(named) > 0:
-		return chains, g.byServerName(named, otherwise)
-	case otherwise == nil:
-		// Nothing may come through: a chain that leads to no endpoint says so.
-		return []*listenerv3.FilterChain{{Name: name, Filters: g.proxy(s, p, name, Stream{Clusters: []*tcpproxyv3.TcpProxy_WeightedCluster_ClusterWeight{{Name: blackHole, Weight: 1}}})}}, g.chain(name)
+	if otherwise == nil && !slices.ContainsFunc(routes.Routes, func(r Stream) bool { return len(r.ServerNames) > 0 }) {
+		// Nothing else may come through: a chain that leads to no endpoint says so.
+		chains = append(chains, &listenerv3.FilterChain{Name: name, Filters: g.proxy(s, p, name, Stream{Clusters: []*tcpproxyv3.TcpProxy_WeightedCluster_ClusterWeight{{Name: blackHole, Weight: 1}}})})
+		otherwise = g.chain(name)
 	}
-	return chains, otherwise
+	if len(some) == 0 {
+		return chains, otherwise
+	}
+	return chains, g.byCondition(some, otherwise)
 }
 
 // blackHole names no cluster.

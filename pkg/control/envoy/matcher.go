@@ -108,37 +108,5 @@ func (g *generator) sniffed(http string, otherwise *onMatch) *onMatch {
 		map[string]*onMatch{"'h2c'": g.chain(http), "'http/1.1'": g.chain(http)}, otherwise)
 }
 
-// byServerName chooses by the name in a TLS client hello: exact names and
-// suffixes, in order.
-func (g *generator) byServerName(chains []serverNames, otherwise *onMatch) *onMatch {
-	list := &xdsmatcherv3.Matcher_MatcherList{}
-	for _, c := range chains {
-		var any []*xdsmatcherv3.Matcher_MatcherList_Predicate
-		for _, name := range c.names {
-			match := &xdsmatcherv3.StringMatcher{MatchPattern: &xdsmatcherv3.StringMatcher_Exact{Exact: name}}
-			if name[0] == '*' {
-				match.MatchPattern = &xdsmatcherv3.StringMatcher_Suffix{Suffix: name[1:]}
-			}
-			any = append(any, &xdsmatcherv3.Matcher_MatcherList_Predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_{
-				SinglePredicate: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate{
-					Input:   g.input("server-name", &inputsv3.ServerNameInput{}),
-					Matcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_SinglePredicate_ValueMatch{ValueMatch: match}}}})
-		}
-		predicate := any[0]
-		if len(any) > 1 {
-			predicate = &xdsmatcherv3.Matcher_MatcherList_Predicate{MatchType: &xdsmatcherv3.Matcher_MatcherList_Predicate_OrMatcher{
-				OrMatcher: &xdsmatcherv3.Matcher_MatcherList_Predicate_PredicateList{Predicate: any}}}
-		}
-		list.Matchers = append(list.Matchers, &xdsmatcherv3.Matcher_MatcherList_FieldMatcher{Predicate: predicate, OnMatch: g.chain(c.chain)})
-	}
-	return nested(&chainTree{OnNoMatch: otherwise, MatcherType: &xdsmatcherv3.Matcher_MatcherList_{MatcherList: list}})
-}
-
-// serverNames are the names that lead to a chain.
-type serverNames struct {
-	names []string
-	chain string
-}
-
 // chainPart names a further chain of a port.
 func chainPart(name string, n int) string { return fmt.Sprintf("%s|%d", name, n) }

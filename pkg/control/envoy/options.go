@@ -1,6 +1,8 @@
 package envoy
 
 import (
+	"net/netip"
+
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
@@ -8,6 +10,7 @@ import (
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
@@ -82,6 +85,10 @@ type Streams struct {
 type Stream struct {
 	// ServerNames are exact names or "*.suffix", of a TLS client hello.
 	ServerNames []string
+	// Callers must all match the caller's SPIFFE ID: exact, by prefix or by a regular
+	// expression. Sources, if there are any, have the caller's address.
+	Callers []*matcherv3.StringMatcher
+	Sources []netip.Prefix
 	// Clusters are where connections go, by weight.
 	Clusters []*tcpproxyv3.TcpProxy_WeightedCluster_ClusterWeight
 	// IdleTimeout closes a connection without traffic; nil: one hour.

@@ -2,11 +2,14 @@ package l4route
 
 import (
 	"cmp"
+	"net/netip"
 	"slices"
 	"strings"
 
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/fairlead-mesh/fairlead/pkg/control/caller"
 	"github.com/fairlead-mesh/fairlead/pkg/control/envoy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/status"
@@ -26,7 +29,12 @@ type Builder struct {
 	notes    map[status.Object][]string // what of a VirtualService is not in effect
 	inEffect map[status.Object]bool     // VirtualServices that have tcp or tls rules
 	routes   []*route
+	callers  caller.Callers
+	pods     bool // rules depend on pods
 }
+
+// DependsOnPods tells whether other pods may make other routes.
+func (b *Builder) DependsOnPods() bool { return b.pods }
 
 // rule is one way for connections.
 type rule struct {
@@ -36,7 +44,16 @@ type rule struct {
 	port     uint32
 	backends []backend
 	say      owner
+	// callers must all match the caller's identity, sources have its address if there
+	// are any.
+	callers []*matcherv3.StringMatcher
+	sources []netip.Prefix
+	// consumer: it is of another namespace, and for callers there alone.
+	consumer bool
 }
+
+// restricted tells whether a rule is not for every caller.
+func (r *rule) restricted() bool { return len(r.callers)+len(r.sources) > 0 }
 
 // owner is told what becomes of its rule.
 type owner interface {
@@ -49,7 +66,7 @@ type owner interface {
 
 // New reads the routes of a model.
 func New(m *model.Model) *Builder {
-	b := &Builder{m: m, tls: map[*model.Service][]*rule{}, tcp: map[*model.Service][]*rule{}, notes: map[status.Object][]string{}, inEffect: map[status.Object]bool{}}
+	b := &Builder{m: m, callers: caller.Callers{Objects: m.Objects, Domains: append([]string{m.TrustDomain}, m.TrustDomainAliases...)}, tls: map[*model.Service][]*rule{}, tcp: map[*model.Service][]*rule{}, notes: map[status.Object][]string{}, inEffect: map[status.Object]bool{}}
 	for _, r := range oldest(m.Objects.TLSRoutes) {
 		b.tlsRoute(r)
 	}
@@ -61,7 +78,20 @@ func New(m *model.Model) *Builder {
 			b.virtualService(v, exact)
 		}
 	}
+	for _, all := range []map[*model.Service][]*rule{b.tls, b.tcp} {
+		for _, rules := range all {
+			slices.SortStableFunc(rules, func(x, y *rule) int { return rank(x) - rank(y) })
+		}
+	}
 	return b
+}
+
+// rank puts consumers' rules first.
+func rank(r *rule) int {
+	if r.consumer {
+		return 0
+	}
+	return 1
 }
 
 // oldest orders objects by age, then by namespace and name.
@@ -82,7 +112,7 @@ func (b *Builder) Streams(d Destinations, s *model.Service, p *model.Port) envoy
 	if carriesTLS(p) {
 		t.byName(b.tls[s])
 	}
-	t.rest(b.tcp[s], len(t.out.Routes) == 0)
+	t.rest(b.tcp[s])
 	slices.SortStableFunc(t.out.Routes, func(a, b envoy.Stream) int { return specific(a) - specific(b) })
 	for backend := range t.backends {
 		t.out.Backends = append(t.out.Backends, backend)
@@ -93,11 +123,14 @@ func (b *Builder) Streams(d Destinations, s *model.Service, p *model.Port) envoy
 	return t.out
 }
 
-// specific orders streams: exact names, wildcards from the longest, all.
+// specific orders streams: exact names, wildcards from the longest, those of some
+// callers, all.
 func specific(s envoy.Stream) int {
 	switch {
-	case len(s.ServerNames) == 0:
+	case len(s.ServerNames) == 0 && len(s.Callers)+len(s.Sources) == 0:
 		return 1000
+	case len(s.ServerNames) == 0:
+		return 999
 	case strings.HasPrefix(s.ServerNames[0], "*"):
 		return 500 - len(s.ServerNames[0])
 	}
@@ -112,9 +145,16 @@ type table struct {
 	p        *model.Port
 	out      envoy.Streams
 	backends map[envoy.Backend]bool
+	// closed: what no rule takes is closed, since there are rules for every caller.
+	closed bool
 }
 
-// byName adds the rules on server names, one stream per name.
+func (t *table) stream(r *rule, names ...string) {
+	t.out.Routes = append(t.out.Routes, envoy.Stream{ServerNames: names, Callers: r.callers, Sources: r.sources, Clusters: t.clusters(r)})
+}
+
+// byName adds the rules on server names, one stream per name. A name is the first
+// rule's that is for every caller, and before it those are asked that are for some.
 func (t *table) byName(rules []*rule) {
 	claimed := map[string]*rule{}
 	for _, r := range rules {
@@ -132,12 +172,15 @@ func (t *table) byName(rules []*rule) {
 				}
 				continue
 			}
-			claimed[name] = r
-			stream := envoy.Stream{Clusters: t.clusters(r)}
-			if name != "" {
-				stream.ServerNames = []string{name}
+			t.closed = t.closed || !r.consumer
+			if !r.restricted() {
+				claimed[name] = r
 			}
-			t.out.Routes = append(t.out.Routes, stream)
+			if name == "" {
+				t.stream(r)
+			} else {
+				t.stream(r, name)
+			}
 		}
 	}
 }
@@ -149,29 +192,28 @@ func nameOr(name string) string {
 	return "the server name " + name
 }
 
-// rest adds the rule for connections that no name takes, or the service itself
-// where there are no rules at all.
-func (t *table) rest(rules []*rule, otherwise bool) {
+// rest adds the rules for connections that no name takes, and where these are not for
+// every caller, or there are none at all, the service itself.
+func (t *table) rest(rules []*rule) {
+	every := slices.ContainsFunc(t.out.Routes, func(s envoy.Stream) bool { return len(s.ServerNames)+len(s.Callers)+len(s.Sources) == 0 })
 	var used *rule
 	for _, r := range rules {
 		switch _, kubernetes := r.say.(*parent); {
 		case carriesTLS(t.p) && !kubernetes: // tcp rules of a VirtualService are not for TLS
 		case !t.applies(r):
+		case every:
+			r.say.hidden("a tls route takes every connection of port " + portText(t.p.Number))
 		case used != nil:
 			r.say.hidden("port " + portText(t.p.Number) + " is decided by " + used.say.String())
 		default:
-			used = r
+			if !r.restricted() {
+				used = r
+			}
+			t.stream(r)
 		}
 	}
-	every := slices.ContainsFunc(t.out.Routes, func(s envoy.Stream) bool { return len(s.ServerNames) == 0 })
-	switch {
-	case used != nil && every:
-		used.say.hidden("a tls route takes every connection of port " + portText(t.p.Number))
-	case used != nil:
-		t.out.Routes = append(t.out.Routes, envoy.Stream{Clusters: t.clusters(used)})
-	case otherwise:
-		own := backend{service: t.s, port: t.p.Number, weight: 1}
-		t.out.Routes = append(t.out.Routes, envoy.Stream{Clusters: t.clusters(&rule{backends: []backend{own}})})
+	if used == nil && !every && !t.closed {
+		t.stream(&rule{backends: []backend{{service: t.s, port: t.p.Number, weight: 1}}})
 	}
 }
 

@@ -8,12 +8,14 @@
 // shorter one, whatever the order in which they are written; a name is the first
 // route's that has it. A TCPRoute there takes what no name matches; without one
 // that is closed. On other ports that carry connections one route takes them all.
-// The order of routes:
+// Rules may be for some callers, who are known by the identity or address that the
+// chain is chosen by; what rules for some leave goes on to the next, and in the end to
+// the service. The order of routes:
 //
-//  1. TLSRoutes and TCPRoutes of the service's namespace, the oldest first, then
-//     by namespace and name. Those of other namespaces are for callers there
-//     alone, which cannot be told apart on connections: they are not in effect.
-//  2. VirtualServices of the service's namespace: those that name the host exactly
+//  1. TLSRoutes and TCPRoutes of other namespaces, for callers there alone; the oldest
+//     first, then by namespace and name.
+//  2. Those of the service's namespace, in that order.
+//  3. VirtualServices of the service's namespace: those that name the host exactly
 //     before those with a wildcard, then the oldest; rules as they are written.
 //
 // A destination that is not there takes its share of the connections, which are

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 
+	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
@@ -97,12 +98,14 @@ func (b *Builder) parent(r *route, ref gatewayv1.ParentReference, carries func(*
 		p.accepted("NoMatchingParent", fmt.Sprintf("port %d of %s %s/%s carries %s, not %s", *ref.Port, kind, namespace, ref.Name, s.Port(uint32(*ref.Port)).Protocol, what))
 	case ref.Port == nil && !slices.ContainsFunc(s.Ports, func(p model.Port) bool { return carries(&p) }):
 		p.accepted("NoMatchingParent", fmt.Sprintf("no port of %s %s/%s carries %s", kind, namespace, ref.Name, what))
-	case s.Namespace != r.object.Namespace:
-		p.hidden("a route of another namespace than the service's is for callers there alone, and callers of connections cannot be told apart")
 	case s.Waypoint == nil:
 		p.status.Set(status.Condition{Type: status.ResolvedWaypoints, Status: "False", Reason: "MissingWaypoint",
 			Message: fmt.Sprintf("%s %s/%s has no waypoint, and routes act at waypoints alone: label it or its namespace istio.io/use-waypoint", kind, namespace, ref.Name)})
 	default:
+		if s.Namespace != r.object.Namespace {
+			p.status.Set(status.Condition{Type: status.RouteAccepted, Status: "True", Reason: "Accepted",
+				Message: fmt.Sprintf("Route was valid; it is in effect for callers of namespace %s, before the routes of namespace %s", r.object.Namespace, s.Namespace)})
+		}
 		p.status.Set(status.Condition{Type: status.ResolvedWaypoints, Status: "True", Reason: "ResolvedWaypoints", Message: "All waypoints resolved"})
 		return p, s
 	}
@@ -146,15 +149,21 @@ func (b *Builder) attach(rules map[*model.Service][]*rule, p *parent, s *model.S
 	if ref.Port != nil {
 		r.port = uint32(*ref.Port)
 	}
+	from := p.route.object.Namespace
+	if s != nil && s.Namespace != from {
+		r.consumer, r.callers = true, []*matcherv3.StringMatcher{b.callers.Namespace(from)}
+	}
 	for _, t := range to {
-		r.backends = append(r.backends, b.backend(p, t))
+		r.backends = append(r.backends, b.backend(p, s, t))
 	}
 	if s != nil {
 		rules[s] = append(rules[s], r)
 	}
 }
 
-func (b *Builder) backend(p *parent, t gatewayv1.BackendRef) backend {
+// backend finds where a share of a route goes. What comes from callers of the route's
+// own namespace may go back to the service that they called without a grant.
+func (b *Builder) backend(p *parent, parent *model.Service, t gatewayv1.BackendRef) backend {
 	one := backend{weight: 1}
 	if t.Weight != nil {
 		one.weight = uint32(max(*t.Weight, 0))
@@ -172,7 +181,7 @@ func (b *Builder) backend(p *parent, t gatewayv1.BackendRef) backend {
 	switch {
 	case !known:
 		p.missing("InvalidKind", fmt.Sprintf("referencing unsupported backendRef: group %q kind %q", group, kind))
-	case namespace != from.Namespace && !b.granted(from, group, kind, namespace, string(t.Name)):
+	case namespace != from.Namespace && (s == nil || s != parent) && !b.granted(from, group, kind, namespace, string(t.Name)):
 		p.missing("RefNotPermitted", fmt.Sprintf("backendRef %s %s/%s is not accessible to a %s of namespace %s: it takes a ReferenceGrant there", kind, namespace, t.Name, from.Kind, from.Namespace))
 	case s == nil:
 		p.missing("BackendNotFound", fmt.Sprintf("backend(%s/%s) not found", namespace, t.Name))

@@ -80,10 +80,24 @@ func streams(t *testing.T, s envoy.Streams) map[string]any {
 		if len(r.ServerNames) > 0 {
 			route["serverNames"] = r.ServerNames
 		}
+		for _, m := range r.Callers {
+			if err := m.ValidateAll(); err != nil {
+				t.Errorf("caller: %v", err)
+			}
+			route["callers"] = append(anys(route["callers"]), golden.Tree(t, m))
+		}
+		for _, p := range r.Sources {
+			route["sources"] = append(anys(route["sources"]), p.String())
+		}
 		routes = append(routes, route)
 	}
 	for _, b := range s.Backends {
 		backends = append(backends, fmt.Sprintf("%s:%d %s", b.Service.Hostname, b.Port, b.Kind))
 	}
 	return map[string]any{"routes": routes, "backends": backends}
+}
+
+func anys(v any) []any {
+	list, _ := v.([]any)
+	return list
 }

@@ -2,6 +2,7 @@ package l4route
 
 import (
 	"fmt"
+	"net/netip"
 	"slices"
 	"strings"
 
@@ -122,14 +123,10 @@ func (b *Builder) add(rules map[*model.Service][]*rule, s *model.Service, v *net
 	switch {
 	case !inMesh(m.gateways):
 		return
-	case len(m.sourceLabels) > 0:
-		say.hidden("sourceLabels of connections cannot be matched at a waypoint: the rule is left out")
-		return
-	case m.sourceNamespace != "":
-		say.hidden("sourceNamespace of connections cannot be matched at a waypoint: the rule is left out")
-		return
-	case m.sourceSubnet != "":
-		say.hidden("sourceSubnet is not served: the rule is left out")
+	}
+	r := &rule{port: m.port, say: say}
+	if err := b.restrict(r, m); err != nil {
+		say.hidden("the rule is left out: " + err.Error())
 		return
 	}
 	inside, outside := within(s, m.subnets)
@@ -140,7 +137,6 @@ func (b *Builder) add(rules map[*model.Service][]*rule, s *model.Service, v *net
 	case outside:
 		return
 	}
-	r := &rule{port: m.port, say: say}
 	for _, n := range names {
 		if n == "*" {
 			r.names = nil
@@ -163,6 +159,31 @@ func (b *Builder) add(rules map[*model.Service][]*rule, s *model.Service, v *net
 		r.backends = append(r.backends, one)
 	}
 	rules[s] = append(rules[s], r)
+}
+
+// restrict makes a rule one for the callers of a match.
+func (b *Builder) restrict(r *rule, m *l4match) error {
+	var namespaces []string
+	if m.sourceNamespace != "" {
+		namespaces = []string{m.sourceNamespace}
+		r.callers = append(r.callers, b.callers.Namespace(m.sourceNamespace))
+	}
+	if len(m.sourceLabels) > 0 {
+		b.pods = true
+		callers, err := b.callers.Labels(m.sourceLabels, namespaces)
+		if err != nil {
+			return err
+		}
+		r.callers = append(r.callers, callers)
+	}
+	if m.sourceSubnet != "" {
+		block, err := source.ParseBlock(m.sourceSubnet)
+		if err != nil {
+			return fmt.Errorf("sourceSubnet: %w", err)
+		}
+		r.sources = []netip.Prefix{block}
+	}
+	return nil
 }
 
 // within tells whether there are addresses of s in the subnets, and outside. With

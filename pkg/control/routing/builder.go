@@ -9,13 +9,14 @@ import (
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"github.com/fairlead-mesh/fairlead/pkg/control/caller"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/status"
 )
 
 // PrincipalKey is the filter state object that holds the caller's SPIFFE ID. It
 // must be hashable.
-const PrincipalKey = "io.istio.peer_principal"
+const PrincipalKey = caller.StateKey
 
 // Destinations is what DestinationRules say at one waypoint. Nil is no rules.
 type Destinations interface {

@@ -69,7 +69,7 @@ func New(out translate.Output, previous *Translation) *Translation {
 		requests = previous.requests
 	}
 	t.requests = routing.New(out.Model, requests)
-	if previous != nil && sameButRequests(previous.m, out.Model) {
+	if previous != nil && sameButRequests(previous.m, out.Model, previous.streams.DependsOnPods()) {
 		t.streams, t.targeted, t.all, t.logs, t.kept = previous.streams, previous.targeted, previous.all, previous.logs, maps.Clone(previous.kept)
 		t.visited, t.rules = previous.visited, previous.rules
 		if !source.Same(previous.m.Endpoints, out.Model.Endpoints) {

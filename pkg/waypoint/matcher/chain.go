@@ -283,6 +283,9 @@ func newPredicate(m *xdsmatcherv3.Matcher_MatcherList_Predicate) (func(*ConnInpu
 		if err != nil {
 			return nil, err
 		}
+		if custom := k.SinglePredicate.GetCustomMatch(); custom != nil {
+			return newAddresses(k.SinglePredicate.GetInput(), custom)
+		}
 		s, err := newXDSString(k.SinglePredicate.GetValueMatch())
 		if err != nil {
 			return nil, fmt.Errorf("value_match: %w", err)

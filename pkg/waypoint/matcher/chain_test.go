@@ -109,6 +109,36 @@ matcher_list:
 
 // Before a connection's first bytes are read, a destination whose chain hangs on them is
 // told apart from one that has none.
+// Who calls, and from where, finds a chain.
+func TestChainsByCaller(t *testing.T) {
+	const key = "io.istio.peer_principal"
+	caller := `{name: i, typed_config: {` + inputs + `FilterStateInput, key: ` + key + `}}`
+	find, err := parseChains(t, `
+on_no_match: `+to("others")+`
+matcher_list:
+  matchers:
+  - predicate: {and_matcher: {predicate: [{single_predicate: {input: `+caller+`, value_match: {prefix: "spiffe://td/ns/a/sa/"}}}, {single_predicate: {input: `+caller+`, value_match: {safe_regex: {google_re2: {}, regex: ".*/sa/(x|y)"}}}}]}}
+    on_match: `+to("caller")+`
+  - predicate: {single_predicate: {input: `+input1("SourceIPInput")+`, custom_match: {name: ip, typed_config: {"@type": type.googleapis.com/envoy.extensions.matching.input_matchers.ip.v3.Ip, stat_prefix: s, cidr_ranges: [{address_prefix: 10.9.8.0, prefix_len: 24}, {address_prefix: "fd00::", prefix_len: 8}]}}}}
+    on_match: `+to("from")+`
+`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct{ caller, source, want string }{
+		{"spiffe://td/ns/a/sa/x", "10.9.8.1:1", "caller"}, {"spiffe://td/ns/a/sa/z", "10.9.8.1:1", "from"}, {"spiffe://td/ns/b/sa/x", "[::ffff:10.9.8.1]:1", "from"},
+		{"", "[fd00::1]:1", "from"}, {"", "10.9.9.1:1", "others"}, {"spiffe://td/ns/ab/sa/x", "10.9.9.1:1", "others"},
+	} {
+		in := ConnInput{Source: netip.MustParseAddrPort(tc.source), FilterState: map[string]string{key: tc.caller}}
+		if got, ok := find(in); !ok || got != tc.want {
+			t.Errorf("%s from %s: %q, want %q", tc.caller, tc.source, got, tc.want)
+		}
+	}
+	if got, ok := find(ConnInput{}); !ok || got != "others" {
+		t.Errorf("nobody: %q", got)
+	}
+}
+
 func TestUndecidedChains(t *testing.T) {
 	byName := `{matcher: {matcher_list: {matchers: [{predicate: {single_predicate: {input: ` + input1("ServerNameInput") + `, value_match: {exact: a.b}}}, on_match: ` + to("named") + `}]}}}`
 	find, err := parseChains(t, `matcher_tree: {input: `+input1("DestinationPortInput")+`, exact_match_map: {map: {"443": `+byName+`, "80": `+to("plain")+`}}}`)

@@ -9,6 +9,7 @@ import (
 	xdscorev3 "github.com/cncf/xds/go/xds/core/v3"
 	xdsmatcherv3 "github.com/cncf/xds/go/xds/type/matcher/v3"
 	inputv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/common_inputs/network/v3"
+	ipv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/matching/input_matchers/ip/v3"
 )
 
 // input appends a connection's property, and reports whether it has it.
@@ -84,6 +85,37 @@ func protocols(dst []byte, in *ConnInput) ([]byte, bool) {
 	return dst, len(in.ApplicationProtocols) > 0
 }
 
+// newAddresses is a predicate by envoy.matching.matchers.ip.
+func newAddresses(ext, custom *xdscorev3.TypedExtensionConfig) (func(*ConnInput) bool, error) {
+	get, err := newAddress(ext)
+	if err != nil {
+		return nil, err
+	}
+	var list ipv3.Ip
+	if err := custom.GetTypedConfig().UnmarshalTo(&list); err != nil {
+		return nil, fmt.Errorf("custom_match %q: only envoy.matching.matchers.ip is supported: %w", custom.GetName(), err)
+	}
+	prefixes, err := Prefixes(list.GetCidrRanges())
+	if err != nil {
+		return nil, fmt.Errorf("custom_match.cidr_%w", err)
+	}
+	return func(in *ConnInput) bool { return Contains(prefixes, get(in).Addr()) }, nil
+}
+
+func newAddress(ext *xdscorev3.TypedExtensionConfig) (func(*ConnInput) netip.AddrPort, error) {
+	msg, err := ext.GetTypedConfig().UnmarshalNew()
+	if err != nil {
+		return nil, fmt.Errorf("input %q: %w", ext.GetName(), err)
+	}
+	switch msg.(type) {
+	case *inputv3.DestinationIPInput:
+		return destination, nil
+	case *inputv3.SourceIPInput, *inputv3.DirectSourceIPInput:
+		return source, nil
+	}
+	return nil, fmt.Errorf("input %q (%s) is no address", ext.GetName(), ext.GetTypedConfig().GetTypeUrl())
+}
+
 // ipTable is an IPMatcher: ranges by their length, the longest first.
 type ipTable struct {
 	get func(*ConnInput) netip.AddrPort
@@ -99,19 +131,11 @@ type ipRange struct {
 }
 
 func newIP(ext *xdscorev3.TypedExtensionConfig, m *xdsmatcherv3.IPMatcher) (func(*ConnInput) (string, bool), error) {
-	msg, err := ext.GetTypedConfig().UnmarshalNew()
+	get, err := newAddress(ext)
 	if err != nil {
-		return nil, fmt.Errorf("input %q: %w", ext.GetName(), err)
+		return nil, err
 	}
-	t := &ipTable{ranges: map[netip.Prefix][]ipRange{}}
-	switch msg.(type) {
-	case *inputv3.DestinationIPInput:
-		t.get = destination
-	case *inputv3.SourceIPInput, *inputv3.DirectSourceIPInput:
-		t.get = source
-	default:
-		return nil, fmt.Errorf("input %q (%s) is no address", ext.GetName(), ext.GetTypedConfig().GetTypeUrl())
-	}
+	t := &ipTable{get: get, ranges: map[netip.Prefix][]ipRange{}}
 	for i, r := range m.GetRangeMatchers() {
 		then, err := newOnMatch(r.GetOnMatch())
 		if err != nil {
