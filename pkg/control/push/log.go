@@ -105,6 +105,9 @@ func (l *Log) follow(g Generated) (int, error) {
 				updates = append(updates, update{change{typeURL, name}, r})
 			}
 		}
+		if err != nil {
+			break
+		}
 		if !whole || stay == len(held) {
 			continue
 		}

@@ -9,7 +9,9 @@ import (
 	"testing"
 	"time"
 
+	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
+	endpointv3 "github.com/envoyproxy/go-control-plane/envoy/config/endpoint/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	rpcstatus "google.golang.org/genproto/googleapis/rpc/status"
@@ -427,4 +429,19 @@ func TestOneBadRouteHarmsNoOther(t *testing.T) {
 	r.configure("one", nil, nil, nil, []string{"a", "bad=mended", "c"})
 	a.wants("routes +bad")
 	eventually(t, "nothing is refused", func() bool { return len(r.server.Clients()[0].Types["routes"].Refused) == 0 })
+}
+
+// What cannot be encoded keeps all that came with it from being published, whatever
+// comes after it: types are set in any order.
+func TestAllOrNothingIsSet(t *testing.T) {
+	for range 50 {
+		l := newLog(envoyTypes)
+		n, err := l.Set(Resources{
+			ClusterType:  {"bad": &clusterv3.Cluster{Name: "\xff"}},
+			EndpointType: {"good": &endpointv3.ClusterLoadAssignment{ClusterName: "good"}},
+		})
+		if err == nil || n != 0 || len(l.types[EndpointType]) > 0 {
+			t.Fatalf("%d changes, error %v, endpoints %v", n, err, l.types[EndpointType])
+		}
+	}
 }
