@@ -8,6 +8,7 @@ import (
 	"strings"
 	"sync/atomic"
 
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/histogram"
 	"github.com/fairlead-mesh/fairlead/pkg/xds"
 )
 
@@ -88,6 +89,21 @@ func (e *Engine) Stats() map[string]uint64 {
 		warnings += len(r.warnings())
 	}
 	out["fairlead.config.warnings_now"] = uint64(warnings)
+	return out
+}
+
+// Timings are the histograms of connection managers, in Envoy's names.
+func (e *Engine) Timings() map[string]*histogram.Snapshot {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	out := map[string]*histogram.Snapshot{}
+	for _, l := range e.listeners {
+		for _, c := range l.chains {
+			if m := c.slot.Manager(); m != nil && m.StatPrefix != "" {
+				m.Timings(out)
+			}
+		}
+	}
 	return out
 }
 

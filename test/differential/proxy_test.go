@@ -57,6 +57,7 @@ func (p *proxy) bootstrap(dir string) (string, error) {
 	}
 	text := fmt.Sprintf(`
 node: {id: %s, cluster: differential}
+stats_flush_interval: 0.1s
 admin: {address: {socket_address: {address: %s, port_value: %s}}}
 dynamic_resources:
   ads_config: {api_type: DELTA_GRPC, transport_api_version: V3, set_node_on_first_message_only: true, grpc_services: [{envoy_grpc: {cluster_name: ads}}]}

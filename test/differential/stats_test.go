@@ -1,7 +1,9 @@
 package differential
 
 import (
+	"encoding/json"
 	"fmt"
+	"net/http"
 	"time"
 )
 
@@ -41,6 +43,9 @@ func (w *world) compareStats() {
 				w.t.Fatal(err)
 			}
 			got[i] = w.ownStats(stats)
+			if err := w.timed(p, got[i]); err != nil {
+				w.t.Fatal(err)
+			}
 		}
 		for k, v := range got[0] {
 			equal = equal && got[1][k] == v
@@ -65,4 +70,39 @@ func (w *world) ownStats(all map[string]int64) map[string]string {
 		}
 	}
 	return out
+}
+
+// timed adds how many times the histograms of the test counted.
+func (w *world) timed(p *proxy, out map[string]string) error {
+	response, err := http.Get("http://" + p.admin + "/stats?format=json&histogram_buckets=disjoint&filter=_rq_time$")
+	if err != nil {
+		return err
+	}
+	defer response.Body.Close()
+	var all struct {
+		Stats []struct {
+			Histograms []struct {
+				Name    string
+				Buckets []struct{ Cumulative int64 }
+			}
+		}
+	}
+	if err := json.NewDecoder(response.Body).Decode(&all); err != nil {
+		return err
+	}
+	counts := map[string]int64{}
+	for _, s := range all.Stats {
+		for _, h := range s.Histograms {
+			for _, b := range h.Buckets {
+				counts[h.Name] += b.Cumulative
+			}
+		}
+	}
+	for _, c := range w.clusters {
+		out["stat "+c+".upstream_rq_time"] = fmt.Sprint(counts["cluster."+c+".upstream_rq_time"])
+	}
+	for _, prefix := range w.prefixes {
+		out["stat "+prefix+".downstream_rq_time"] = fmt.Sprint(counts["http."+prefix+".downstream_rq_time"])
+	}
+	return nil
 }

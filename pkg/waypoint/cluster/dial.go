@@ -164,6 +164,7 @@ func (c *Cluster) OpenTCP(h *Host, o OpenOptions) (codec.Conn, Connected, error)
 		return nil, info, &ConnectError{Host: h.Address, Status: statusOf(err), Timeout: ctx.Err() != nil, Err: err}
 	}
 	info.Duration = time.Since(start)
+	c.stats.cxConnect.Observe(info.Duration)
 	h.active.Add(1)
 	h.stats.rqTotal.Add(1)
 	c.stats.rqTotal.Add(1)

@@ -282,6 +282,7 @@ func (p *pool) dial(o *OpenOptions) (*conn, error) {
 	if err == nil {
 		cn := &conn{pool: p, raw: raw, info: info, born: start, idle: start}
 		cn.info.Duration = time.Since(start)
+		p.host.cluster.stats.cxConnect.Observe(cn.info.Duration)
 		if err = cn.speak(p); err == nil {
 			return cn, nil
 		}

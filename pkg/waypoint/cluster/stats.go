@@ -3,6 +3,9 @@ package cluster
 import (
 	"fmt"
 	"sync/atomic"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/histogram"
 )
 
 // clusterStats are a cluster's counters and gauges.
@@ -15,6 +18,7 @@ type clusterStats struct {
 	ejections                                                                                                      ejectionStats
 	extra                                                                                                          extraStats
 	codes                                                                                                          codeStats
+	rqTime, cxConnect                                                                                              histogram.Lazy
 }
 
 // hostStats are a host's.
@@ -161,6 +165,29 @@ func (s *codeStats) into(out map[string]int64) {
 		}
 		out[fmt.Sprintf("external.upstream_rq_%dxx", class+1)] = sum
 	}
+}
+
+// Answered counts how long a response took that came to its end, from the request's end
+// on.
+func (c *Cluster) Answered(d time.Duration) { c.stats.rqTime.Observe(d) }
+
+// Timings are a cluster's histograms under Envoy's names, without the prefix
+// cluster.<name>: those in which something was counted.
+func (c *Cluster) Timings() map[string]*histogram.Snapshot {
+	out := map[string]*histogram.Snapshot{}
+	add := func(h *histogram.Lazy, names ...string) {
+		if of := h.Load(); of != nil {
+			s := &histogram.Snapshot{}
+			s.Add(of)
+			for _, name := range names {
+				out[name] = s
+			}
+		}
+	}
+	// Who calls is never one of Envoy's internal peers.
+	add(&c.stats.rqTime, "upstream_rq_time", "external.upstream_rq_time")
+	add(&c.stats.cxConnect, "upstream_cx_connect_ms")
+	return out
 }
 
 // StatName is the name under which the cluster's statistics are shown.

@@ -307,6 +307,9 @@ func (e *exchange) Reply(reply *filter.Reply) {
 func (e *exchange) finish() {
 	info := &e.info
 	info.Duration = time.Since(info.Start)
+	if e.ended {
+		e.m.times.Observe(info.Duration)
+	}
 	if !e.ended && info.Flags == 0 && info.Details == "" {
 		info.Flags |= streaminfo.DownstreamConnectionTermination
 		info.Details = "downstream_remote_disconnect"

@@ -11,6 +11,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/filter"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/guard"
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/histogram"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/route"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/router"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/streaminfo"
@@ -80,6 +81,7 @@ type Manager struct {
 	timeouts timeoutStats
 	active   atomic.Int64 // exchanges
 	total    atomic.Uint64
+	times    histogram.Lazy   // of exchanges that were answered
 	codes    [6]atomic.Uint64 // by their hundreds
 }
 
@@ -150,6 +152,7 @@ func (m *Manager) rejected(c *streaminfo.Connection, r *codec.Refusal) {
 	if info.Response != nil {
 		m.sign(info.Response)
 		info.BytesSent = uint64(len(r.Body))
+		m.times.Observe(info.Duration)
 	}
 	m.total.Add(1)
 	m.record(&info)
@@ -183,4 +186,14 @@ func (m *Manager) Stats() map[string]uint64 {
 		}
 	}
 	return out
+}
+
+// Timings adds to each of Envoy's histograms of a connection manager what is counted
+// here.
+func (m *Manager) Timings(into map[string]*histogram.Snapshot) {
+	name := "http." + m.StatPrefix + ".downstream_rq_time"
+	if into[name] == nil {
+		into[name] = &histogram.Snapshot{}
+	}
+	into[name].Add(m.times.Load())
 }

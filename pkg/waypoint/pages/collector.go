@@ -6,11 +6,16 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	dto "github.com/prometheus/client_model/go"
+
+	"github.com/fairlead-mesh/fairlead/pkg/waypoint/histogram"
 )
 
 // collector shows statistics as Envoy shows them to Prometheus: the variable parts of
 // a name are labels, and the rest of it begins with envoy_.
-type collector struct{ stats func() []stat }
+type collector struct {
+	stats   func() []stat
+	timings []timing
+}
 
 // Describe implements [prometheus.Collector]: which ones there are is not known before.
 func (c collector) Describe(chan<- *prometheus.Desc) {}
@@ -18,12 +23,27 @@ func (c collector) Describe(chan<- *prometheus.Desc) {}
 // Collect implements [prometheus.Collector].
 func (c collector) Collect(ch chan<- prometheus.Metric) {
 	seen := map[string]bool{}
+	again := func(name string, values []string) bool { // of two clusters with one name for statistics
+		id := name + "\x00" + strings.Join(values, "\x00")
+		was := seen[id]
+		seen[id] = true
+		return was
+	}
+	for _, t := range c.timings {
+		name, labels, values := translate(t.name)
+		if again(name, values) {
+			continue
+		}
+		of := map[float64]uint64{}
+		for i, n := range t.of.Buckets() {
+			of[histogram.Bounds[i]] = n
+		}
+		ch <- prometheus.MustNewConstHistogram(prometheus.NewDesc(name, "A histogram of /stats.", labels, nil), t.of.Count, float64(t.of.Sum), of, values...)
+	}
 	for _, s := range c.stats() {
 		name, labels, values := translate(s.Name)
-		if id := name + "\x00" + strings.Join(values, "\x00"); seen[id] {
-			continue // of two clusters with one name for statistics
-		} else {
-			seen[id] = true
+		if again(name, values) {
+			continue
 		}
 		kind := prometheus.CounterValue
 		if gauge(s.Name) {

@@ -52,7 +52,7 @@ func New(o Options) (*Pages, error) {
 		return nil, errors.New("pages: Engine, Clusters, Bootstrap, Pending, SetHealth, Level, Registry and Logger must be set")
 	}
 	p := &Pages{o: o, initial: o.Level.Level(), started: time.Now()}
-	return p, o.Registry.Register(collector{p.serverStats})
+	return p, o.Registry.Register(collector{stats: p.serverStats})
 }
 
 // Handlers are the pages by path.

@@ -272,6 +272,15 @@ func TestPages(t *testing.T) {
 		{"GET", "/stats?filter=^cluster\\.moving", 200, []string{"cluster.moving.upstream_rq_total: 0\n"}, []string{"fixed", "server."}},
 		{"GET", "/stats?filter=(", 400, []string{"filter"}, nil},
 		{"GET", "/stats?format=xml", 400, nil, nil},
+		{"GET", "/stats?filter=_time$", 200, []string{"\ncluster.fixed.upstream_rq_time: P0(nan,", " P99.5(nan,", "cluster.fixed.external.upstream_rq_time: P0(nan", "\nhttp.inbound.downstream_rq_time: P0(nan,"}, []string{"moving"}},
+		{"GET", "/stats?filter=_(time|ms)$&histogram_buckets=cumulative", 200, []string{" B1.8e+06(0,1) B3.6e+06(0,1)\n", "cluster.fixed.upstream_cx_connect_ms: B0.5(0,"}, nil},
+		{"GET", "/stats?filter=_rq_time$&histogram_buckets=disjoint&format=json", 200, []string{`"name":"cluster.fixed.upstream_rq_time"`, `{"cumulative":0,"interval":0,"upper_bound":3600000}`}, nil},
+		{"GET", "/stats?filter=_rq_time$&format=json", 200, []string{`"supported_quantiles":[0,25,50,75,90,95,99,99.5,99.9,100]`, `"name":"http.inbound.downstream_rq_time","values":[{"cumulative":`, `"interval":null`}, nil},
+		{"GET", "/stats?histogram_buckets=other", 400, []string{"histogram_buckets"}, nil},
+		{"GET", "/stats/prometheus?filter=_time$", 200, []string{
+			"# TYPE envoy_cluster_upstream_rq_time histogram", `envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="fixed",le="3.6e+06"} 1`, `envoy_cluster_upstream_rq_time_count{envoy_cluster_name="fixed"} 1`,
+			`envoy_http_downstream_rq_time_count{envoy_http_conn_manager_prefix="inbound"} 1`,
+		}, nil},
 		{"GET", "/stats?format=json&filter=rq_total$", 200, []string{`{"name":"cluster.fixed.upstream_rq_total","value":1}`}, nil},
 		{"GET", "/stats?format=prometheus", 200, []string{"envoy_server_live 1\n", "own_metric 0\n", "# TYPE envoy_cluster_membership_total gauge"}, nil},
 		{"GET", "/stats/prometheus", 200, []string{

@@ -56,7 +56,8 @@ func (p *Pages) clusterStats() (out []stat) {
 }
 
 // stats is Envoy's /stats: ?format=text, json or prometheus; ?filter= is a regular
-// expression for names; ?usedonly leaves out what is zero.
+// expression for names; ?usedonly leaves out what is zero; ?histogram_buckets= is the form
+// of histograms.
 func (p *Pages) stats(w http.ResponseWriter, r *http.Request) {
 	query := r.URL.Query()
 	format := query.Get("format")
@@ -64,7 +65,12 @@ func (p *Pages) stats(w http.ResponseWriter, r *http.Request) {
 		p.prometheus(w, r)
 		return
 	}
-	all, ok := p.chosen(w, r, append(p.serverStats(), p.clusterStats()...))
+	form, ok := bucketsOf(query.Get("histogram_buckets"))
+	if !ok {
+		http.Error(w, "histogram_buckets: want summary, cumulative or disjoint", http.StatusBadRequest)
+		return
+	}
+	all, timings, ok := p.chosen(w, r)
 	if !ok {
 		return
 	}
@@ -75,11 +81,18 @@ func (p *Pages) stats(w http.ResponseWriter, r *http.Request) {
 		for _, s := range all {
 			fmt.Fprintf(w, "%s: %d\n", s.Name, s.Value)
 		}
-	case "json":
-		if all == nil {
-			all = []stat{}
+		for _, t := range timings {
+			fmt.Fprintln(w, t.text(form))
 		}
-		text, err := json.Marshal(map[string]any{"stats": all})
+	case "json":
+		list := []any{}
+		for _, s := range all {
+			list = append(list, s)
+		}
+		if len(timings) > 0 {
+			list = append(list, histogramsJSON(timings, form))
+		}
+		text, err := json.Marshal(map[string]any{"stats": list})
 		if err != nil {
 			http.Error(w, err.Error(), http.StatusInternalServerError)
 			return
@@ -91,27 +104,32 @@ func (p *Pages) stats(w http.ResponseWriter, r *http.Request) {
 }
 
 // chosen are the statistics that the query asks for.
-func (p *Pages) chosen(w http.ResponseWriter, r *http.Request, all []stat) ([]stat, bool) {
+func (p *Pages) chosen(w http.ResponseWriter, r *http.Request) ([]stat, []timing, bool) {
 	query := r.URL.Query()
 	filter, err := pattern(query.Get("filter"))
 	if err != nil {
 		http.Error(w, "filter: "+err.Error(), http.StatusBadRequest)
-		return nil, false
+		return nil, nil, false
 	}
 	used := query.Has("usedonly")
-	return slices.DeleteFunc(all, func(s stat) bool { return filter != nil && !filter.MatchString(s.Name) || used && s.Value == 0 }), true
+	out := func(name string, unused bool) bool {
+		return filter != nil && !filter.MatchString(name) || used && unused
+	}
+	all := slices.DeleteFunc(append(p.serverStats(), p.clusterStats()...), func(s stat) bool { return out(s.Name, s.Value == 0) })
+	timings := slices.DeleteFunc(p.timings(), func(t timing) bool { return out(t.name, t.of.Count == 0) })
+	return all, timings, true
 }
 
 // prometheus is Envoy's /stats/prometheus: Istio's metrics, and Envoy's statistics with
 // those of the clusters. The port for metrics leaves the latter out: there are as many
 // as there are services.
 func (p *Pages) prometheus(w http.ResponseWriter, r *http.Request) {
-	all, ok := p.chosen(w, r, append(p.serverStats(), p.clusterStats()...))
+	all, timings, ok := p.chosen(w, r)
 	if !ok {
 		return
 	}
 	of := prometheus.NewRegistry()
-	if err := of.Register(collector{func() []stat { return all }}); err != nil {
+	if err := of.Register(collector{func() []stat { return all }, timings}); err != nil {
 		http.Error(w, err.Error(), http.StatusInternalServerError)
 		return
 	}

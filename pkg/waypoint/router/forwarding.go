@@ -38,6 +38,7 @@ type forwarding struct {
 	retries  uint32 // that are left
 	// answeredWell: the last attempt gave the client its response.
 	answeredWell bool
+	whole        bool // the response came to its end
 	tried        []*cluster.Host
 	attempts     int
 	host         *cluster.Host

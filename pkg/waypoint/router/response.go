@@ -42,6 +42,7 @@ func (f *forwarding) answered(s *cluster.Stream, response *message.Response) (ag
 	f.mirrorLate()
 	switch {
 	case end:
+		f.whole = true
 		if err := f.d.Flush(); err != nil {
 			f.unsent(err)
 		}
@@ -51,6 +52,9 @@ func (f *forwarding) answered(s *cluster.Stream, response *message.Response) (ag
 		f.relay(s, false)
 	}
 	f.info.UpstreamLastByte = time.Since(f.info.Start)
+	if f.whole && !upgraded && f.requestComplete() {
+		f.cluster.Answered(f.info.UpstreamLastByte - f.complete.Sub(f.info.Start))
+	}
 	f.detach(s)
 	if f.upload != nil && !upgraded {
 		if ended, _, _ := f.upload.state(); !ended {
@@ -137,6 +141,7 @@ func (f *forwarding) relay(s *cluster.Stream, upgraded bool) {
 		switch {
 		case err == nil:
 		case errors.Is(err, io.EOF):
+			f.whole = true
 			if ferr := f.d.Finish(s.Trailers()); ferr != nil {
 				f.unsent(ferr)
 			}
