@@ -8,9 +8,11 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/h2"
 	"github.com/fairlead-mesh/fairlead/pkg/message"
@@ -136,4 +138,25 @@ func TestUpgradeEndsWithItsPermission(t *testing.T) {
 	if r, body := ask(t, p.addr, "GET / HTTP/1.1\r\nhost: a\r\n\r\n"); r.StatusCode != 403 {
 		t.Errorf("a request after it: %d %q", r.StatusCode, body)
 	}
+}
+
+// What a try has to answer in time has been answered with the upgrade: a WebSocket is
+// quiet for longer.
+func TestQuietUpgrade(t *testing.T) {
+	leakless(t)
+	p := serve(t, webSocket+routes(`{"match":{"prefix":"/"},"route":{"cluster":"main","timeout":"0s","retry_policy":{"retry_on":"5xx","per_try_idle_timeout":"0.1s"}}}`), map[string]string{"main": upgrader(t)}, nil)
+	c := dial(t, p.addr)
+	defer c.Close()
+	in := bufio.NewReader(c)
+	fmt.Fprintf(c, upgrade, "/")
+	if r, err := http.ReadResponse(in, nil); err != nil || r.StatusCode != 101 {
+		t.Fatalf("%v, %v", r, err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(500 * time.Millisecond))
+	if _, err := in.ReadByte(); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("while it is quiet: %v", err)
+	}
+	_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	fmt.Fprint(c, "ping")
+	expect(t, in, "ping")
 }

@@ -172,12 +172,11 @@ func (f *forwarding) unsent(err error) {
 // goesOn tells whether a body that pauses is waited for; if not, it ends the exchange.
 func (f *forwarding) goesOn(upgraded bool, idle time.Duration, last time.Time) bool {
 	var err error
-	if !upgraded {
-		err = f.interrupted(time.Time{})
-	} else if f.d.Gone() {
-		err = errGone
-	}
-	if err == nil && passed(f.tryIdleDeadline(last)) {
+	if upgraded {
+		if f.d.Gone() {
+			err = errGone
+		}
+	} else if err = f.interrupted(time.Time{}); err == nil && passed(f.tryIdleDeadline(last)) {
 		err = errTryIdle
 	}
 	if f.upload != nil && f.upload.last().After(last) {
