@@ -20,11 +20,14 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 )
 
-// carries tells whether connections to a port can be taken anywhere. Only the
-// host in a request says which of a wildcard's names is meant.
+// carries tells whether connections to a port can be taken anywhere. Only the host in
+// a request, or in the hello of TLS, says which of a wildcard's names is meant.
 func (g *generator) carries(s *model.Service, p *model.Port) bool {
-	return s.Resolution != networkingapi.ServiceEntry_DYNAMIC_DNS || p.Protocol.IsHTTP()
+	return s.Resolution != networkingapi.ServiceEntry_DYNAMIC_DNS || p.Protocol.IsHTTP() || namesServer(p)
 }
+
+// namesServer tells whether a port's connections begin with a TLS hello.
+func namesServer(p *model.Port) bool { return p.Protocol == model.TLS || p.Protocol == model.HTTPS }
 
 // servicePort makes the chains of a service's port, what they need, and the
 // choice between them.
@@ -104,6 +107,9 @@ func (g *generator) streams(s *model.Service, p *model.Port) ([]*listenerv3.Filt
 		routes, err = g.o.Parts.Streams(s, p)
 		g.fail(err)
 	}
+	if s.Resolution == networkingapi.ServiceEntry_DYNAMIC_DNS {
+		routes.Routes = ownNames(s, routes.Routes)
+	}
 	g.service(Backend{Service: s, Port: p.Number, Kind: TCP})
 	for _, b := range routes.Backends {
 		g.service(b)
@@ -151,6 +157,9 @@ func (g *generator) proxy(s *model.Service, p *model.Port, name string, r Stream
 	}
 	if g.o.IstioExtensions {
 		filters = append(filters, g.networkFilter("istio.stats", g.stats()))
+	}
+	if s != nil && s.Resolution == networkingapi.ServiceEntry_DYNAMIC_DNS {
+		filters = append(filters, g.networkFilter("envoy.filters.network.sni_dynamic_forward_proxy", g.byServerName(s, p)))
 	}
 	proxy := &tcpproxyv3.TcpProxy{StatPrefix: name, IdleTimeout: r.IdleTimeout, AccessLog: g.accessLogs(s, p, TCP)}
 	switch len(r.Clusters) {

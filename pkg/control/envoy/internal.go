@@ -56,7 +56,7 @@ type portUse struct {
 func (u portUse) add(p *model.Port) {
 	u.ports[p.Number] = p.Protocol
 	u.http[p.Number] = u.http[p.Number] || p.Protocol == model.Unsupported
-	u.tls[p.Number] = u.tls[p.Number] || p.Protocol == model.TLS || p.Protocol == model.HTTPS
+	u.tls[p.Number] = u.tls[p.Number] || namesServer(p)
 }
 
 func (g *generator) inspectors(u portUse) []*listenerv3.ListenerFilter {

@@ -129,6 +129,14 @@ func (w *world) entryService(e *networkingv1.ServiceEntry, host string, owners m
 		w.condition(object, status.Condition{Type: status.WaypointMissing, Status: "True", Reason: "NoWaypointForWildcardService",
 			Message: fmt.Sprintf("host %s can be resolved by a waypoint only, and none is bound", host)})
 	}
+	if e.Spec.Resolution == networkingapi.ServiceEntry_DYNAMIC_DNS && wire.Waypoint != nil {
+		for _, p := range ports {
+			if !p.Protocol.IsHTTP() && p.Protocol != model.TLS && p.Protocol != model.HTTPS {
+				w.condition(object, status.Condition{Type: status.Served, Status: "False", Reason: "PortNotServed",
+					Message: fmt.Sprintf("port %d of %s is not served: nothing in its bytes says which host is meant; connections to it are closed. Declare it HTTP or TLS", p.Number, host)})
+			}
+		}
+	}
 	return &service{wire: wire, key: serviceName(wire), selector: e.Spec.GetWorkloadSelector().GetLabels(), waypoint: bound, entry: &e.Spec, object: e, ports: ports}
 }
 

@@ -3,7 +3,9 @@ package chain
 import (
 	"errors"
 	"fmt"
+	"net"
 	"slices"
+	"strconv"
 
 	xdsudpa "github.com/cncf/xds/go/udpa/type/v1"
 	accesslogv3 "github.com/envoyproxy/go-control-plane/envoy/config/accesslog/v3"
@@ -11,6 +13,7 @@ import (
 	hcmv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/http_connection_manager/v3"
 	rbacv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/rbac/v3"
 	statev3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/set_filter_state/v3"
+	snidfpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/sni_dynamic_forward_proxy/v3"
 	tcpv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -82,6 +85,8 @@ func (c *Chain) add(config *anypb.Any, d Dependencies) error {
 		if policy, err = rbac.CompileNetwork(f); err == nil {
 			c.network = append(c.network, gate{policy})
 		}
+	case *snidfpv3.FilterConfig:
+		c.network = append(c.network, serverName{f.GetPortValue()})
 	case *statev3.Config:
 		var s *filter.State
 		if s, err = filter.CompileState(f.GetOnNewConnection()); err == nil {
@@ -145,5 +150,21 @@ type setState struct{ s *filter.State }
 
 func (s setState) Connection(c *streaminfo.Connection) error {
 	s.s.Set(&streaminfo.Info{Connection: c, Duration: c.Waited})
+	return nil
+}
+
+// serverName forwards to the port of the host that a TLS hello names, 443 if it is zero
+// (sni_dynamic_forward_proxy). The cluster looks the name up.
+type serverName struct{ port uint32 }
+
+func (s serverName) Connection(c *streaminfo.Connection) error {
+	if c.ServerName == "" {
+		return errors.New("the client's first bytes name no server")
+	}
+	port := s.port
+	if port == 0 {
+		port = 443
+	}
+	c.ForwardTo = net.JoinHostPort(c.ServerName, strconv.FormatUint(uint64(port), 10))
 	return nil
 }

@@ -31,6 +31,9 @@ type Connection struct {
 	PeerURISAN, LocalURISAN string
 	// ServerName is the SNI, or "".
 	ServerName string
+	// ForwardTo is the host and port that a dynamic forward proxy is to take the
+	// connection to, or "".
+	ForwardTo string
 	// FilterState holds strings by key, such as io.istio.peer_principal.
 	FilterState map[string]string
 	// Chain is the filter chain's name.

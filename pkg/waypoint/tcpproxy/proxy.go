@@ -166,7 +166,7 @@ func (p *Proxy) connect(cl *cluster.Cluster, info *streaminfo.Info) (codec.Conn,
 	var tried []*cluster.Host
 	for attempt := 1; ; attempt++ {
 		info.Attempts = attempt
-		host, err := cl.Choose(cluster.Choice{Random: info.Seed, Tried: tried, Attempt: attempt - 1, Destination: info.Local})
+		host, err := cl.Choose(cluster.Choice{Random: info.Seed, Tried: tried, Attempt: attempt - 1, Destination: info.Local, Authority: info.ForwardTo})
 		if err != nil {
 			info.Flags |= streaminfo.NoHealthyUpstream
 			return nil, err
