@@ -94,6 +94,14 @@ func (c *Conn) request(id uint32, end, selfish bool) error {
 // handle serves a stream; what its handler leaves is reset.
 func (c *Conn) handle(s *Stream) {
 	c.handler(s)
+	c.handled(s)
+}
+
+// handled is called when a handler has returned, for the last time if it did not park.
+func (c *Conn) handled(s *Stream) {
+	if s.parks() {
+		return
+	}
 	c.mu.Lock()
 	c.handling--
 	live := c.streams[s.id] == s

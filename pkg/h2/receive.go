@@ -204,7 +204,7 @@ func (s *Stream) endOfInput() {
 	if !s.flushing {
 		s.finishInputLocked()
 	}
-	s.readable.Broadcast()
+	s.readableLocked()
 	done := s.sentEnd
 	s.mu.Unlock()
 	if done {

@@ -59,7 +59,7 @@ func (s *Stream) attach(k *socket) {
 // passOnLocked sees to it that someone takes what is pending.
 func (s *Stream) passOnLocked() {
 	if s.sink == nil {
-		s.readable.Broadcast()
+		s.readableLocked()
 		return
 	}
 	if !s.flushing && s.pending.len > 0 {

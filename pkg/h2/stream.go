@@ -44,6 +44,7 @@ type Stream struct {
 	sink       *socket // where input goes; nil: to Next and Read
 	flushing   bool    // a goroutine writes pending to sink
 	isOver     bool    // nothing more will come: the end of input has been passed on, or the stream failed
+	parking    parking // of a server's handler
 	sentEnd    bool
 }
 
@@ -90,7 +91,7 @@ func (s *Stream) end(err error) {
 	if !s.eof || s.sink != nil {
 		s.dropLocked()
 	}
-	s.readable.Broadcast()
+	s.readableLocked()
 	s.isOver = true
 	if s.sink != nil {
 		s.sink.interrupt()

@@ -312,7 +312,7 @@ func (r *Request) Accept(conn *net.TCPConn, baggage string, fromPeer, toPeer *at
 
 // AcceptStream answers 200 and returns the tunnel as a connection, whose addresses
 // are those of the outer one. It is reset when Handle returns before both its ends
-// have ended. It must be called once, and not after Reject.
+// have ended, unless it is parked. It must be called once, and not after Reject.
 func (r *Request) AcceptStream(baggage string) (*h2.Stream, error) {
 	r.answered.Store(true)
 	fields := []h2.Field{{Name: ":status", Value: "200"}}

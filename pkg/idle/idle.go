@@ -4,7 +4,7 @@
 // A connection that works waits in the Go runtime's poller, which is faster; one
 // that is parked here costs a map's entry and, when it wakes, a new goroutine.
 //
-// pkg/h2 and pkg/relay use it; it imports golang.org/x/sys alone.
+// pkg/h2 and pkg/waypoint/codec use it; it imports golang.org/x/sys alone.
 package idle
 
 import (

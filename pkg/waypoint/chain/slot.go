@@ -1,6 +1,7 @@
 package chain
 
 import (
+	"errors"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -64,7 +65,7 @@ func (s *Slot) Swap(c *Chain) {
 // firstByteTimeout is how long a client of a chain that is refused may say nothing.
 const firstByteTimeout = time.Minute
 
-// Serve runs a connection that was admitted, until it ends.
+// Serve runs a connection that was admitted, until it ends or parks.
 func (s *Slot) Serve(conn codec.Conn, info *streaminfo.Connection, protocol codec.Protocol) error {
 	c := s.Chain()
 	info.Chain = c.Name
@@ -72,10 +73,16 @@ func (s *Slot) Serve(conn codec.Conn, info *streaminfo.Connection, protocol code
 	s.mu.Lock()
 	s.live[l] = struct{}{}
 	s.mu.Unlock()
-	defer func() {
+	leave := func() {
 		s.mu.Lock()
 		delete(s.live, l)
 		s.mu.Unlock()
+	}
+	var parked *codec.Parked
+	defer func() {
+		if parked == nil {
+			leave()
+		}
 	}()
 	if s.Chain() != c { // it changed between being admitted and being listed
 		if err := s.Chain().Allow(info); err != nil {
@@ -98,5 +105,9 @@ func (s *Slot) Serve(conn codec.Conn, info *streaminfo.Connection, protocol code
 		conn.Abort()
 		return c.refused
 	}
-	return hcm.Serve(conn, info, protocol, s)
+	err := hcm.Serve(conn, info, protocol, s)
+	if errors.As(err, &parked) {
+		parked.After(leave)
+	}
+	return err
 }

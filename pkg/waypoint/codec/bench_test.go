@@ -28,9 +28,9 @@ func BenchmarkProxy(b *testing.B) {
 					b.Error(err)
 					return
 				}
-				upstream := NewHTTP1Client(TCPConn{up.(*net.TCPConn)}, Options{})
+				upstream := NewHTTP1Client(TCPConn{TCPConn: up.(*net.TCPConn)}, Options{})
 				defer upstream.Close()
-				_ = ServeHTTP1(TCPConn{c}, Options{}, func(e Exchange) {
+				_ = ServeHTTP1(TCPConn{TCPConn: c}, Options{}, func(e Exchange) {
 					if !upstream.Usable() {
 						b.Error("the upstream connection is not usable")
 						return
@@ -132,7 +132,7 @@ func TestAllocations(t *testing.T) {
 	far, origin := loopback.Pair(t)
 	answer := []byte("HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: 5\r\n\r\nhello")
 	go answerAll(origin, answer)
-	upstream := NewHTTP1Client(TCPConn{far}, Options{})
+	upstream := NewHTTP1Client(TCPConn{TCPConn: far}, Options{})
 	c, _ := serve(t, Options{}, func(e Exchange) { _ = carry(e, upstream.Open()) })
 	request, got := []byte(asked), make([]byte, len(answer))
 	once := func() {

@@ -127,7 +127,7 @@ func TestGone(t *testing.T) {
 		leave func(*net.TCPConn)
 	}{
 		{"closed", func(c *net.TCPConn) { c.Close() }},
-		{"reset", func(c *net.TCPConn) { TCPConn{c}.Abort() }},
+		{"reset", func(c *net.TCPConn) { TCPConn{TCPConn: c}.Abort() }},
 		{"half-closed", func(c *net.TCPConn) { _ = c.CloseWrite() }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -222,7 +222,7 @@ func TestWriteDeadline(t *testing.T) {
 	client, server := loopback.Pair(t)
 	defer client.Close()
 	var out output
-	out.init(TCPConn{server})
+	out.init(TCPConn{TCPConn: server})
 	out.begin(3, 0) // until the end
 	_ = out.want(time.Now().Add(50 * time.Millisecond))
 	var err error

@@ -21,7 +21,7 @@ func serve(t testing.TB, o Options, h Handler) (*net.TCPConn, <-chan error) {
 	t.Helper()
 	client, server := loopback.Pair(t)
 	done := make(chan error, 1)
-	go func() { done <- ServeHTTP1(TCPConn{server}, o, h) }()
+	go func() { done <- ServeHTTP1(TCPConn{TCPConn: server}, o, h) }()
 	_ = client.SetDeadline(time.Now().Add(20 * time.Second))
 	return client, done
 }

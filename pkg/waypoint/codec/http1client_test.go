@@ -17,7 +17,7 @@ func dial(t testing.TB, o Options) (*HTTP1Client, *net.TCPConn) {
 	t.Helper()
 	client, server := loopback.Pair(t)
 	_ = server.SetDeadline(time.Now().Add(20 * time.Second))
-	return NewHTTP1Client(TCPConn{client}, o), server
+	return NewHTTP1Client(TCPConn{TCPConn: client}, o), server
 }
 
 func get(path string) *message.Request {

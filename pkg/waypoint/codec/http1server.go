@@ -1,17 +1,13 @@
 package codec
 
 import (
-	"bytes"
 	"errors"
 	"io"
-	"os"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/h1"
-	"github.com/fairlead-mesh/fairlead/pkg/h2"
 	"github.com/fairlead-mesh/fairlead/pkg/message"
 )
 
@@ -21,40 +17,55 @@ import (
 //
 // One goroutine may read an exchange while another writes it.
 func ServeHTTP1(conn Conn, o Options, h Handler) error {
-	return newHTTP1Server(conn, o).run(h)
+	return newHTTP1Server(conn, o, h).proceed()
 }
 
 // ServeHTTP serves a connection of either version: HTTP/2 where it begins with that
 // one's preface (RFC 9113 section 3.3), HTTP/1 otherwise.
 func ServeHTTP(conn Conn, o Options, h Handler) error {
-	s := newHTTP1Server(conn, o)
+	s := newHTTP1Server(conn, o, h)
 	s.either = true
-	err := s.run(h)
-	if s.ahead != nil {
-		if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
-			s.conn.Close()
-			return failure(err)
-		}
-		return ServeHTTP2(&peeked{Conn: s.conn, ahead: s.ahead}, o, h)
-	}
-	return err
+	return s.proceed()
 }
 
-func newHTTP1Server(conn Conn, o Options) *http1Server {
-	s := &http1Server{o: o.withDefaults()}
+func newHTTP1Server(conn Conn, o Options, h Handler) *http1Server {
+	s := &http1Server{o: o.withDefaults(), h: h}
 	s.in.init(conn)
 	s.out.init(conn)
 	s.conn = s.out.conn
 	s.looker.init(s.conn)
+	if o.Park > 0 {
+		s.parker = parkerOf(s.conn)
+	}
+	s.o.Drain.add(s)
 	return s
 }
 
-func (s *http1Server) run(h Handler) error {
-	s.o.Drain.add(s)
-	defer s.o.Drain.remove(s)
-	err := s.serve(h)
-	s.in.close()
-	s.out.close()
+// proceed serves until the connection is over or parks.
+func (s *http1Server) proceed() error {
+	err := s.run()
+	if s.isParked(err) || s.ahead == nil {
+		return err
+	}
+	if err := s.conn.SetReadDeadline(time.Time{}); err != nil {
+		s.conn.Close()
+		return failure(err)
+	}
+	return ServeHTTP2(&peeked{Conn: s.conn, ahead: s.ahead}, s.o, s.h)
+}
+
+func (s *http1Server) run() error {
+	parks := false
+	defer func() {
+		if !parks {
+			s.o.Drain.remove(s)
+		}
+	}()
+	err := s.serve()
+	if parks = s.isParked(err); !parks {
+		s.in.close()
+		s.out.close()
+	}
 	return err
 }
 
@@ -62,8 +73,10 @@ func (s *http1Server) run(h Handler) error {
 type http1Server struct {
 	// Constant.
 	o    Options
+	h    Handler
 	conn Conn
 
+	waiting
 	looker   looker
 	draining atomic.Bool
 	closing  atomic.Bool // idle, it ends
@@ -95,93 +108,23 @@ type http1Server struct {
 var _ Exchange = (*http1Server)(nil)
 
 // serve runs exchanges until the connection is not to be used again.
-func (s *http1Server) serve(h Handler) error {
+func (s *http1Server) serve() error {
 	for {
 		switch err := s.await(); {
 		case s.ahead != nil:
 			return nil
+		case s.isParked(err):
+			return err
 		case err != nil:
 			return s.refuse(err)
 		}
 		s.served++
-		h(s)
+		s.h(s)
 		again, err := s.end()
 		if !again {
 			return err
 		}
 	}
-}
-
-// drain implements drainer.
-func (s *http1Server) drain() { s.draining.Store(true) }
-
-// closeIdle implements drainer.
-func (s *http1Server) closeIdle() {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.closing.Store(true)
-	if s.idle {
-		_ = s.in.want(time.Unix(1, 0)) // a closed connection waits for nothing
-	}
-}
-
-// setIdle says whether a drain may interrupt what is read.
-func (s *http1Server) setIdle(idle bool) {
-	s.mu.Lock()
-	s.idle = idle
-	s.mu.Unlock()
-}
-
-// errIdle ends a connection in order: it was idle for too long, or while draining.
-var errIdle = errors.New("idle")
-
-// await waits for the next request.
-func (s *http1Server) await() error {
-	s.responded, s.broken, s.began = false, nil, time.Time{}
-	s.setIdle(true)
-	s.waitFor(s.o.IdleTimeout)
-	if s.closing.Load() && s.in.r == s.in.w {
-		return errIdle
-	}
-	slow := false
-	head, err := s.in.findHead(s.o.Limits, func() error {
-		slow, s.began = true, time.Now()
-		s.setIdle(false)
-		s.waitFor(s.o.HeadTimeout)
-		return nil
-	})
-	s.setIdle(false)
-	switch {
-	case err == nil:
-	case !errors.Is(err, os.ErrDeadlineExceeded):
-		return err
-	case slow:
-		return ErrSlowHead
-	default:
-		return errIdle
-	}
-	_ = s.in.want(time.Time{}) // reading meets what is wrong
-	if s.either && s.served == 0 && strings.HasPrefix(h2.Preface, string(head)) {
-		s.ahead = append(bytes.Clone(head), s.in.buf[s.in.r:s.in.w]...)
-		return nil
-	}
-	s.request.Scheme = s.o.Scheme
-	if err := s.in.head.Request(head, &s.request); err != nil {
-		return err
-	}
-	s.in.body.Reset(&s.in.head)
-	s.waits.Store(s.in.head.Continue)
-	s.close = !s.in.head.KeepAlive || s.o.MaxRequests > 0 && s.served+1 >= s.o.MaxRequests
-	return nil
-}
-
-// waitFor bounds what is read next; negative is no bound.
-func (s *http1Server) waitFor(d time.Duration) {
-	var t time.Time
-	if d >= 0 {
-		t = time.Now().Add(d)
-	}
-	_ = s.in.want(t) // reading meets what is wrong
 }
 
 // refuse answers a request that never became an exchange, and closes.

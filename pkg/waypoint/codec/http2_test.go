@@ -91,7 +91,7 @@ func TestErrorsOfHTTP2(t *testing.T) {
 	})
 	t.Run("a connection that is over", func(t *testing.T) {
 		near, far := loopback.Pair(t)
-		c, err := NewHTTP2Client(TCPConn{near}, Options{})
+		c, err := NewHTTP2Client(TCPConn{TCPConn: near}, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -126,13 +126,13 @@ func TestDrainOfHTTP2(t *testing.T) {
 	done := make(chan error, 1)
 	entered, leave := make(chan struct{}), make(chan struct{})
 	go func() {
-		done <- ServeHTTP2(TCPConn{far}, Options{Drain: &drain}, func(e Exchange) {
+		done <- ServeHTTP2(TCPConn{TCPConn: far}, Options{Drain: &drain}, func(e Exchange) {
 			close(entered)
 			<-leave
 			_ = e.Respond(&message.Response{Status: 200}, true)
 		})
 	}()
-	c, err := NewHTTP2Client(TCPConn{near}, Options{})
+	c, err := NewHTTP2Client(TCPConn{TCPConn: near}, Options{})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -28,6 +28,10 @@ type Options struct {
 	HTTP2 h2.Config
 	// Drain ends connections in order; or nil.
 	Drain *Drain
+	// Park lets a serve function return [*Parked] when an HTTP/1 connection has waited as
+	// long as that for a request, where it can go on without a goroutine: a socket that
+	// has a [Parking], or a tunnel's stream. 0 is never.
+	Park time.Duration
 	// Refused is told of each request that never became an exchange. Or nil.
 	Refused func(r *Refusal)
 }

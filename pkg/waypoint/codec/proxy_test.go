@@ -100,8 +100,8 @@ func openClient(t testing.TB, version message.Version, h Handler) func() ClientS
 	t.Helper()
 	near, far := loopback.Pair(t)
 	if version == message.HTTP2 {
-		go func() { _ = ServeHTTP2(TCPConn{far}, Options{HTTP2: h2.Config{ExtendedConnect: true}}, h) }()
-		c, err := NewHTTP2Client(TCPConn{near}, Options{})
+		go func() { _ = ServeHTTP2(TCPConn{TCPConn: far}, Options{HTTP2: h2.Config{ExtendedConnect: true}}, h) }()
+		c, err := NewHTTP2Client(TCPConn{TCPConn: near}, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -111,8 +111,8 @@ func openClient(t testing.TB, version message.Version, h Handler) func() ClientS
 		}
 		return c.Open
 	}
-	go func() { _ = ServeHTTP1(TCPConn{far}, Options{}, h) }()
-	c := NewHTTP1Client(TCPConn{near}, Options{})
+	go func() { _ = ServeHTTP1(TCPConn{TCPConn: far}, Options{}, h) }()
+	c := NewHTTP1Client(TCPConn{TCPConn: near}, Options{})
 	t.Cleanup(c.Close)
 	return c.Open
 }
@@ -385,7 +385,7 @@ func TestPipelinesInPieces(t *testing.T) {
 			}
 			client, server := loopback.Pair(t)
 			_ = client.SetDeadline(time.Now().Add(60 * time.Second))
-			go func() { _ = ServeHTTP1(pieces{TCPConn{server}, piece}, Options{}, echo) }()
+			go func() { _ = ServeHTTP1(pieces{TCPConn{TCPConn: server}, piece}, Options{}, echo) }()
 			go func() { _, _ = io.WriteString(client, text) }()
 			r := bufio.NewReader(client)
 			for i := range n {

@@ -69,7 +69,7 @@ func TestSniff(t *testing.T) {
 			for _, part := range test.parts {
 				all += part
 			}
-			s, conn, err := Sniff(TCPConn{server}, 100*time.Millisecond)
+			s, conn, err := Sniff(TCPConn{TCPConn: server}, 100*time.Millisecond)
 			if err != nil || s.Protocol != test.want {
 				t.Fatalf("%+v, %v; want %v", s, err, test.want)
 			}
@@ -92,7 +92,7 @@ func TestSniffTLS(t *testing.T) {
 	go func() {
 		_ = tls.Client(client, &tls.Config{ServerName: "b.example", NextProtos: []string{"h2", "x"}, InsecureSkipVerify: true}).Handshake()
 	}()
-	s, conn, err := Sniff(TCPConn{server}, 10*time.Second)
+	s, conn, err := Sniff(TCPConn{TCPConn: server}, 10*time.Second)
 	if err != nil || s.Protocol != TLS || s.ServerName != "b.example" || !slices.Equal(s.ALPN, []string{"h2", "x"}) {
 		t.Fatalf("%+v, %v", s, err)
 	}
@@ -106,7 +106,7 @@ func TestSniffTLS(t *testing.T) {
 func TestSniffedConnections(t *testing.T) {
 	client, server := loopback.Pair(t)
 	send(t, client, "GET / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
-	_, conn, err := Sniff(TCPConn{server}, time.Second)
+	_, conn, err := Sniff(TCPConn{TCPConn: server}, time.Second)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -161,7 +161,7 @@ func TestSniffedTunnels(t *testing.T) {
 func TestEitherVersion(t *testing.T) {
 	start := func(t *testing.T) *net.TCPConn {
 		near, far := loopback.Pair(t)
-		go func() { _ = ServeHTTP(TCPConn{far}, Options{HeadTimeout: 5 * time.Second}, origin(t)) }()
+		go func() { _ = ServeHTTP(TCPConn{TCPConn: far}, Options{HeadTimeout: 5 * time.Second}, origin(t)) }()
 		_ = near.SetDeadline(time.Now().Add(20 * time.Second))
 		return near
 	}
@@ -175,7 +175,7 @@ func TestEitherVersion(t *testing.T) {
 		}
 	})
 	t.Run("HTTP/2", func(t *testing.T) {
-		c, err := NewHTTP2Client(TCPConn{start(t)}, Options{})
+		c, err := NewHTTP2Client(TCPConn{TCPConn: start(t)}, Options{})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -13,16 +13,25 @@ import (
 )
 
 // TCPConn is a socket as a [Conn].
-type TCPConn struct{ *net.TCPConn }
+type TCPConn struct {
+	*net.TCPConn
+	Parking *Parking // or nil: it always waits in a goroutine
+}
 
 // Abort resets the connection.
 func (c TCPConn) Abort() {
 	_ = c.SetLinger(0) // a socket that is gone needs no reset
 	_ = c.Close()
+	if c.Parking != nil {
+		c.Parking.Wake()
+	}
 }
 
 // TLSConn is TLS over a socket as a [Conn].
-type TLSConn struct{ *tls.Conn }
+type TLSConn struct {
+	*tls.Conn
+	Parking *Parking // or nil, as above
+}
 
 // Abort resets the connection, without an alert.
 func (c TLSConn) Abort() {
@@ -30,6 +39,9 @@ func (c TLSConn) Abort() {
 		_ = tcp.SetLinger(0) // as above
 	}
 	_ = c.NetConn().Close()
+	if c.Parking != nil {
+		c.Parking.Wake()
+	}
 }
 
 // NewConn makes a [Conn] of a socket, or of TLS over one.
@@ -38,9 +50,9 @@ func NewConn(nc net.Conn) (Conn, error) {
 	case Conn:
 		return c, nil
 	case *net.TCPConn:
-		return TCPConn{c}, nil
+		return TCPConn{TCPConn: c}, nil
 	case *tls.Conn:
-		return TLSConn{c}, nil
+		return TLSConn{Conn: c}, nil
 	}
 	return nil, fmt.Errorf("a %T cannot carry HTTP: it is neither a TCP socket nor TLS over one", nc)
 }

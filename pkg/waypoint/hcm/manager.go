@@ -101,11 +101,15 @@ type Source interface {
 	Drain() *codec.Drain
 }
 
-// Serve runs a connection until it ends. It works in the caller's goroutine.
+// quietTime is how long a connection waits for its next request in a goroutine.
+const quietTime = time.Second
+
+// Serve runs a connection until it ends or parks. It works in the caller's goroutine.
 func Serve(conn codec.Conn, info *streaminfo.Connection, protocol codec.Protocol, source Source) error {
 	m := source.Manager()
 	handler := func(x codec.Exchange) { source.Manager().exchange(info, x) }
 	options := m.options
+	options.Park = quietTime
 	if d := source.Drain(); d != nil {
 		options.Drain = d
 	}

@@ -67,7 +67,7 @@ func (t *Table) knows(dst netip.AddrPort, authority string) bool {
 	return undecided || ok && t.Chains[name] != nil
 }
 
-// Serve runs a connection until it ends. What nothing serves is aborted.
+// Serve runs a connection until it ends, or parks ([codec.Parked]). What nothing serves is aborted.
 func (t *Table) Serve(conn codec.Conn, info *streaminfo.Connection) error {
 	in := matcher.ConnInput{
 		Destination: info.Local, Source: info.Remote, FilterState: info.FilterState, ServerName: info.ServerName, TransportProtocol: "raw_buffer",

@@ -78,18 +78,44 @@ func (s *Socket) Serve(l net.Listener) error {
 			continue
 		}
 		s.active.Add(1)
-		s.work.Go(func() {
-			defer s.active.Add(-1)
-			defer s.o.Guard.Recover("a connection")
-			s.serve(t)
-		})
+		s.work.Add(1)
+		go s.serve(t)
 	}
 }
 
+// serve serves a connection until it is over, or parks.
 func (s *Socket) serve(t *net.TCPConn) {
+	var conn codec.Conn
+	var info *streaminfo.Connection
+	carry(s.o.Guard, "a connection", func() (err error) {
+		if conn, info = s.begin(t); conn == nil {
+			return nil
+		}
+		table := s.o.Table()
+		if table == nil {
+			conn.Abort()
+			return nil
+		}
+		return table.Serve(conn, info)
+	}, func(err error) {
+		if err != nil {
+			s.o.Logger.Debug("connection ended", "peer", info.Remote.String(), "chain", info.Chain, "err", err)
+		}
+		s.mu.Lock()
+		delete(s.conns, conn)
+		s.mu.Unlock()
+		t.Close()
+		s.active.Add(-1)
+		s.work.Done()
+	})
+}
+
+// begin makes a connection of a socket, or returns nil: its TLS handshake failed.
+func (s *Socket) begin(t *net.TCPConn) (codec.Conn, *streaminfo.Connection) {
 	info := &streaminfo.Connection{ID: connections.Add(1), Remote: streaminfo.AddrPort(t.RemoteAddr()), Local: streaminfo.AddrPort(t.LocalAddr())}
 	info.DirectRemote = info.Remote
-	var conn codec.Conn = codec.TCPConn{TCPConn: t}
+	parking := codec.NewParking(t)
+	var conn codec.Conn = codec.TCPConn{TCPConn: t, Parking: parking}
 	if s.o.TLS != nil {
 		secured := tls.Server(t, s.o.TLS)
 		ctx, cancel := context.WithTimeout(context.Background(), handshakeTimeout)
@@ -97,33 +123,19 @@ func (s *Socket) serve(t *net.TCPConn) {
 		cancel()
 		if err != nil {
 			s.o.Logger.Debug("TLS handshake failed", "peer", info.Remote.String(), "err", err)
-			t.Close()
-			return
+			return nil, nil
 		}
 		state := secured.ConnectionState()
 		info.TLS, info.ServerName = &state, state.ServerName
 		if len(state.PeerCertificates) > 0 && len(state.PeerCertificates[0].URIs) > 0 {
 			info.PeerURISAN = state.PeerCertificates[0].URIs[0].String()
 		}
-		conn = codec.TLSConn{Conn: secured}
+		conn = codec.TLSConn{Conn: secured, Parking: parking}
 	}
 	s.mu.Lock()
 	s.conns[conn] = struct{}{}
 	s.mu.Unlock()
-	defer func() {
-		s.mu.Lock()
-		delete(s.conns, conn)
-		s.mu.Unlock()
-		t.Close()
-	}()
-	table := s.o.Table()
-	if table == nil {
-		conn.Abort()
-		return
-	}
-	if err := table.Serve(conn, info); err != nil {
-		s.o.Logger.Debug("connection ended", "peer", info.Remote.String(), "chain", info.Chain, "err", err)
-	}
+	return conn, info
 }
 
 // Drain waits for the connections to end, and aborts them when ctx ends.

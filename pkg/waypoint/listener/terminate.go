@@ -78,34 +78,42 @@ const (
 // handle serves one CONNECT. What nothing serves is refused with a status, where Envoy
 // would accept it first.
 func (t *Terminate) handle(r *hbone.Request) {
-	defer t.o.Guard.Recover("a tunnelled connection")
 	peer := r.Peer.Addr()
 	if !t.inner.enter(peer) {
 		r.Reject(503)
 		return
 	}
-	defer t.inner.leave(peer)
-	info := t.connection(r)
+	var info *streaminfo.Connection
+	carry(t.o.Guard, "a tunnelled connection", func() error {
+		info = t.connection(r)
+		return t.serve(r, info)
+	}, func(err error) {
+		t.inner.leave(peer)
+		if err != nil {
+			t.o.Logger.Debug("connection ended", "authority", info.Authority, "peer", info.PeerURISAN, "chain", info.Chain, "err", err)
+		}
+	})
+}
+
+func (t *Terminate) serve(r *hbone.Request, info *streaminfo.Connection) error {
 	table := t.await(info)
 	if table == nil {
 		t.o.Logger.Debug("CONNECT to what is not served here", "authority", info.Authority, "peer", info.PeerURISAN)
 		r.Reject(503)
-		return
+		return nil
 	}
 	if status := t.filter(r, info); status != 0 {
 		r.Reject(status)
-		return
+		return nil
 	}
 	if info.Source == nil {
 		info.Source = streaminfo.FromState(info.FilterState)
 	}
 	conn, err := r.AcceptStream("")
 	if err != nil {
-		return // the tunnel is gone
+		return nil //nolint:nilerr // the tunnel is gone
 	}
-	if err := table.Serve(conn, info); err != nil {
-		t.o.Logger.Debug("connection ended", "authority", info.Authority, "peer", info.PeerURISAN, "chain", info.Chain, "err", err)
-	}
+	return table.Serve(conn, info)
 }
 
 // Who sends a connection may have heard of this waypoint before the waypoint hears of what
