@@ -94,6 +94,11 @@ func Compile(c *hcmv3.HttpConnectionManager, d Dependencies) (*Manager, error) {
 	if m.recorders, err = d.Recorders(c); err != nil {
 		return nil, fmt.Errorf("access_log: %w", err)
 	}
+	for _, r := range m.recorders {
+		if f, ok := r.(Follower); ok {
+			m.followers = append(m.followers, f)
+		}
+	}
 	return m, m.chain(c.GetHttpFilters(), d)
 }
 

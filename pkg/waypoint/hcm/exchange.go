@@ -61,6 +61,7 @@ func (e *exchange) guarded() (well bool) {
 	defer func() {
 		e.ctx.End()
 		if !well {
+			e.forget()
 			e.call.Close()
 			e.Reset()
 		}
@@ -257,6 +258,26 @@ func (e *exchange) Next() ([]byte, error) {
 		e.info.RequestMessages.Feed(b)
 	}
 	return b, err
+}
+
+// Lasts implements [router.Downstream].
+func (e *exchange) Lasts() {
+	if !e.grpc {
+		return
+	}
+	e.info.Lasting = true
+	for _, f := range e.m.followers {
+		f.Lasts(&e.info)
+	}
+}
+
+// forget has nobody look at the exchange any more.
+func (e *exchange) forget() {
+	if e.info.Lasting {
+		for _, f := range e.m.followers {
+			f.Forget(&e.info)
+		}
+	}
 }
 
 // Finish implements [codec.Writer].

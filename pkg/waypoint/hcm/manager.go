@@ -29,6 +29,16 @@ type Recorder interface {
 	Record(info *streaminfo.Info)
 }
 
+// Follower is a Recorder that counts exchanges of gRPC also while they last.
+type Follower interface {
+	Recorder
+	// Lasts is told of an exchange that takes long, in its own goroutine, and again when
+	// more is known of it. Until Record or Forget the info's messages may be looked at.
+	Lasts(info *streaminfo.Info)
+	// Forget ends that of an exchange that is not recorded.
+	Forget(info *streaminfo.Info)
+}
+
 // named is a filter with the name by which routes configure it.
 type named struct {
 	name   string
@@ -47,6 +57,7 @@ type Manager struct {
 	router     *router.Router
 	refusal    string // why nothing is served, or ""
 	recorders  []Recorder
+	followers  []Follower // of the recorders
 	guard      *guard.Guard
 	codec      hcmv3.HttpConnectionManager_CodecType
 	options    codec.Options

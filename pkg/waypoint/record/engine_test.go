@@ -133,6 +133,12 @@ load_assignment:
 // serve runs an engine with an access log of a format and returns where it listens.
 func serve(t *testing.T, out io.Writer, format string, upstream http.Handler) string {
 	t.Helper()
+	return serveBy(t, newFactory(t, out), format, upstream)
+}
+
+// serveBy is serve with a factory of the test's own.
+func serveBy(t *testing.T, f *Factory, format string, upstream http.Handler) string {
+	t.Helper()
 	server := httptest.NewServer(upstream)
 	t.Cleanup(server.Close)
 	closed, err := net.Listen("tcp", "127.0.0.1:0")
@@ -152,7 +158,6 @@ func serve(t *testing.T, out io.Writer, format string, upstream http.Handler) st
 		t.Fatal(err)
 	}
 	t.Cleanup(clusters.Close)
-	f := newFactory(t, out)
 	e, err := waypoint.New(waypoint.Options{Clusters: clusters, Recorders: f, Logger: log})
 	if err != nil {
 		t.Fatal(err)

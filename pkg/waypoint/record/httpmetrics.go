@@ -24,13 +24,14 @@ type httpMetrics struct {
 	durations, received, sent      *prometheus.HistogramVec
 	requestMessages, replyMessages *prometheus.CounterVec
 	series                         *series
+	lasting                        lasting
 
 	// mu guards below.
 	mu    sync.RWMutex
 	found map[key]*handles
 }
 
-var _ hcm.Recorder = (*httpMetrics)(nil)
+var _ hcm.Follower = (*httpMetrics)(nil)
 
 // noStatus is the gRPC status of an exchange that has none.
 const noStatus = -1
@@ -47,10 +48,14 @@ type key struct {
 }
 
 type handles struct {
-	requests, requestMessages, replyMessages prometheus.Counter
-	durations, received, sent                prometheus.Observer
-	overflow                                 prometheus.Counter // or nil
+	requests                  prometheus.Counter
+	messages                  messages // of gRPC, or nil ones
+	durations, received, sent prometheus.Observer
+	overflow                  prometheus.Counter // or nil
 }
+
+// messages are the counters of both directions.
+type messages struct{ requests, replies prometheus.Counter }
 
 func newHTTPMetrics(f *Factory) (*httpMetrics, error) {
 	histogram := func(name, help string) *prometheus.HistogramVec {
@@ -71,9 +76,10 @@ func newHTTPMetrics(f *Factory) (*httpMetrics, error) {
 		received:        histogram("istio_request_bytes", "Bytes of requests' bodies."),
 		sent:            histogram("istio_response_bytes", "Bytes of responses' bodies."),
 		series:          newSeries(overflow),
+		lasting:         lasting{live: map[*streaminfo.Info]*stream{}},
 		found:           map[key]*handles{},
 	}
-	for _, c := range []prometheus.Collector{m.requests, m.requestMessages, m.replyMessages, m.durations, m.received, m.sent, overflow} {
+	for _, c := range []prometheus.Collector{m.requests, followed{m.requestMessages, &m.lasting}, followed{m.replyMessages, &m.lasting}, m.durations, m.received, m.sent, overflow} {
 		if err := f.o.Registry.Register(c); err != nil {
 			return nil, err
 		}
@@ -94,14 +100,29 @@ func (m *httpMetrics) Record(i *streaminfo.Info) {
 	h.durations.Observe(float64(i.Duration) / float64(time.Millisecond))
 	h.received.Observe(float64(i.BytesReceived))
 	h.sent.Observe(float64(i.BytesSent))
-	if k.grpc {
-		h.requestMessages.Add(float64(i.RequestMessages.Count))
-		h.replyMessages.Add(float64(i.ResponseMessages.Count))
+	switch {
+	case i.Lasting:
+		m.lasting.end(i, h.messages)
+	case k.grpc:
+		h.messages.requests.Add(float64(i.RequestMessages.Count()))
+		h.messages.replies.Add(float64(i.ResponseMessages.Count()))
 	}
 	if h.overflow != nil {
 		h.overflow.Inc()
 	}
 }
+
+// Lasts implements [hcm.Follower].
+func (m *httpMetrics) Lasts(i *streaminfo.Info) {
+	k := keyOf(i)
+	if k.grpc {
+		k.status = noStatus
+		m.lasting.follow(i, m.messages(m.values(k, i)))
+	}
+}
+
+// Forget implements [hcm.Follower].
+func (m *httpMetrics) Forget(i *streaminfo.Info) { m.lasting.forget(i) }
 
 func keyOf(i *streaminfo.Info) key {
 	k := key{
@@ -140,8 +161,8 @@ func grpcStatus(i *streaminfo.Info) int16 {
 	return int16(message.GRPCFromHTTP(i.ResponseCode)) //nolint:gosec // at most maxGRPC
 }
 
-// find resolves the metrics of a label set.
-func (m *httpMetrics) find(k key, i *streaminfo.Info) *handles {
+// values are the labels of an exchange.
+func (m *httpMetrics) values(k key, i *streaminfo.Info) []string {
 	protocol, status := "http", ""
 	if k.grpc {
 		protocol = "grpc"
@@ -151,13 +172,22 @@ func (m *httpMetrics) find(k key, i *streaminfo.Info) *handles {
 			status = strconv.Itoa(int(k.status))
 		}
 	}
-	values := m.series.admit(append(labels(i, m.f.serviceOf(i), protocol), strconv.Itoa(k.code), status))
+	return m.series.admit(append(labels(i, m.f.serviceOf(i), protocol), strconv.Itoa(k.code), status))
+}
+
+func (m *httpMetrics) messages(values []string) messages {
+	return messages{m.requestMessages.WithLabelValues(values...), m.replyMessages.WithLabelValues(values...)}
+}
+
+// find resolves the metrics of a label set.
+func (m *httpMetrics) find(k key, i *streaminfo.Info) *handles {
+	values := m.values(k, i)
 	h := &handles{
 		requests: m.requests.WithLabelValues(values...), durations: m.durations.WithLabelValues(values...),
 		received: m.received.WithLabelValues(values...), sent: m.sent.WithLabelValues(values...),
 	}
 	if k.grpc {
-		h.requestMessages, h.replyMessages = m.requestMessages.WithLabelValues(values...), m.replyMessages.WithLabelValues(values...)
+		h.messages = m.messages(values)
 	}
 	if past(values) {
 		h.overflow = m.series.overflow

@@ -151,6 +151,10 @@ func (f *forwarding) await(s *cluster.Stream, start time.Time) (*message.Respons
 		case !errors.Is(err, os.ErrDeadlineExceeded):
 			return nil, err
 		}
+		if !f.lasts {
+			f.lasts = true
+			f.d.Lasts()
+		}
 		if err := f.interrupted(start); err != nil {
 			return nil, err
 		}

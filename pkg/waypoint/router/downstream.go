@@ -25,6 +25,9 @@ type Downstream interface {
 	Gone() bool
 	Reset()
 	CloseAfter()
+	// Lasts is told of an exchange that takes long: once that is so, and when its
+	// response has begun.
+	Lasts()
 }
 
 // Call is what was decided of an exchange before it is forwarded.

@@ -39,6 +39,7 @@ type forwarding struct {
 	// answeredWell: the last attempt gave the client its response.
 	answeredWell bool
 	whole        bool // the response came to its end
+	lasts        bool // the client's side was told that it takes long
 	tried        []*cluster.Host
 	attempts     int
 	host         *cluster.Host

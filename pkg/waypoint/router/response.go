@@ -117,13 +117,19 @@ func (f *forwarding) relay(s *cluster.Stream, upgraded bool) {
 	if idle > 0 || tryIdle > 0 {
 		last = time.Now()
 	}
+	told := false // that it lasts
 	for {
 		if !s.Ready() {
 			if err := f.d.Flush(); err != nil {
 				f.unsent(err)
 				return
 			}
-			_ = s.SetReadDeadline(time.Now().Add(look))
+			now := time.Now()
+			_ = s.SetReadDeadline(now.Add(look))
+			if !told && (f.lasts || now.Sub(f.info.Start) > look) {
+				told = true
+				f.d.Lasts()
+			}
 		}
 		b, err := s.Next()
 		if len(b) > 0 {

@@ -103,6 +103,8 @@ type Info struct {
 	BytesReceived, BytesSent uint64
 	// RequestMessages and ResponseMessages are those of a gRPC exchange.
 	RequestMessages, ResponseMessages Messages
+	// Lasting: recorders were told of the exchange before its end.
+	Lasting bool
 	// Traffic counts while a TCP connection runs, or is nil: it is none.
 	Traffic *Traffic
 	// Times since Start; zero for what did not happen.

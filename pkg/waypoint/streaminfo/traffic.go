@@ -10,13 +10,15 @@ type Traffic struct {
 
 // Messages counts the messages of one direction of a gRPC exchange as their bytes
 // pass: each is five bytes of head, the last four of which are its length, and its
-// body. One goroutine feeds it.
+// body. One goroutine feeds it; anyone may ask for their number meanwhile.
 type Messages struct {
-	// Count is how many have begun.
-	Count  uint64
+	count  uint64 // atomic: an Info is copied, which it would not be with the type
 	head   uint8  // bytes of a head that have passed
 	length uint32 // read so far of a head, or left of a body
 }
+
+// Count is how many have begun.
+func (m *Messages) Count() uint64 { return atomic.LoadUint64(&m.count) }
 
 // messageHead is the size of what is before each message.
 const messageHead = 5
@@ -34,7 +36,7 @@ func (m *Messages) Feed(b []byte) {
 			continue
 		}
 		if m.head == 0 {
-			m.Count++
+			atomic.AddUint64(&m.count, 1)
 			m.length = 0
 		} else {
 			m.length = m.length<<8 | uint32(b[0])

@@ -16,8 +16,8 @@ func TestMessages(t *testing.T) {
 			m.Feed(rest[:n])
 			rest = rest[n:]
 		}
-		if m.Count != 6 {
-			t.Errorf("cut by %d: %d messages, want 6", cut, m.Count)
+		if m.Count() != 6 {
+			t.Errorf("cut by %d: %d messages, want 6", cut, m.Count())
 		}
 	}
 }
