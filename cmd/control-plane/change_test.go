@@ -249,6 +249,16 @@ func BenchmarkChange(b *testing.B) {
 					e.await(s.resource(at), before)
 				})
 			})
+			b.Run("route under churn", func(b *testing.B) {
+				defer s.churn(p)()
+				measure(b, func(i int) {
+					version++
+					i = i * 11 % (all * s.routes)
+					at, before := i/s.routes, e.count(s.resource(i/s.routes))
+					p.save(s.route(at, i%s.routes, version))
+					e.await(s.resource(at), before)
+				})
+			})
 			b.Run("pod", func(b *testing.B) {
 				measure(b, func(i int) {
 					version++
@@ -261,6 +271,26 @@ func BenchmarkChange(b *testing.B) {
 			p.stop()
 		})
 	}
+}
+
+// churn changes routes that nobody waits for, one every 50 ms, until stop is called.
+func (s shape) churn(p *plane) (stop func()) {
+	ended, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-ended:
+				return
+			case <-tick.C:
+			}
+			j := (i*7 + 3) % (s.namespaces * s.services * s.routes)
+			p.save(s.route(j/s.routes, j%s.routes, 1_000_000+i))
+		}
+	}()
+	return func() { close(ended); <-done }
 }
 
 // odd flips with each call for a service.

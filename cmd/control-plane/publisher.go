@@ -119,7 +119,11 @@ func (p *publisher) writeStatuses(states <-chan *waypoint.Translation) {
 		if p.statuses == nil || state == nil {
 			continue
 		}
-		if err := p.statuses.Write(status.Join(state.Status(), p.deployer.statuses())); err != nil {
+		all := state.Status()
+		if more := p.deployer.statuses(); len(more) > 0 {
+			all = status.Join(all, more)
+		}
+		if err := p.statuses.Write(all); err != nil {
 			p.logger.Warn("status not written", "err", err)
 		}
 		state, written = nil, time.Now()

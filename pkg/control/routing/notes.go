@@ -66,7 +66,7 @@ func (b *Builder) Visited(s *model.Service, port uint32) bool {
 }
 
 // Statuses is what is to be said about VirtualServices, HTTPRoutes and GRPCRoutes,
-// after HTTP was called for every port; sorted by object.
+// after HTTP was called for every port, in no order. It does not change any more.
 func (b *Builder) Statuses() []status.Status {
 	own := map[status.Object]*status.Status{}
 	of := func(o status.Object) *status.Status {
@@ -117,6 +117,5 @@ func (b *Builder) Statuses() []status.Status {
 		}
 		all = append(all, *s)
 	}
-	status.Sort(all)
 	return all
 }

@@ -8,6 +8,8 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"google.golang.org/protobuf/proto"
+
+	"github.com/fairlead-mesh/fairlead/pkg/control/status"
 )
 
 func httpRoute(namespace, name, created string, rules ...string) string {
@@ -116,7 +118,7 @@ spec: {hosts: [reviews], http: [{name: v%d, match: [{headers: {b: {exact: c}, a:
 				t.Fatalf("%s depends on the order of objects:\n%s", name, cmp.Diff(names(want[name].config.VirtualHosts[0].Routes), names(got[name].config.VirtualHosts[0].Routes)))
 			}
 		}
-		if diff := cmp.Diff(first.Statuses(), b.Statuses()); diff != "" {
+		if diff := cmp.Diff(status.Join(first.Statuses()), status.Join(b.Statuses())); diff != "" {
 			t.Fatal(diff)
 		}
 	}

@@ -137,8 +137,11 @@ func Sort(all []Status) {
 // Join puts what several said about the same objects together, sorted. Of two
 // conditions of one type the later list's counts.
 func Join(lists ...[]Status) []Status {
-	at := map[Object]int{}
-	var out []Status
+	n := 0
+	for _, list := range lists {
+		n += len(list)
+	}
+	at, out := make(map[Object]int, n), make([]Status, 0, n)
 	for _, list := range lists {
 		for _, s := range list {
 			i, known := at[s.Object]

@@ -146,7 +146,11 @@ func (t *Translation) optionsLocked(w *model.Waypoint, c Client) envoy.Options {
 // Status is what is to be said of all objects, sorted: what was said before of
 // those that routes and policies come from is in it. The ports of waypoints that
 // nobody has asked for are translated for it.
-func (t *Translation) Status() []status.Status {
+func (t *Translation) Status() []status.Status { return status.Join(t.statuses()...) }
+
+// statuses is Status as it is gathered. Putting thousands together takes longer, and
+// routes that change meanwhile do not wait for that.
+func (t *Translation) statuses() [][]status.Status {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	for _, w := range t.m.Waypoints {
@@ -155,7 +159,7 @@ func (t *Translation) Status() []status.Status {
 		}
 		t.visited[w] = true
 	}
-	return status.Join(t.out.Status, t.requests.Statuses(), t.streams.Statuses(), t.targeted.Status(), t.logs.Status(), destination.Statuses(t.m))
+	return [][]status.Status{t.out.Status, t.requests.Statuses(), t.streams.Statuses(), t.targeted.Status(), t.logs.Status(), destination.Statuses(t.m)}
 }
 
 // visitLocked translates the ports of a service that were not since they changed.
