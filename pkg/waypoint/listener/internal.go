@@ -67,6 +67,15 @@ func (t *Table) knows(dst netip.AddrPort, authority string) bool {
 	return undecided || ok && t.Chains[name] != nil
 }
 
+// decided tells whether the chain is the same whatever a connection begins with: nobody
+// has to wait for that then, and its server may speak first.
+func (t *Table) decided(in matcher.ConnInput) bool {
+	undecided := false
+	in.Undecided = &undecided
+	t.Match(in)
+	return !undecided
+}
+
 // Serve runs a connection until it ends, or parks ([codec.Parked]). What nothing serves is aborted.
 func (t *Table) Serve(conn codec.Conn, info *streaminfo.Connection) error {
 	in := matcher.ConnInput{
@@ -77,7 +86,7 @@ func (t *Table) Serve(conn codec.Conn, info *streaminfo.Connection) error {
 	}
 	protocol, known := codec.TCP, false
 	sniffHTTP, sniffTLS := t.SniffHTTP != nil && t.SniffHTTP(info.Local.Port()), t.SniffTLS != nil && t.SniffTLS(info.Local.Port())
-	if sniffHTTP || sniffTLS {
+	if sniffTLS || sniffHTTP && !t.decided(in) {
 		began := time.Now()
 		seen, peeked, err := codec.Sniff(conn, t.SniffTimeout)
 		info.Waited = time.Since(began)
