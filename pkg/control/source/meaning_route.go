@@ -229,7 +229,7 @@ func (m meaning) doubtful(at, text string, isRegex bool) {
 		return
 	}
 	if _, err := syntax.Parse(text, syntax.Perl); err != nil {
-		m.warn(at, fmt.Sprintf("%v (regular expressions are RE2's): the route is not used", err))
+		m.warn(at, fmt.Sprintf("%v (regular expressions are RE2's): nothing matches it", err))
 	}
 }
 

@@ -35,7 +35,7 @@ func TestRouteMessages(t *testing.T) {
 		{"line", virtualService("match: [{headers: {'a b': {exact: x}}}]\n    " + to), `a.yaml:7: error: VirtualService default/v: spec.http[0].match[0].headers[a b]: "a b" is not a header name`},
 		{"path", httpRouteRule("matches: [{path: {type: Prefix, value: /a}}]"), `a.yaml:7: error: HTTPRoute default/r: spec.rules[0].matches[0].path.type: "Prefix" is not one of Exact, PathPrefix, RegularExpression`},
 		{"path form", httpRouteRule("matches: [{path: {value: /a//b}}]"), `spec.rules[0].matches[0].path.value: "/a//b" holds "//": paths are matched in their normal form`},
-		{"bad regex is a warning", httpRouteRule("matches: [{path: {type: RegularExpression, value: '(['}}]"), "warning: HTTPRoute default/r: spec.rules[0].matches[0].path.value: error parsing regexp: missing closing ]: `[` (regular expressions are RE2's): the route is not used"},
+		{"bad regex is a warning", httpRouteRule("matches: [{path: {type: RegularExpression, value: '(['}}]"), "warning: HTTPRoute default/r: spec.rules[0].matches[0].path.value: error parsing regexp: missing closing ]: `[` (regular expressions are RE2's): nothing matches it"},
 		{"filter's body", httpRouteRule("filters: [{type: URLRewrite}]"), "spec.rules[0].filters[0].urlRewrite: is needed with type URLRewrite"},
 		{"filter twice", httpRouteRule("filters: [{type: CORS, cors: {}}, {type: CORS, cors: {}}]"), "spec.rules[0].filters[1].type: a filter of type CORS stands before: put both into one"},
 		{"redirect with backends", httpRouteRule("{filters: [{type: RequestRedirect, requestRedirect: {}}], backendRefs: [{name: a, port: 80}]}"), "spec.rules[0].filters[0].type: a redirect sends nothing to backends: remove backendRefs or the filter"},
