@@ -49,7 +49,7 @@ func (l *lasting) end(i *streaminfo.Info, m messages) {
 	if m.requests != nil {
 		s.messages = m
 	}
-	if s.messages.requests != nil {
+	if s.requests != nil {
 		s.report(i)
 	}
 }
