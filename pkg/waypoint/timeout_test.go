@@ -58,7 +58,7 @@ func TestTryThatPauses(t *testing.T) {
 		}
 		_, _ = io.Copy(io.Discard, c)
 	})
-	p := serve(t, routes(`{"match":{"prefix":"/"},"route":{"cluster":"main","timeout":"0s","retry_policy":{"retry_on":"5xx","num_retries":3,"per_try_idle_timeout":"0.2s","retry_back_off":{"base_interval":"0.001s"}}}}`), map[string]string{"main": server}, nil)
+	p := serve(t, routes(`{"match":{"prefix":"/"},"route":{"cluster":"main","timeout":"0s","retry_policy":{"retry_on":"5xx","num_retries":3,"per_try_idle_timeout":"1s","retry_back_off":{"base_interval":"0.001s"}}}}`), map[string]string{"main": server}, nil)
 	c := dial(t, p.addr)
 	defer c.Close()
 	fmt.Fprint(c, "GET / HTTP/1.1\r\nhost: a\r\n\r\n")

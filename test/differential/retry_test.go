@@ -82,7 +82,7 @@ func TestRetryPolicies(t *testing.T) {
 	vhost := w.http("", `{name: inline, virtual_hosts: [{name: v, domains: ["*"], retry_policy: {retry_on: 5xx, num_retries: 2}, routes: [{match: {prefix: /own}, route: {cluster: @up, retry_policy: {retry_on: reset}}}, {match: {prefix: /}, route: {cluster: @up}}]}]}`)
 	w.load()
 	w.waits(ports[9], "status=503 h=retry-after:1|status=200", time.Second)
-	w.waits(ports[10], fmt.Sprintf("status=503 h=x-until:%d|status=200", time.Now().Unix()+2), 900*time.Millisecond)
+	w.waits(ports[10], fmt.Sprintf("status=503 h=x-until:%d|status=200", time.Now().Unix()+3), 900*time.Millisecond)
 	b := w.batch(8)
 	for i, p := range policies {
 		for _, r := range []request{{script: "status=503"}, {script: "status=503|status=503|status=200"}, {method: "POST", body: "x", script: "status=503|status=200"}, {script: "status=503", fields: []string{"x-retry: 1"}}, {script: "delay=400ms status=503"}, {script: "delay=8s"},
