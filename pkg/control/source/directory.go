@@ -111,11 +111,15 @@ func (d *Directory) Run(ctx context.Context) error {
 		case <-ctx.Done():
 			return nil
 		case <-w.signal():
+			paths, some := w.few()
+			if !some {
+				continue
+			}
 			if since.IsZero() {
 				since = time.Now()
 			}
 			wait := d.opts.Settle
-			if paths := w.few(); len(paths) > 0 && !slices.ContainsFunc(paths, incomplete) {
+			if len(paths) > 0 && !slices.ContainsFunc(paths, incomplete) {
 				wait = readings.wait(time.Now())
 			}
 			again.Reset(min(wait, max(0, 4*d.opts.Settle-time.Since(since))))

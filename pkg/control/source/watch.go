@@ -113,17 +113,18 @@ func (w *watch) signal() <-chan struct{} {
 // maxFew is how many files are looked at one by one when they change at once.
 const maxFew = 16
 
-// few are the files that have changed, or none: there are none, or more than a few.
-func (w *watch) few() (paths []string) {
+// few are the files that have changed, or none if they are more than a few. some tells
+// whether there is anything to look at: what was noted may have been taken meanwhile.
+func (w *watch) few() (paths []string, some bool) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if len(w.names) > maxFew || w.all {
-		return nil
+		return nil, true
 	}
 	for name := range w.names {
 		paths = append(paths, name)
 	}
-	return paths
+	return paths, len(paths) > 0
 }
 
 // take returns what was noted, and forgets it.
