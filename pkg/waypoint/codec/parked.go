@@ -30,6 +30,7 @@ func (p *Parked) After(f func()) { p.ends = append(p.ends, f) }
 // connection has ended, has been idle for too long, or is to end. The caller has
 // nothing more to do with the connection from then on, and returns.
 func (p *Parked) Wait(resume func()) {
+	leftovers()
 	s := p.s
 	if !s.idleUntil.IsZero() {
 		if left := time.Until(s.idleUntil); s.timer == nil {

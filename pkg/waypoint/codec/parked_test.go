@@ -6,7 +6,9 @@ import (
 	"errors"
 	"io"
 	"net"
+	"runtime"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -335,4 +337,42 @@ func TestNotParkable(t *testing.T) {
 	if len(p.parks) > 0 {
 		t.Error("it parked")
 	}
+}
+
+// exchanging waits as deep in a stack as an exchange.
+//
+//go:noinline
+func exchanging(at uint8, wait func()) byte {
+	var room [exchangeStack]byte
+	room[at] = 1
+	wait()
+	return room[at>>1]
+}
+
+// The stacks of those that park go back to the system, though nothing else happens.
+func TestParkedConnectionsLeaveNoStacks(t *testing.T) {
+	const count = 4000
+	for range 2 { // new goroutines have the stacks that those before needed, and these are kept
+		var end, deep sync.WaitGroup
+		end.Add(1)
+		for range count {
+			deep.Add(1)
+			go func() {
+				exchanging(0, func() {
+					deep.Done()
+					end.Wait()
+				})
+			}()
+		}
+		deep.Wait()
+		runtime.GC()
+		end.Done()
+		waitFor(t, "the goroutines go on", func() bool { return runtime.NumGoroutine() < count/8 })
+	}
+	few := func() bool { return stackBytes() < leftoversFrom+count/8*usualStack }
+	if few() {
+		t.Skip("the runtime keeps none here")
+	}
+	transports["socket"](t, Options{Park: time.Millisecond}, ServeHTTP1).parked(t)
+	waitFor(t, "the stacks are kept", few)
 }
