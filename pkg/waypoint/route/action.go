@@ -169,6 +169,9 @@ func (f *Forward) timeouts(a *routev3.RouteAction) error {
 		d := t.from.AsDuration()
 		*t.into = &d
 	}
+	if f.ByDuration = s != nil; f.ByDuration {
+		f.Timeout, f.MaxGRPCTimeout, f.GRPCOffset = 0, nil, nil
+	}
 	return nil
 }
 

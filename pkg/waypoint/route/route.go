@@ -90,12 +90,15 @@ type Forward struct {
 	HighPriority bool
 
 	// Timeout is for the whole response; 0 is none. Envoy's default is 15 s.
-	Timeout         time.Duration
-	TimeoutText     string // Timeout in milliseconds, as a field says it
-	IdleTimeout     *time.Duration
-	FlushTimeout    *time.Duration
-	MaxGRPCTimeout  *time.Duration
-	GRPCOffset      *time.Duration
+	Timeout        time.Duration
+	TimeoutText    string // Timeout in milliseconds, as a field says it
+	IdleTimeout    *time.Duration
+	FlushTimeout   *time.Duration
+	MaxGRPCTimeout *time.Duration
+	GRPCOffset     *time.Duration
+	// ByDuration: the route has a max_stream_duration, whose fields follow. They stand in
+	// the place of Timeout and what is above of gRPC, which are not set then.
+	ByDuration      bool
 	MaxDuration     *time.Duration
 	GRPCHeaderMax   *time.Duration
 	GRPCHeaderShift *time.Duration

@@ -115,11 +115,10 @@ func earliest(a, b time.Time) time.Time {
 
 // longest is when the stream has to be over, or zero.
 func (f *forwarding) longest() time.Time {
-	d := f.call.maxDuration()
-	if d <= 0 {
+	if !f.call.bounded {
 		return time.Time{}
 	}
-	return f.info.Start.Add(d)
+	return f.info.Start.Add(f.call.duration)
 }
 
 // What ends a wait beside the upstream's own end.

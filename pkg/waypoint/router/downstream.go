@@ -49,6 +49,9 @@ type Call struct {
 	Traced bool
 	hash   uint64
 	hashed bool
+	// duration is how long the exchange may last, if it is bounded.
+	duration time.Duration
+	bounded  bool
 	// answering is the stream whose response the client got: its head's strings
 	// stand in the connection's buffer until it is closed.
 	answering *cluster.Stream
@@ -68,7 +71,7 @@ func (c *Call) Close() {
 func (c *Call) Overdue(info *streaminfo.Info) *filter.Reply {
 	since := time.Since(info.Start)
 	switch {
-	case c.maxDuration() > 0 && since >= c.maxDuration():
+	case c.bounded && since >= c.duration:
 		return lasted(true)
 	case c.idleTimeout() > 0 && since >= c.idleTimeout():
 		return idled(true)
@@ -84,13 +87,23 @@ func (c *Call) idleTimeout() time.Duration {
 	return c.StreamIdle
 }
 
-// maxDuration is the route's max_stream_duration, or else the connection manager's; 0 is
-// none.
-func (c *Call) maxDuration() time.Duration {
-	if f := c.forward(); f != nil && f.MaxDuration != nil {
-		return *f.MaxDuration
+// bound decides how long the exchange may last: as long as a client asks for in
+// grpc-timeout, where the route lets it; else the route's max_stream_duration, of which
+// 0 is no bound; else the connection manager's. Servers of gRPC are told.
+func (c *Call) bound(r *message.Request) {
+	c.duration, c.bounded = c.MaxDuration, c.MaxDuration > 0
+	f := c.forward()
+	if f == nil || !f.ByDuration {
+		return
 	}
-	return c.MaxDuration
+	if asked, ok := grpcTimeout(r.Fields.Get("grpc-timeout")); ok && f.GRPCHeaderMax != nil {
+		c.duration, c.bounded = allowed(asked, f.GRPCHeaderMax, f.GRPCHeaderShift), true
+	} else if f.MaxDuration != nil {
+		c.duration, c.bounded = *f.MaxDuration, *f.MaxDuration > 0
+	}
+	if c.bounded && r.GRPC() {
+		setGRPCTimeout(r, c.duration)
+	}
 }
 
 func (c *Call) forward() *route.Forward {
@@ -100,8 +113,10 @@ func (c *Call) forward() *route.Forward {
 	return c.Route.Forward
 }
 
-// Choose draws the cluster and computes the hash by which an endpoint is chosen.
+// Choose draws the cluster and computes the hash by which an endpoint is chosen, and
+// bounds how long the exchange may last.
 func (c *Call) Choose(info *streaminfo.Info) {
+	c.bound(info.Request)
 	if c.Route.Forward == nil {
 		return
 	}

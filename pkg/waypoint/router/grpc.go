@@ -58,29 +58,50 @@ func grpcOutcome(r *message.Response) int {
 // grpcGlobal is the timeout of a request by what its client asks for, as far as the
 // route lets it.
 func grpcGlobal(f *route.Forward, r *message.Request, global time.Duration) time.Duration {
-	limit, shift := f.GRPCHeaderMax, f.GRPCHeaderShift
-	legacy := limit == nil
-	if legacy {
-		limit, shift = f.MaxGRPCTimeout, f.GRPCOffset
-	}
-	if limit == nil {
+	if f.MaxGRPCTimeout == nil {
 		return global
 	}
 	t, ok := grpcTimeout(r.Fields.Get("grpc-timeout"))
-	switch {
-	case !ok && legacy: // who asks for none waits as long as the route lets it
-		t, shift = *limit, nil
-	case !ok:
-		return global
+	if ok {
+		t = allowed(t, f.MaxGRPCTimeout, nil)
+	} else { // who asks for none waits as long as the route lets it
+		t = *f.MaxGRPCTimeout
 	}
-	if *limit > 0 {
-		t = min(t, *limit)
-	}
-	if shift != nil && *shift < t {
+	if shift := f.GRPCOffset; ok && shift != nil && *shift < t {
 		t -= *shift
 	}
 	if t > 0 {
-		r.Fields.Set("grpc-timeout", strconv.FormatInt(min(t.Milliseconds(), 99999999), 10)+"m")
+		setGRPCTimeout(r, t)
 	}
 	return t
+}
+
+// allowed is what a client gets of the time that it asks for: most, unless that is 0, and
+// shift less.
+func allowed(t time.Duration, most, shift *time.Duration) time.Duration {
+	if *most > 0 {
+		t = min(t, *most)
+	}
+	if shift != nil {
+		t = max(t-*shift, 0)
+	}
+	return t
+}
+
+// maxGRPCTimeout is the largest number that the field has room for.
+const maxGRPCTimeout = 99_999_999
+
+// setGRPCTimeout tells the server a time, in the finest unit from milliseconds on.
+func setGRPCTimeout(r *message.Request, t time.Duration) {
+	n, unit := t.Milliseconds(), "m"
+	for _, coarser := range []struct {
+		unit string
+		of   int64
+	}{{"S", 1000}, {"M", 60}, {"H", 60}} {
+		if n <= maxGRPCTimeout {
+			break
+		}
+		n, unit = n/coarser.of, coarser.unit
+	}
+	r.Fields.Set("grpc-timeout", strconv.FormatInt(min(n, maxGRPCTimeout), 10)+unit)
 }
