@@ -21,7 +21,6 @@ import (
 
 	"github.com/golang-jwt/jwt/v5"
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/credentials"
 
 	"github.com/fairlead-mesh/fairlead/pkg/identity"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
@@ -148,9 +147,7 @@ func (p *plane) token(namespace, account, pod, node string) string {
 func (p *plane) dial(tokenFile string) *grpc.ClientConn {
 	p.t.Helper()
 	p.until("root certificate", func() bool { _, err := os.Stat(p.roots); return err == nil })
-	conn, err := grpc.NewClient(p.address,
-		grpc.WithTransportCredentials(credentials.NewTLS(identity.ControlPlaneTLS(p.roots, "istiod.istio-system.svc"))),
-		grpc.WithPerRPCCredentials(identity.Token{File: tokenFile, Cluster: "Kubernetes"}))
+	conn, err := identity.Dial(p.address, "istiod.istio-system.svc", p.roots, identity.Token{File: tokenFile, Cluster: "Kubernetes"})
 	if err != nil {
 		p.t.Fatal(err)
 	}
