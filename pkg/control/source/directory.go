@@ -22,7 +22,8 @@ type Options struct {
 	Rescan time.Duration
 	// Settle is how long nothing may change before the directories are read, and how
 	// long an emptied or missing file is still taken for one that is being saved. Where
-	// changes do not cease, the directories are read every fourth Settle. A few files
+	// changes do not cease, the directories are read every fourth Settle, without the
+	// files that someone has open for writing, for twenty of it at most. A few files
 	// that are complete are read at once; while more and more of them change, four
 	// times in each Settle. Default 50 ms.
 	Settle time.Duration

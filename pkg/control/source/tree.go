@@ -10,6 +10,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // root is one directory that is read.
@@ -24,7 +26,7 @@ type root struct {
 type tree struct {
 	roots  []root
 	files  map[entryKey]*fileState
-	hidden map[entryKey]bool // those that are missing or empty, perhaps for the moment
+	hidden map[entryKey]bool // those that are missing, empty or being written, perhaps for the moment
 	ledger ledger
 }
 
@@ -33,13 +35,13 @@ type fileState struct {
 	modTime time.Time
 	inode   uint64
 	sum     [sha256.Size]byte
-	hidden  time.Time // since when it is missing or empty; zero: it is not
+	hidden  time.Time // since when it is missing, empty or being written; zero: it is not
 	failure string    // why it could not be read
 }
 
 type scanResult struct {
 	changed bool
-	// pending: a file is missing or empty, and may be in the middle of a save.
+	// pending: a file is missing, empty or being written, and may be in the middle of a save.
 	pending bool
 }
 
@@ -68,7 +70,8 @@ func survey(roots []root) (listing, error) {
 }
 
 // scan reads what changed. A file that had content and is now missing or empty
-// is left as it was until it has been so for the grace.
+// is left as it was until it has been so for the grace, one that someone writes for
+// longer.
 func (t *tree) scan(grace time.Duration) (scanResult, error) {
 	l, err := survey(t.roots)
 	if err != nil {
@@ -161,7 +164,8 @@ func (t *tree) check(key entryKey, path string, grace time.Duration, result *sca
 	result.changed = true
 }
 
-// wait tells whether a missing or empty file is still within its grace.
+// wait tells whether a file that is missing, empty or being written is still within its
+// grace.
 func (t *tree) wait(key entryKey, s *fileState, grace time.Duration, result *scanResult) bool {
 	if s.hidden.IsZero() {
 		s.hidden, t.hidden[key] = time.Now(), true
@@ -179,7 +183,7 @@ func (t *tree) look(key entryKey, path string, info fs.FileInfo, grace time.Dura
 		state.inode == inode(info) && time.Since(info.ModTime()) > time.Second {
 		return // a file written within the clock's grain is read again
 	}
-	data, err := readFile(path)
+	data, saving, err := readFile(path)
 	if err != nil {
 		if errors.Is(err, fs.ErrNotExist) {
 			return
@@ -199,6 +203,9 @@ func (t *tree) look(key entryKey, path string, info fs.FileInfo, grace time.Dura
 		t.ledger.leaving(key.name, key.derived, true)
 		return
 	}
+	if saving && state != nil && state.size > 0 && t.wait(key, state, longerSaves*grace, result) {
+		return
+	}
 	sum := sha256.Sum256(data)
 	next := &fileState{size: info.Size(), modTime: info.ModTime(), inode: inode(info), sum: sum}
 	t.files[key] = next
@@ -211,13 +218,22 @@ func (t *tree) look(key entryKey, path string, info fs.FileInfo, grace time.Dura
 	result.changed = true
 }
 
-func readFile(path string) ([]byte, error) {
+// longerSaves is how many times the grace a file that is open for writing is left as it
+// was: what is there of it may be a part, without the policies that come later.
+const longerSaves = 5
+
+// readFile reads a file. saving tells whether someone has it open for writing; nobody
+// begins to write while it is read, where the kernel grants leases: see [complete].
+func readFile(path string) (data []byte, saving bool, err error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	defer f.Close()
-	return io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	_, err = unix.FcntlInt(f.Fd(), unix.F_SETLEASE, unix.F_RDLCK) // closing gives it back
+	saving = errors.Is(err, unix.EAGAIN)
+	data, err = io.ReadAll(io.LimitReader(f, maxFileSize+1))
+	return data, saving, err
 }
 
 // walk adds the YAML and JSON files of a root. Hidden files and directories
