@@ -66,14 +66,13 @@ func TestCurl(t *testing.T) {
 	need(t, "curl")
 	body := data(3 << 20)
 	address := serveHTTP(t, body)
-	got, err := exec.Command("curl", "-sS", "-m", "60", "--http2-prior-knowledge", "http://"+address+"/").Output()
-	if err != nil || !bytes.Equal(got, body) {
-		t.Fatalf("GET: %d bytes, %v", len(got), err)
-	}
-	post := exec.Command("curl", "-sS", "-m", "60", "--http2-prior-knowledge", "--data-binary", "@-", "http://"+address+"/")
-	post.Stdin = bytes.NewReader(body)
-	if got, err = post.Output(); err != nil || !bytes.Equal(got, body) {
-		t.Fatalf("POST: %d bytes, %v", len(got), err)
+	for _, args := range [][]string{{}, {"--data-binary", "@-"}} {
+		var said bytes.Buffer
+		curl := exec.Command("curl", append([]string{"-sS", "-m", "60", "--http2-prior-knowledge", "http://" + address + "/"}, args...)...)
+		curl.Stdin, curl.Stderr = bytes.NewReader(body), &said
+		if got, err := curl.Output(); err != nil || !bytes.Equal(got, body) {
+			t.Fatalf("%v: %d bytes, %v: %s", args, len(got), err, &said)
+		}
 	}
 }
 
