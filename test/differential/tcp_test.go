@@ -87,7 +87,15 @@ listener_filters_timeout: 0.5s
 continue_on_listener_filters_timeout: true`
 	waited := `{name: waited, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.set_filter_state.v3.Config, on_new_connection: [{object_key: waited, factory_key: envoy.string, format_string: {text_format_source: {inline_string: "%DURATION%"}}}]}}`
 	rbac := `{name: rbac, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.network.rbac.v3.RBAC, stat_prefix: x, rules: {action: DENY, policies: {p: {permissions: [{any: true}], principals: [{not_id: {filter_state: {key: waited, string_match: {safe_regex: {regex: "[0-9]{1,2}|[0-1][0-9]{2}|2[0-4][0-9]"}}}}}]}}}}}`
-	port := w.tcp(inspectors, []string{waited, rbac}, "cluster: @up")
+	prefix := w.name + "_0"
+	w.prefixes = append(w.prefixes, prefix)
+	// Requests have a chain of their own, or nobody would wait to tell them from others.
+	port := w.listener(prefix, inspectors, func(p *proxy) []any {
+		return []any{
+			map[string]any{"name": "http", "filter_chain_match": yamlMap(`{application_protocols: ["http/1.1", "http/1.0"]}`), "filters": w.tcpFilters(p, prefix, nil, "cluster: @up")},
+			map[string]any{"name": "rest", "filters": w.tcpFilters(p, prefix, []string{waited, rbac}, "cluster: @up")},
+		}
+	})
 	w.load()
 	for _, r := range []request{{raw: "NOT HTTP\r\nx-case: @CASE@\r\nx-script: last\r\n\r\n", patience: 2e9}, {raw: "x", patience: 2e9}} {
 		w.send(r.raw, port, r, noLog|anyEnd)
