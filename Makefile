@@ -47,10 +47,11 @@ test-rows: setup build
 	@test/envoy/install.sh
 	FAIRLEAD_ROWS=1 go test -count=1 -timeout 25m -run 'TestRow' ./test/e2e
 
-## test-envoy-faults: faults seeded into our waypoint, each of which test-envoy must catch (a quarter of an hour)
+## test-envoy-faults: faults seeded into our waypoint, each of which test-envoy must catch
 .PHONY: test-envoy-faults
 test-envoy-faults:
-	test/differential/faults.sh
+	@test/envoy/install.sh
+	go run ./test/differential/faults
 
 ## lint: vet, golangci-lint and the layer rules
 .PHONY: lint

@@ -7,6 +7,9 @@ import "github.com/fairlead-mesh/fairlead/pkg/message"
 // its strings stand in b. A 101 keeps its Upgrade field.
 func (h *Head) Response(b []byte, r *message.Response, method string, upgrade bool) error {
 	*r = message.Response{Fields: r.Fields[:0], ContentLength: message.Unknown}
+	if h.start > 0 { // only servers pass over empty lines (RFC 9112 section 2.2)
+		return errStatusLine
+	}
 	http10, err := h.statusLine(b[h.start:h.ends[0]], r)
 	if err != nil {
 		return err

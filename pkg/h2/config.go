@@ -9,6 +9,10 @@ type Config struct {
 	// least is 65,535. Equal values could block readers that wait for one stream:
 	// keep 4 to 1.
 	StreamWindow, ConnWindow uint32
+	// MaxBuffered bounds what the streams of a connection may hold for slow readers, in
+	// bytes; ConnWindow comes on top. Below it the connection's window is given back at
+	// once, so that a few slow streams do not stop the others.
+	MaxBuffered uint32
 	// MaxFrame is the largest payload taken, in bytes; no more than StreamWindow, since
 	// nobody may send more at once.
 	MaxFrame uint32
@@ -45,6 +49,7 @@ func (c Config) withDefaults() Config {
 	set(&c.ConnWindow, 16<<20)
 	// The peer counts from the default until it has our settings.
 	c.StreamWindow, c.ConnWindow = max(c.StreamWindow, defaultWindow), max(c.ConnWindow, defaultWindow)
+	set(&c.MaxBuffered, 32<<20)
 	set(&c.MaxFrame, 1<<20)
 	c.MaxFrame = min(c.MaxFrame, c.StreamWindow)
 	set(&c.MaxHeaderList, 64<<10)

@@ -76,13 +76,9 @@ func (c *Conn) data(h frameHeader) error {
 	return c.giveBack()
 }
 
-// maxBuffered bounds what the streams of one connection may hold for slow
-// sockets, in bytes. Below it the connection's window is given back at once, so
-// that a few slow streams do not stop the others.
-const maxBuffered = 32 << 20
-
+// giveBack gives the connection's window back, unless streams hold too much.
 func (c *Conn) giveBack() error {
-	if c.unacked.Load() < int64(c.config.ConnWindow)/4 || c.buffered.Load() > maxBuffered {
+	if c.unacked.Load() < int64(c.config.ConnWindow)/4 || c.buffered.Load() > int64(c.config.MaxBuffered) {
 		return nil
 	}
 	n := uint32(c.unacked.Swap(0))

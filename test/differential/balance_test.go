@@ -54,14 +54,19 @@ func TestBalancers(t *testing.T) {
 			}
 			kept.close()
 			for endpoint, share := range k.share {
-				// A fair draw fails this once in a hundred million.
-				if off := math.Abs(float64(counts[endpoint]) - n*share); off > 6*math.Sqrt(n*share*(1-share)) {
+				if !fair(counts[endpoint], n, share) {
 					t.Errorf("%s: %s: endpoint %d got %d of %d requests; its share is %v", k.name, p.name, endpoint, counts[endpoint], n, share)
 				}
 			}
 		}
 		count(w.name, n)
 	}
+}
+
+// fair tells whether a share could come up so often in n draws; a fair draw fails it once
+// in a hundred million.
+func fair(count, n int, share float64) bool {
+	return math.Abs(float64(count)-float64(n)*share) <= 6*math.Sqrt(float64(n)*share*(1-share))
 }
 
 // What is hashed finds the same endpoint through either proxy.
@@ -92,6 +97,7 @@ func TestHashing(t *testing.T) {
 	}
 	b.work.Wait()
 	w.compare()
+	w.compareStats()
 }
 
 // Where a breaker opens, as many requests are refused, and in the same way.

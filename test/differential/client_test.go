@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -32,9 +33,12 @@ type request struct {
 	protocols  []string
 	// patience is how long an answer is waited for; zero: 10 s.
 	patience time.Duration
-	// more is sent after the response's head came, and the rest is read to its end, as
-	// after an upgrade.
-	more string
+	// more is sent after the response's head came, as after an upgrade; then as many bytes
+	// are read, and those of answers.
+	more    string
+	answers int
+	// protocol is what an HTTP/2 request asks for beside CONNECT (RFC 8441), or "".
+	protocol string
 	// all: the connection is read to its end, or until it is silent for a while.
 	all bool
 	// cut: the client goes away after so long.
@@ -128,9 +132,9 @@ func ask(p *proxy, port int, r request, mark string) (a answer) {
 	go func() { _, _ = io.WriteString(c, r.text(mark)) }()
 	in := bufio.NewReader(c)
 	a = readAnswer(in, r.method)
-	if r.more != "" && a.end == "" {
-		_, _ = io.WriteString(c, r.more)
-		b := make([]byte, len(r.more))
+	if r.more != "" && a.status == 101 {
+		go func() { _, _ = io.WriteString(c, r.more) }()
+		b := make([]byte, len(r.more)+r.answers)
 		n, _ := io.ReadFull(in, b)
 		a.rest = string(b[:n])
 	}
@@ -147,13 +151,19 @@ func ask(p *proxy, port int, r request, mark string) (a answer) {
 	return a
 }
 
-// stripDates takes what is of the moment out of responses.
+// stripDates takes what is of the moment out of responses, and the order of their fields.
 func stripDates(s string) string {
 	lines := strings.Split(s, "\r\n")
 	for i, l := range lines {
 		name, value, ok := strings.Cut(l, ": ")
 		if ok {
 			lines[i] = name + ": " + normal(strings.ToLower(name), value)
+		}
+	}
+	for first, i := 0, 0; i < len(lines); i++ {
+		if lines[i] == "" {
+			slices.Sort(lines[first:i])
+			first = i + 1
 		}
 	}
 	return strings.Join(lines, "\n")
@@ -214,7 +224,10 @@ func ask2(c net.Conn, r request, mark string) (a answer) {
 		return answer{end: cause(err)}
 	}
 	fields := []field{{":method", r.method}, {":scheme", "http"}, {":authority", r.host}, {":path", r.path}, {"x-case", mark}}
-	if r.method == "CONNECT" {
+	switch {
+	case r.protocol != "":
+		fields = append([]field{{":method", "CONNECT"}, {":protocol", r.protocol}}, fields[1:]...)
+	case r.method == "CONNECT":
 		fields = []field{{":method", r.method}, {":authority", r.host}, {"x-case", mark}}
 	}
 	if r.script != "" {
@@ -225,7 +238,7 @@ func ask2(c net.Conn, r request, mark string) (a answer) {
 		fields = append(fields, field{"content-length", strconv.Itoa(len(r.body))})
 	}
 	trailers := parseFields(r.trailers)
-	_ = p.headers(1, r.body == "" && len(trailers) == 0, fields)
+	_ = p.headers(1, r.body == "" && len(trailers) == 0 && r.protocol == "", fields)
 	if r.body != "" {
 		_ = p.data(1, len(trailers) == 0, r.body)
 	}
@@ -258,10 +271,13 @@ func ask2(c net.Conn, r request, mark string) (a answer) {
 			if f.StreamEnded() {
 				return a
 			}
+			if a.status == 200 && r.protocol != "" {
+				go func() { _ = p.data(1, false, r.more) }()
+			}
 		case *http2.DataFrame:
 			p.credit(f)
 			body.Write(f.Data())
-			if f.StreamEnded() {
+			if f.StreamEnded() || r.protocol != "" && body.Len() >= len(r.more)+r.answers {
 				return a
 			}
 		case *http2.RSTStreamFrame:

@@ -67,4 +67,5 @@ func TestForwardedFields(t *testing.T) {
 	}
 	b.work.Wait()
 	w.compare()
+	w.compareStats()
 }

@@ -2,6 +2,7 @@ package differential
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 	"time"
 )
@@ -209,10 +210,14 @@ func TestMirrors(t *testing.T) {
 				want = 3
 			}
 			for _, p := range proxies() {
-				until(t, p.name+" sent its copies", func() bool { return len(upstreams.seenOf(c.marks[p])) >= want })
+				until(t, p.name+" sent its copies", func() bool {
+					tries := upstreams.seenOf(c.marks[p])
+					return len(tries) >= want && !slices.ContainsFunc(tries, func(s seen) bool { return s.body != r.body })
+				})
 			}
 			c.sorted = true
 		}
 	}
 	w.compare()
+	w.compareStats()
 }

@@ -8,7 +8,8 @@
 //	DIFFERENTIAL=1          run; test/envoy/install.sh gets the Envoy
 //	DIFFERENTIAL_WAYPOINT   the binary of the waypoint; else it is built
 //	DIFFERENTIAL_SEED       the seed of what is random; else it is drawn, and printed
-//	DIFFERENTIAL_KEEP       a directory for logs and what the proxies print
+//	DIFFERENTIAL_KEEP       a directory for logs, what the proxies print, and each
+//	                        difference that a row stands for
 package differential
 
 import (
@@ -30,6 +31,7 @@ var (
 	upstreams            *upstream
 	seed                 uint64
 	partial              bool // not all tests run
+	failFast             bool // go test's -failfast
 )
 
 func TestMain(m *testing.M) {
@@ -38,6 +40,7 @@ func TestMain(m *testing.M) {
 		os.Exit(m.Run())
 	}
 	partial = flag.Lookup("test.run").Value.String() != ""
+	failFast = flag.Lookup("test.failfast").Value.String() == "true"
 	os.Exit(serve(m))
 }
 
@@ -87,9 +90,6 @@ func failed(err error) int {
 	return 1
 }
 
-// octet keeps the addresses of runs at the same time apart.
-func octet() int { return os.Getpid()%250 + 1 }
-
 func startProxies(dir string) (stop func(), err error) {
 	var all []*proxy
 	stop = func() {
@@ -103,7 +103,7 @@ func startProxies(dir string) (stop func(), err error) {
 		if err != nil {
 			return stop, err
 		}
-		p := &proxy{name: name, mark: name[:1], host: fmt.Sprintf("127.71.%d.%d", octet(), i+1), log: filepath.Join(dir, name+".log"), out: filepath.Join(dir, name+".out"), ads: newADS(l)}
+		p := &proxy{name: name, mark: name[:1], host: fmt.Sprintf("127.71.%d.%d", octet, i+1), log: filepath.Join(dir, name+".log"), out: filepath.Join(dir, name+".out"), ads: newADS(l)}
 		p.admin = p.host + ":20000"
 		_ = os.Remove(p.log)
 		all = append(all, p)

@@ -33,6 +33,7 @@ func TestMatchPath(t *testing.T) {
 		}
 	}
 	w.compare()
+	w.compareStats()
 }
 
 // each makes a listener for each match; what does not match is 404.
@@ -76,6 +77,7 @@ func TestMatchHeaders(t *testing.T) {
 		}
 	}
 	w.compare()
+	w.compareStats()
 }
 
 func TestMatchQueryAndCookies(t *testing.T) {
@@ -104,6 +106,7 @@ func TestMatchQueryAndCookies(t *testing.T) {
 		}
 	}
 	w.compare()
+	w.compareStats()
 }
 
 // Virtual hosts are found as Envoy finds them.
@@ -130,4 +133,5 @@ func TestMatchDomains(t *testing.T) {
 		}
 	}
 	w.compare()
+	w.compareStats()
 }

@@ -2,6 +2,7 @@ package differential
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -135,7 +136,7 @@ func (p *proxy) readLog() error {
 		return err
 	}
 	for {
-		i := strings.IndexByte(string(b), '\n')
+		i := bytes.IndexByte(b, '\n')
 		if i < 0 {
 			return nil
 		}

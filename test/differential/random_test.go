@@ -57,6 +57,7 @@ func TestRandomTables(t *testing.T) {
 		}
 	}
 	w.compare()
+	w.compareStats()
 	t.Logf("%d tables, %d of %d routes hit, %d requests", randomTables, hit, routes, requests)
 	fmt.Printf("differential: random: %d tables, %d of %d routes hit, %d requests\n", randomTables, hit, routes, requests)
 }

@@ -29,7 +29,8 @@ type seen struct {
 //	delay=300ms   before the response        pause=300ms  between its head and its body
 //	reset, close  instead of a response      resetmid, closemid  in the middle of its body
 //	chunked, nolen  how the body is framed   early  before the request's body is read
-//	refuse, goaway  in HTTP/2                upgrade  101, then what comes is sent back
+//	refuse, goaway  in HTTP/2                upgrade  101, or 200 in HTTP/2; then its body,
+//	                                                  then what comes is sent back
 //	at=3:503      the status of one endpoint alone
 //	raw=bytes     what is written instead    last  the connection is closed after it
 type step struct {

@@ -2,6 +2,7 @@ package differential
 
 import (
 	"fmt"
+	"slices"
 	"testing"
 )
 
@@ -139,4 +140,8 @@ continue_on_listener_filters_timeout: true`
 	}
 	b.work.Wait()
 	w.compare()
+	// Whoever looks whether the port is there says nothing: that is no connection to Envoy, which inspects first. Bent
+	// lines go to one or the other.
+	w.clusters = slices.DeleteFunc(w.clusters, func(c string) bool { return c == w.nameOf("plain") || c == w.nameOf("http") })
+	w.compareStats()
 }

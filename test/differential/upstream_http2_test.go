@@ -125,6 +125,8 @@ type stream2 struct {
 	key string
 	try int
 	how step
+	// echo: it is another protocol, whose bytes are sent back, or which ended at once.
+	echo, ended bool
 }
 
 func (u *upstream) serveHTTP2(endpoint, number int, c net.Conn, r *bufio.Reader) {
@@ -164,7 +166,13 @@ func (u *upstream) serveHTTP2(endpoint, number int, c net.Conn, r *bufio.Reader)
 			if x.how, err = parseScript(valueOf(fields, "x-script"), x.try, endpoint); err != nil {
 				x.how = step{status: 500, body: err.Error()}
 			}
-			if x.how.early {
+			switch {
+			case x.how.upgrade && pseudo[":protocol"] != "":
+				x.echo, x.ended = !x.how.last, x.how.last
+				_ = p.headers(f.StreamID, false, append([]field{{":status", "200"}, {"x-protocol", pseudo[":protocol"]}}, x.how.fields...))
+				_ = p.data(f.StreamID, x.how.last, x.how.body)
+			case x.how.early, pseudo[":protocol"] != "":
+				x.how.early = true // it is answered
 				go p.respond(f.StreamID, x.s.method, x.how)
 			}
 			if f.StreamEnded() {
@@ -172,7 +180,9 @@ func (u *upstream) serveHTTP2(endpoint, number int, c net.Conn, r *bufio.Reader)
 			}
 		case *http2.DataFrame:
 			p.credit(f)
-			if x := streams[f.StreamID]; x != nil {
+			if x := streams[f.StreamID]; x != nil && x.echo {
+				_ = p.data(f.StreamID, f.StreamEnded(), string(f.Data()))
+			} else if x != nil && !x.ended {
 				x.s.body += string(f.Data())
 				if f.StreamEnded() {
 					complete(f.StreamID, x)

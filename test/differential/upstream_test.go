@@ -7,12 +7,15 @@ import (
 	"crypto/rand"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"io"
 	"math/big"
 	"net"
+	"os"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 )
 
@@ -35,12 +38,20 @@ type upstream struct {
 	stray int
 }
 
-func endpointAddress(i int) string { return fmt.Sprintf("127.72.%d.%d", octet(), i+1) }
+// octet keeps the addresses of runs at the same time apart. It is the first, from this one,
+// that no other run's upstream has.
+var octet = os.Getpid()%250 + 1
+
+func endpointAddress(i int) string { return fmt.Sprintf("127.72.%d.%d", octet, i+1) }
 
 func newUpstream() (*upstream, error) {
 	u := &upstream{port: 20080, conns: map[net.Conn]bool{}, seen: map[string][]seen{}, open: map[int]int{}}
 	for i := range endpoints {
 		l, err := net.Listen("tcp", fmt.Sprintf("%s:%d", endpointAddress(i), u.port))
+		for others := 0; i == 0 && errors.Is(err, syscall.EADDRINUSE) && others < 250; others++ {
+			octet = octet%250 + 1
+			l, err = net.Listen("tcp", fmt.Sprintf("%s:%d", endpointAddress(i), u.port))
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -239,8 +250,10 @@ func respond(c net.Conn, r *bufio.Reader, method string, how step) bool {
 		_, err := io.WriteString(c, how.raw)
 		return err == nil && !how.last
 	case how.upgrade:
-		fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"+headText(how.fields)+"\r\n")
-		_, _ = io.Copy(c, r)
+		fmt.Fprint(c, "HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n"+headText(how.fields)+"\r\n"+how.body)
+		if !how.last {
+			_, _ = io.Copy(c, r)
+		}
 		return false
 	}
 	for _, n := range how.infos {

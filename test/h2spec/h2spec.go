@@ -27,7 +27,7 @@ func Run(t *testing.T, address string) {
 	install.Env = append(os.Environ(), "GOBIN="+bin, "GOFLAGS=-mod=mod")
 	install.Dir = bin
 	if out, err := install.CombinedOutput(); err != nil {
-		if os.Getenv("CI") == "true" {
+		if os.Getenv("CI") != "" {
 			t.Fatalf("h2spec cannot be had: %v\n%s", err, out)
 		}
 		t.Skipf("h2spec cannot be had: %v\n%s", err, out)

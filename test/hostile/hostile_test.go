@@ -31,7 +31,7 @@ func TestHostile(t *testing.T) {
 		run  func(*testing.T, *waypoint)
 	}{
 		{"malformed requests", malformed}, {"header bombs", headerBombs}, {"servers that misbehave", servers},
-		{"HTTP/2 floods", floods}, {"clients that do not read", slowReaders}, {"bodies kept for retries", keptBodies}, {"slow heads", slowHeads},
+		{"HTTP/2 floods", floods}, {"clients that do not read", slowReaders}, {"bodies kept for retries", keptBodies}, {"bodies that no server reads", unreadBodies}, {"slow heads", slowHeads},
 	} {
 		t.Run(attack.name, func(t *testing.T) {
 			begun := time.Now()
@@ -311,6 +311,85 @@ func keptBodies(t *testing.T, w *waypoint) {
 	wait.Wait()
 	now, _ := w.memory()
 	t.Logf("%d MiB with all of them", now>>20)
+}
+
+// unreadBodies are clients of HTTP/2 that send as much as they may, on all of their
+// streams, to a server that reads none of it.
+func unreadBodies(t *testing.T, w *waypoint) {
+	const count, streams = 24, 150 // as many requests as the cluster takes
+	defer close(unstick)
+	var block bytes.Buffer
+	e := hpack.NewEncoder(&block)
+	for _, f := range []string{":method=POST", ":scheme=http", ":path=/stuck", ":authority=a"} {
+		name, value, _ := strings.Cut(f[1:], "=")
+		_ = e.WriteField(hpack.HeaderField{Name: f[:1] + name, Value: value})
+	}
+	body := make([]byte, 16<<10)
+	var wait sync.WaitGroup
+	for range count {
+		c, err := w.dial()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		wait.Go(func() {
+			_ = c.SetDeadline(time.Now().Add(6 * time.Second))
+			if _, err := io.WriteString(c, http2.ClientPreface); err != nil {
+				t.Error(err)
+			}
+			f := http2.NewFramer(c, c)
+			_ = f.WriteSettings()
+			window, open := windows{conn: 65535, stream: 65535, streams: map[uint32]int{}}, uint32(0)
+			for {
+				for ; open < streams; open++ {
+					id := 2*open + 1
+					_ = f.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: block.Bytes(), EndHeaders: true})
+					window.streams[id] = 0
+				}
+				for id, sent := range window.streams {
+					for window.conn >= len(body) && sent+len(body) <= window.stream {
+						if f.WriteData(id, false, body) != nil {
+							return
+						}
+						window.conn -= len(body)
+						sent += len(body)
+					}
+					window.streams[id] = sent
+				}
+				frame, err := f.ReadFrame()
+				if err != nil {
+					return // it is silent: no window is left
+				}
+				window.learn(frame)
+			}
+		})
+	}
+	wait.Wait()
+	now, _ := w.memory()
+	t.Logf("%d MiB with all of them, %d requests stuck", now>>20, stuck.Load())
+}
+
+// windows are what a client of HTTP/2 may send.
+type windows struct {
+	conn, stream int // bytes; stream is what each may have at first
+	streams      map[uint32]int
+}
+
+func (w *windows) learn(f http2.Frame) {
+	switch f := f.(type) {
+	case *http2.SettingsFrame:
+		if v, ok := f.Value(http2.SettingInitialWindowSize); ok {
+			w.stream = int(v)
+		}
+	case *http2.WindowUpdateFrame:
+		if f.StreamID == 0 {
+			w.conn += int(f.Increment)
+		} else {
+			w.streams[f.StreamID] -= int(f.Increment)
+		}
+	case *http2.RSTStreamFrame:
+		delete(w.streams, f.StreamID)
+	}
 }
 
 // slowHeads are ten thousand connections, each of which has sent half a head. They get

@@ -248,6 +248,12 @@ func upstream(t *testing.T) (addr string, smuggled *atomic.Int64) {
 					if strings.Contains(r.URL.Path, "smuggled") || r.Header.Get("X-Smuggled") != "" {
 						smuggled.Add(1)
 					}
+					if r.URL.Path == "/stuck" { // nothing more is read
+						_ = c.(*net.TCPConn).SetReadBuffer(4096) // nor much by the kernel
+						stuck.Add(1)
+						<-unstick
+						return
+					}
 					if _, err := io.Copy(io.Discard, r.Body); err != nil || !serve(c, r.URL.Path) {
 						return
 					}
@@ -257,6 +263,12 @@ func upstream(t *testing.T) (addr string, smuggled *atomic.Int64) {
 	}()
 	return l.Addr().String(), smuggled
 }
+
+// stuck is how many requests have come whose bodies are not read, until unstick.
+var (
+	stuck   atomic.Int64
+	unstick = make(chan struct{})
+)
 
 // endless is how many bodies without an end are being sent.
 var endless atomic.Int64

@@ -50,8 +50,8 @@ type http2Stream struct {
 	stream   *h2.Stream // or nil, before Send
 	response message.Response
 	scratch  [24]h2.Field
-	upgrade  bool
-	done     bool // with the request
+	upgrade  string // the protocol asked for, or ""
+	done     bool   // with the request
 	writeBy  time.Time
 	readBy   time.Time
 }
@@ -63,10 +63,10 @@ var errNotSent = errors.New("an exchange was used before its request was sent")
 
 // Send implements [ClientStream].
 func (s *http2Stream) Send(r *message.Request, end bool) error {
-	s.upgrade = r.Upgrade != ""
+	s.upgrade = r.Upgrade
 	mode := h2.More
 	switch {
-	case s.upgrade || r.Method == "CONNECT":
+	case s.upgrade != "" || r.Method == "CONNECT":
 		mode = 0
 	case end:
 		mode, s.done = h2.End, true

@@ -134,8 +134,8 @@ func statusCode(status int) string {
 }
 
 // responseOf makes a response of an HTTP/2 one. A success of an extended CONNECT
-// becomes the 101 that it stands for.
-func responseOf(fields []h2.Field, hasBody, upgrade bool, r *message.Response) {
+// becomes the 101 that it stands for; upgrade is the protocol that was asked for, or "".
+func responseOf(fields []h2.Field, hasBody bool, upgrade string, r *message.Response) {
 	*r = message.Response{ContentLength: message.Unknown}
 	i := 0
 	for ; i < len(fields) && fields[i].Name[0] == ':'; i++ {
@@ -151,7 +151,8 @@ func responseOf(fields []h2.Field, hasBody, upgrade bool, r *message.Response) {
 	} else if !hasBody && r.Status != 304 {
 		r.ContentLength = 0
 	}
-	if upgrade && r.Status/100 == 2 {
+	if upgrade != "" && r.Status/100 == 2 {
 		r.Status, r.ContentLength = 101, message.Unknown
+		r.Fields.Set("upgrade", upgrade) // without it no client believes a 101 (RFC 9110 section 15.2.2)
 	}
 }

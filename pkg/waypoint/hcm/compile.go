@@ -25,10 +25,12 @@ const (
 	defaultMaxFields  = 100
 )
 
-// The windows of HTTP/2 clients where the configuration names none, in bytes.
+// The windows of HTTP/2 clients where the configuration names none, and what the streams
+// of one may hold for servers that are slow, in bytes.
 const (
 	streamWindow     = 256 << 10
 	connectionWindow = 1 << 20
+	maxBuffered      = 2 << 20
 )
 
 // Dependencies are what a connection manager is made of beside its configuration.
@@ -186,6 +188,7 @@ func (m *Manager) limits(c *hcmv3.HttpConnectionManager) {
 	// What a client may send unread is memory that it takes of ours.
 	o.HTTP2.StreamWindow = valueOr32(h2.GetInitialStreamWindowSize(), streamWindow)
 	o.HTTP2.ConnWindow = valueOr32(h2.GetInitialConnectionWindowSize(), connectionWindow)
+	o.HTTP2.MaxBuffered = maxBuffered
 }
 
 func valueOr(v *wrapperspb.BoolValue, def bool) bool {

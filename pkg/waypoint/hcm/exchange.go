@@ -3,6 +3,7 @@ package hcm
 import (
 	"math/rand/v2"
 	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -114,6 +115,10 @@ func (e *exchange) serve() {
 		return
 	}
 	e.find()
+	if r.Upgrade != "" && e.call.Route != nil && !e.upgradeAllowed(strings.ToLower(r.Upgrade)) {
+		e.Reply(&filter.Reply{Status: 403, Details: "upgrade_failed"})
+		return
+	}
 	for i := range m.filters {
 		e.passed = i + 1
 		if e.disabled(&m.filters[i]) {
@@ -133,10 +138,8 @@ func (e *exchange) serve() {
 // admit refuses what may not go further, and brings the head into order.
 func (m *Manager) admit(x codec.Exchange, r *message.Request, port uint16) *filter.Reply {
 	if r.Version == message.HTTP10 && !m.http10 {
-		return &filter.Reply{Status: 426, Details: "low_version"}
-	}
-	if r.Upgrade != "" && r.Method != "CONNECT" && !m.upgradeAllowed(r.Upgrade) {
-		return &filter.Reply{Status: 403, Details: "upgrade_failed"}
+		x.CloseAfter()
+		return &filter.Reply{Status: 426, Body: "Upgrade Required", Details: "low_version"}
 	}
 	if r.Path != "" || r.Method != "CONNECT" {
 		path, how := m.order(r.Path)
@@ -154,7 +157,15 @@ func (m *Manager) admit(x codec.Exchange, r *message.Request, port uint16) *filt
 	return nil
 }
 
-func (m *Manager) upgradeAllowed(name string) bool { return m.upgrades[name] }
+// upgradeAllowed asks the route, and what it does not say the connection manager.
+func (e *exchange) upgradeAllowed(name string) bool {
+	if f := e.call.Route.Forward; f != nil {
+		if allowed, ok := f.Upgrades[name]; ok {
+			return allowed
+		}
+	}
+	return e.m.upgrades[name]
+}
 
 // find chooses the route.
 func (e *exchange) find() {

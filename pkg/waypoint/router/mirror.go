@@ -108,10 +108,12 @@ func (r *Router) copyTo(cl *cluster.Cluster, choice cluster.Choice, caller *stre
 			err = s.Finish(trailers)
 		}
 	}
-	for err == nil {
+	for sent := time.Now(); err == nil; {
 		var response *message.Response
 		if response, err = s.Response(); err == nil && response.Status >= 200 {
+			cl.Answered(time.Since(sent))
 			host.Report(cluster.Responded, response.Status)
+			cl.CountStatus(response.Status)
 			break
 		}
 	}

@@ -95,7 +95,7 @@ func (f *forwarding) headers(r *message.Response, now time.Time) {
 		since = f.info.Start
 	}
 	f.info.UpstreamServiceTime = max(now.Sub(since), 0)
-	if !f.r.o.SuppressEnvoyHeaders {
+	if !f.r.o.SuppressEnvoyHeaders && f.x.Request.Upgrade == "" {
 		r.Fields.Set("x-envoy-upstream-service-time", strconv.FormatInt(f.info.UpstreamServiceTime.Milliseconds(), 10))
 	}
 	if f.route.AttemptCountInResponse() {
