@@ -2,12 +2,15 @@ package waypoint_test
 
 import (
 	"bufio"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/http"
+	"os"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // A client that does not end its request, and a server that says nothing, are answered
@@ -69,5 +72,38 @@ func TestTryThatPauses(t *testing.T) {
 	defer r.Body.Close()
 	if b, err := io.ReadAll(r.Body); err == nil || r.StatusCode != 200 || string(b) != "hello" || tries.Load() != 2 {
 		t.Errorf("%d %q, %v after %d tries; want a body that breaks in the second", r.StatusCode, b, err, tries.Load())
+	}
+}
+
+// A response that never pauses ends with its time all the same, as does a WebSocket.
+func TestLimitsOfWhatNeverPauses(t *testing.T) {
+	leakless(t)
+	for name, c := range map[string]struct{ manager, route, request, answer string }{
+		"timeout":                        {``, `"timeout":"0.3s"`, "GET / HTTP/1.1\r\nhost: a\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"},
+		"max_stream_duration":            {`"common_http_protocol_options":{"max_stream_duration":"0.3s"},`, `"timeout":"0s"`, "GET / HTTP/1.1\r\nhost: a\r\n\r\n", "HTTP/1.1 200 OK\r\n\r\n"},
+		"max_stream_duration, WebSocket": {`"common_http_protocol_options":{"max_stream_duration":"0.3s"},` + webSocket, `"timeout":"0s"`, fmt.Sprintf(upgrade, "/"), "HTTP/1.1 101 x\r\nconnection: upgrade\r\nupgrade: websocket\r\n\r\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := raw(t, func(s net.Conn) {
+				if _, err := http.ReadRequest(bufio.NewReader(s)); err != nil {
+					return
+				}
+				text := c.answer
+				for tick := time.NewTicker(10 * time.Millisecond); ; <-tick.C {
+					if _, err := io.WriteString(s, text); err != nil {
+						return
+					}
+					text = "more"
+				}
+			})
+			p := serve(t, c.manager+routes(`{"match":{"prefix":"/"},"route":{"cluster":"main",`+c.route+`}}`), map[string]string{"main": server}, nil)
+			conn := dial(t, p.addr)
+			defer conn.Close()
+			_ = conn.SetDeadline(time.Now().Add(5 * time.Second))
+			fmt.Fprint(conn, c.request)
+			if _, err := io.Copy(io.Discard, conn); errors.Is(err, os.ErrDeadlineExceeded) {
+				t.Error("it goes on")
+			}
+		})
 	}
 }

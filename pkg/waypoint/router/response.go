@@ -118,6 +118,12 @@ func (f *forwarding) relay(s *cluster.Stream, upgraded bool) {
 		last = time.Now()
 	}
 	told := false // that it lasts
+	// What never pauses is looked at in between, where its time is limited.
+	limited := f.call.bounded || f.global > 0 && !upgraded
+	var looked time.Time
+	if limited {
+		looked = time.Now()
+	}
 	for {
 		if !s.Ready() {
 			if err := f.d.Flush(); err != nil {
@@ -146,6 +152,11 @@ func (f *forwarding) relay(s *cluster.Stream, upgraded bool) {
 		}
 		switch {
 		case err == nil:
+			if limited && time.Since(looked) >= look {
+				if looked = time.Now(); !f.goesOn(upgraded, idle, last) {
+					return
+				}
+			}
 		case errors.Is(err, io.EOF):
 			f.whole = true
 			if ferr := f.d.Finish(s.Trailers()); ferr != nil {
@@ -179,7 +190,10 @@ func (f *forwarding) unsent(err error) {
 func (f *forwarding) goesOn(upgraded bool, idle time.Duration, last time.Time) bool {
 	var err error
 	if upgraded {
-		if f.d.Gone() {
+		switch {
+		case passed(f.longest()):
+			err = errLongest
+		case f.d.Gone():
 			err = errGone
 		}
 	} else if err = f.interrupted(time.Time{}); err == nil && passed(f.tryIdleDeadline(last)) {
