@@ -107,3 +107,31 @@ func TestLimitsOfWhatNeverPauses(t *testing.T) {
 		})
 	}
 }
+
+// Nor does a client that does not read keep a response longer than its time.
+func TestLimitsOfWhatIsNotRead(t *testing.T) {
+	leakless(t)
+	for name, c := range map[string]struct{ manager, route string }{
+		"timeout":             {``, `"timeout":"0.3s"`},
+		"max_stream_duration": {`"common_http_protocol_options":{"max_stream_duration":"0.3s"},`, `"timeout":"0s"`},
+	} {
+		t.Run(name, func(t *testing.T) {
+			server := raw(t, func(s net.Conn) {
+				if _, err := http.ReadRequest(bufio.NewReader(s)); err == nil {
+					fmt.Fprint(s, "HTTP/1.1 200 OK\r\n\r\n")
+					for err == nil {
+						_, err = s.Write(make([]byte, 1<<20))
+					}
+				}
+			})
+			p := serve(t, c.manager+routes(`{"match":{"prefix":"/"},"route":{"cluster":"main",`+c.route+`}}`), map[string]string{"main": server}, nil)
+			conn := dial(t, p.addr)
+			defer conn.Close()
+			fmt.Fprint(conn, "GET / HTTP/1.1\r\nhost: a\r\n\r\n")
+			eventually(t, "it ends", func() bool {
+				s := p.engine.Stats()
+				return s["http.x.downstream_rq_total"] == 1 && s["http.x.downstream_rq_active"] == 0
+			})
+		})
+	}
+}

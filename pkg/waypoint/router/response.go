@@ -123,11 +123,12 @@ func (f *forwarding) relay(s *cluster.Stream, upgraded bool) {
 	var looked time.Time
 	if limited {
 		looked = time.Now()
+		_ = f.d.SetWriteDeadline(f.writeLimit(upgraded, idle, looked))
 	}
 	for {
 		if !s.Ready() {
 			if err := f.d.Flush(); err != nil {
-				f.unsent(err)
+				f.unwritten(err, upgraded)
 				return
 			}
 			now := time.Now()
@@ -143,10 +144,10 @@ func (f *forwarding) relay(s *cluster.Stream, upgraded bool) {
 				last = time.Now()
 			}
 			if idle > 0 {
-				_ = f.d.SetWriteDeadline(last.Add(idle)) // as above
+				_ = f.d.SetWriteDeadline(f.writeLimit(upgraded, idle, last)) // as above
 			}
 			if _, werr := f.d.Write(b); werr != nil {
-				f.unsent(werr)
+				f.unwritten(werr, upgraded)
 				return
 			}
 		}
@@ -156,11 +157,12 @@ func (f *forwarding) relay(s *cluster.Stream, upgraded bool) {
 				if looked = time.Now(); !f.goesOn(upgraded, idle, last) {
 					return
 				}
+				_ = f.d.SetWriteDeadline(f.writeLimit(upgraded, idle, looked)) // the request may have ended
 			}
 		case errors.Is(err, io.EOF):
 			f.whole = true
 			if ferr := f.d.Finish(s.Trailers()); ferr != nil {
-				f.unsent(ferr)
+				f.unwritten(ferr, upgraded)
 			}
 			return
 		case errors.Is(err, os.ErrDeadlineExceeded):
@@ -172,6 +174,32 @@ func (f *forwarding) relay(s *cluster.Stream, upgraded bool) {
 			return
 		}
 	}
+}
+
+// limit is when a response has to be over, or zero. A route's timeout ends with an
+// upgrade.
+func (f *forwarding) limit(upgraded bool) time.Time {
+	if upgraded {
+		return f.longest()
+	}
+	return earliest(f.longest(), f.globalDeadline())
+}
+
+// writeLimit is when a client has to have taken what is written, or zero.
+func (f *forwarding) writeLimit(upgraded bool, idle time.Duration, last time.Time) time.Time {
+	if idle <= 0 {
+		return f.limit(upgraded)
+	}
+	return earliest(last.Add(idle), f.limit(upgraded))
+}
+
+// unwritten ends an exchange whose response the client did not take, perhaps in time.
+func (f *forwarding) unwritten(err error, upgraded bool) {
+	if errors.Is(err, os.ErrDeadlineExceeded) && passed(f.limit(upgraded)) {
+		f.goesOn(upgraded, 0, time.Time{}) // it does not, and says why
+		return
+	}
+	f.unsent(err)
 }
 
 // unsent ends an exchange whose client is gone, or has not read for too long.
