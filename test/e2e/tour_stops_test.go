@@ -180,6 +180,8 @@ var tourStops = []stop{
 	{"a header, another namespace", policy("rules: [{from: [{source: {namespaces: [desk]}}], when: [{key: \"request.headers[x-token]\", values: [\"t*\"]}]}]"),
 		[]sight{{"clerk: GET reviews/", map[string]string{"x-token": "t1"}, []string{"^200 "}}, {"clerk: GET reviews/", nil, []string{"^403 $"}}, with("x-token", "t1", "^403 $")}, nil},
 	{"an action that is not served", policy("action: CUSTOM\nprovider: {name: p}\nrules: [{}]"), []sight{get("/", "^403 $")}, nil},
+	{"who asks", "", []sight{{"GET reviews/", map[string]string{"x-forwarded-for": "192.0.2.1", "traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"},
+		[]string{"> x-forwarded-for: 192.0.2.1, ?10\\.", "> x-request-id: [0-9a-f-]{36}$", "> traceparent: 00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01$", "> x-forwarded-proto: http$"}}}, nil},
 	{"nothing left", "", []sight{get("/", "^200 ")}, spread},
 }
 
