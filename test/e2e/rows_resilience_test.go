@@ -110,6 +110,22 @@ func (w *world) atOnce(n int, header http.Header) []answer {
 	return w.many(n, n, func(int) http.Header { return header })
 }
 
+// spaced sends requests one after the other, and waits for none of them until all are sent.
+func (w *world) spaced(n int, apart time.Duration, header http.Header) []answer {
+	c := w.http(n)
+	defer c.CloseIdleConnections()
+	out := make([]answer, n)
+	var work sync.WaitGroup
+	tick := time.NewTicker(apart)
+	defer tick.Stop()
+	for i := range out {
+		<-tick.C
+		work.Go(func() { out[i] = w.askOn(c, header) })
+	}
+	work.Wait()
+	return out
+}
+
 // slow takes a second.
 func slow(_ http.ResponseWriter, r *http.Request) {
 	select {
@@ -142,18 +158,26 @@ func TestRowDestinationRule(t *testing.T) {
 	needRows(t)
 	rule := manifest(t, "04-destination-rule.yaml", ownPool)
 	t.Run("pool", func(t *testing.T) {
-		w := newWorld(t, "fairlead", "productpage", "", "two=v2")
+		w := newWorld(t, "fairlead", "productpage", "", "two=v2", "old=v1") // old: as below
 		w.write(t, "rule.yaml", rule)
 		w.write(t, "routes.yaml", manifest(t, "03-virtual-service.yaml", ownProductpage))
 		w.live("v2", premium)
 		two := w.backends["two"]
 		two.does(slow)
 		two.forget()
-		ok, over := overflow(t, w.atOnce(300, premium))
-		between(t, "at once at the backend", two.most, 90, 100)
+		// One after the other: 100 at once, and the others wait for them.
+		ok, over := overflow(t, w.spaced(150, 4*time.Millisecond, premium))
+		between(t, "one after the other, at once at the backend", two.most, 90, 100)
+		between(t, "answered 200", ok, 145, 150)
+		between(t, "refused with x-envoy-overloaded", over, 0, 5)
+		// All in the same moment: who waits for a connection to be made is among those that
+		// may wait, so that as few as these are answered.
+		two.forget()
+		ok, over = overflow(t, w.atOnce(300, premium))
+		between(t, "at once at the backend", two.most, 50, 100)
 		between(t, "requests on a connection", two.perConnection, 1, 2)
-		between(t, "answered 200", ok, 150, 200)
-		between(t, "refused with x-envoy-overloaded", over, 100, 150)
+		between(t, "answered 200", ok, 100, 200)
+		between(t, "refused with x-envoy-overloaded", over, 100, 200)
 	})
 	t.Run("ejection", func(t *testing.T) {
 		// Nobody premium is sent to old, which shows that the routes are live.
@@ -221,15 +245,21 @@ func TestRowCircuitBreaker(t *testing.T) {
 		w.inEffect("outbound")
 		one.does(slow)
 		one.forget()
+		// One after the other: 50 at once, and 30 wait for them.
+		ok, over := overflow(t, w.spaced(80, 5*time.Millisecond, nil))
+		between(t, "one after the other, at once at the backend", one.most, 45, 50)
+		between(t, "answered 200", ok, 75, 80)
+		between(t, "refused with x-envoy-overloaded", over, 0, 5)
+		// All in the same moment: who waits for a connection to be made is among the 30, so
+		// that as few as these are answered.
+		one.forget()
 		start := time.Now()
 		answers := w.atOnce(200, nil)
-		ok, over := overflow(t, answers)
-		between(t, "at once at the backend", one.most, 45, 50)
+		ok, over = overflow(t, answers)
+		between(t, "at once at the backend", one.most, 25, 50)
 		between(t, "requests on a connection", one.perConnection, 1, 5)
-		// Who waits for a connection to be made is among the 30, so that fewer than 80 are
-		// answered where all come in the same moment.
-		between(t, "answered 200: those at once and those that waited", ok, 50, 80)
-		between(t, "refused with x-envoy-overloaded", over, 120, 150)
+		between(t, "answered 200: those at once and those that waited", ok, 30, 80)
+		between(t, "refused with x-envoy-overloaded", over, 120, 170)
 		for _, a := range answers {
 			if a.status == 503 && a.took > 900*time.Millisecond {
 				t.Errorf("a refusal took %s", a.took)
