@@ -43,8 +43,11 @@ func TestHostile(t *testing.T) {
 			}
 		})
 	}
-	answered, failures := stop()
-	t.Logf("the neighbour was answered %d times", answered)
+	answered, slowest, failures := stop()
+	t.Logf("the neighbour was answered %d times, after %v at most", answered, slowest)
+	if slowest > 20*time.Second {
+		t.Errorf("the neighbour waited %v for an answer", slowest)
+	}
 	if len(failures) > 0 || answered < 100 {
 		t.Errorf("the neighbour was answered %d times, and failed %d times: %.2000v", answered, len(failures), failures)
 	}

@@ -56,7 +56,7 @@ static_resources:
           http_filters: [{name: router, typed_config: {"@type": type.googleapis.com/envoy.extensions.filters.http.router.v3.Router}}]
           route_config:
             name: r
-            virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {prefix: /kept}, route: {cluster: up, timeout: 0s, retry_policy: {retry_on: 5xx}}}, {match: {prefix: /}, route: {cluster: up, timeout: 0s}}]}]
+            virtual_hosts: [{name: v, domains: ["*"], routes: [{match: {path: /hello}, route: {cluster: up, timeout: 0s, idle_timeout: 30s}}, {match: {prefix: /kept}, route: {cluster: up, timeout: 0s, retry_policy: {retry_on: 5xx}}}, {match: {prefix: /}, route: {cluster: up, timeout: 0s}}]}]
   clusters:
   - name: up
     type: STATIC
@@ -171,10 +171,10 @@ func (w *waypoint) dial() (*net.TCPConn, error) {
 }
 
 // neighbour asks all the time, on connections of its own, until stop, which returns how
-// often it was answered and what went wrong.
-func (w *waypoint) neighbour() (stop func() (answered int64, failures []string)) {
+// often it was answered, how long that took at most, and what went wrong.
+func (w *waypoint) neighbour() (stop func() (answered int64, slowest time.Duration, failures []string)) {
 	ctx, cancel := context.WithCancel(context.Background())
-	var answered atomic.Int64
+	var answered, slowest atomic.Int64
 	failed := make(chan string, 1000)
 	done := make(chan struct{})
 	const clients = 4
@@ -188,6 +188,7 @@ func (w *waypoint) neighbour() (stop func() (answered int64, failures []string))
 			defer tick.Stop()
 			for ctx.Err() == nil {
 				<-tick.C
+				begun := time.Now()
 				r, err := client.Get("http://" + w.addr + "/hello")
 				if err == nil {
 					var body []byte
@@ -199,6 +200,11 @@ func (w *waypoint) neighbour() (stop func() (answered int64, failures []string))
 				}
 				if err == nil {
 					answered.Add(1)
+					for took := int64(time.Since(begun)); ; {
+						if most := slowest.Load(); took <= most || slowest.CompareAndSwap(most, took) {
+							break
+						}
+					}
 					continue
 				}
 				select {
@@ -208,7 +214,7 @@ func (w *waypoint) neighbour() (stop func() (answered int64, failures []string))
 			}
 		}()
 	}
-	return func() (int64, []string) {
+	return func() (int64, time.Duration, []string) {
 		cancel()
 		for range clients {
 			<-done
@@ -218,7 +224,7 @@ func (w *waypoint) neighbour() (stop func() (answered int64, failures []string))
 		for f := range failed {
 			out = append(out, f)
 		}
-		return answered.Load(), out
+		return answered.Load(), time.Duration(slowest.Load()), out
 	}
 }
 
