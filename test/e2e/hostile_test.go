@@ -55,11 +55,8 @@ func newMallory(t *testing.T, l *lab) *mallory {
 
 func (m *mallory) dial() net.Conn {
 	m.t.Helper()
-	var c net.Conn
-	if err := m.ns.Do(func() (err error) {
-		c, err = net.DialTimeout("tcp", m.victim, 10*time.Second)
-		return err
-	}); err != nil {
+	c, err := dialFrom(m.ns, m.victim, 10*time.Second)
+	if err != nil {
 		m.t.Fatal(err)
 	}
 	m.t.Cleanup(func() { c.Close() })

@@ -115,20 +115,12 @@ spec:
 `, name, host, version)
 	}
 	w := &world{lab: newLab(t, yaml), t: t, host: host, backends: map[string]*backend{}}
-	var err error
-	if w.client, err = netns.Open(w.pod(t, "default/client").NetNS); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { w.client.Close() })
+	w.client = w.inside(t, "default/client")
 	for _, b := range backends {
 		name, version, _ := strings.Cut(b, "=")
 		w.backends[name] = w.serve(name, version)
 	}
-	for _, s := range w.view(t).Services {
-		if s.Name == host {
-			w.address = s.ClusterIPs[0] + ":9080"
-		}
-	}
+	w.address = w.clusterIP(t, "default", host) + ":9080"
 	eventually(t, "the waypoint serves", func() bool {
 		r := w.ask(nil)
 		return r.err == nil && r.status == 200
@@ -158,18 +150,8 @@ type countKey struct{}
 
 func (w *world) serve(name, version string) *backend {
 	w.t.Helper()
-	ns, err := netns.Open(w.pod(w.t, "default/"+name).NetNS)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	w.t.Cleanup(func() { ns.Close() })
 	b := &backend{version: version, users: map[string]bool{}, open: map[net.Conn]time.Time{}}
-	if err := ns.Do(func() (err error) {
-		b.listener, err = net.Listen("tcp", ":9080")
-		return err
-	}); err != nil {
-		w.t.Fatal(err)
-	}
+	b.listener = listenIn(w.t, w.inside(w.t, "default/"+name), ":9080")
 	s := &httptest.Server{Listener: b.listener, Config: &http.Server{
 		Handler:   b,
 		ConnState: b.state,
@@ -261,12 +243,8 @@ type answer struct {
 }
 
 // dial connects from the client's pod.
-func (w *world) dial(context.Context, string, string) (c net.Conn, err error) {
-	err = w.client.Do(func() error {
-		c, err = net.DialTimeout("tcp", w.address, 10*time.Second)
-		return err
-	})
-	return c, err
+func (w *world) dial(context.Context, string, string) (net.Conn, error) {
+	return dialFrom(w.client, w.address, 10*time.Second)
 }
 
 func (w *world) http(connections int) *http.Client {

@@ -4,14 +4,11 @@ import (
 	"crypto/tls"
 	"fmt"
 	"io"
-	"net"
 	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
 	"time"
-
-	"github.com/fairlead-mesh/fairlead/pkg/netns"
 )
 
 const sniCluster = twoNodes + `---
@@ -84,27 +81,15 @@ func routesTLSByName(t *testing.T, engine string) {
 		yaml += fmt.Sprintf("---\napiVersion: v1\nkind: Pod\nmetadata: {name: %s, namespace: shop, labels: {app: %s}}\nspec:\n  nodeName: n2\n  containers: [{name: app, image: curlimages/curl}]\n", name, name)
 	}
 	l := newLab(t, yaml)
-	client, err := netns.Open(l.pod(t, "shop/client").NetNS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer client.Close()
+	client := l.inside(t, "shop/client")
 	for _, name := range []string{"red", "blue"} {
 		l.greets(t, name)
 	}
-	address := ""
-	for _, s := range l.view(t).Services {
-		if s.Name == "shop" {
-			address = s.ClusterIPs[0] + ":443"
-		}
-	}
+	address := l.clusterIP(t, "shop", "shop") + ":443"
 	// greeting is what the server for a name says, or why there is none.
 	greeting := func(name string) string {
-		var c net.Conn
-		if err := client.Do(func() (err error) {
-			c, err = net.DialTimeout("tcp", address, 5*time.Second)
-			return err
-		}); err != nil {
+		c, err := dialFrom(client, address, 5*time.Second)
+		if err != nil {
 			return err.Error()
 		}
 		defer c.Close()
@@ -141,23 +126,11 @@ func routesTLSByName(t *testing.T, engine string) {
 // greets has a pod serve TLS on 443: it says who it is and what it was asked for, and closes.
 func (l *lab) greets(t *testing.T, pod string) {
 	t.Helper()
-	ns, err := netns.Open(l.pod(t, "shop/"+pod).NetNS)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer ns.Close()
 	unused := httptest.NewUnstartedServer(nil) // for its certificate
 	unused.StartTLS()
 	certificates := unused.TLS.Certificates
 	unused.Close()
-	var listener net.Listener
-	if err := ns.Do(func() (err error) {
-		listener, err = net.Listen("tcp", ":443")
-		return err
-	}); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { listener.Close() })
+	listener := listenIn(t, l.inside(t, "shop/"+pod), ":443")
 	go func() {
 		for {
 			c, err := listener.Accept()

@@ -91,21 +91,15 @@ func newTour(t *testing.T, engine string) *tour {
 	}
 	w := &tour{lab: newLab(t, yaml), engine: engine, clients: map[string]*netns.NS{}, address: map[string]string{}}
 	for _, p := range tourPods {
-		ns, err := netns.Open(w.pod(t, p.namespace+"/"+p.name).NetNS)
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { ns.Close() })
+		ns := w.inside(t, p.namespace+"/"+p.name)
 		if p.app == "" {
 			w.clients[p.name] = ns
 			continue
 		}
 		w.serve(t, ns, p.name)
 	}
-	for _, s := range w.view(t).Services {
-		if s.Namespace == "shop" {
-			w.address[s.Name] = s.ClusterIPs[0]
-		}
+	for _, service := range []string{"reviews", "ratings"} {
+		w.address[service] = w.clusterIP(t, "shop", service)
 	}
 	eventually(t, "the waypoint serves", func() bool { return strings.HasPrefix(w.ask("GET reviews/", nil), "200") })
 	return w
@@ -115,26 +109,16 @@ func newTour(t *testing.T, engine string) *tour {
 // name and the first line that it gets.
 func (w *tour) serve(t *testing.T, ns *netns.NS, name string) {
 	t.Helper()
-	listen := func(port string) (l net.Listener) {
-		if err := ns.Do(func() (err error) {
-			l, err = net.Listen("tcp", port)
-			return err
-		}); err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { l.Close() })
-		return l
-	}
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
 	protocols.SetUnencryptedHTTP2(true)
-	s := &httptest.Server{Listener: listen(":8080"), Config: &http.Server{Protocols: protocols, Handler: w.saying(name)}}
+	s := &httptest.Server{Listener: listenIn(t, ns, ":8080"), Config: &http.Server{Protocols: protocols, Handler: w.saying(name)}}
 	s.Start()
 	t.Cleanup(func() { s.CloseClientConnections(); s.Close() })
-	secure := &httptest.Server{Listener: listen(":8443"), Config: &http.Server{Handler: w.saying(name), ErrorLog: log.New(io.Discard, "", 0)}}
+	secure := &httptest.Server{Listener: listenIn(t, ns, ":8443"), Config: &http.Server{Handler: w.saying(name), ErrorLog: log.New(io.Discard, "", 0)}}
 	secure.StartTLS()
 	t.Cleanup(func() { secure.CloseClientConnections(); secure.Close() })
-	bytes := listen(":7000")
+	bytes := listenIn(t, ns, ":7000")
 	go func() {
 		for {
 			c, err := bytes.Accept()
@@ -192,12 +176,8 @@ func (w *tour) ask(request string, header map[string]string) string {
 	if !found {
 		port = "80"
 	}
-	tr := &http.Transport{DisableCompression: true, DialContext: func(context.Context, string, string) (c net.Conn, err error) {
-		err = w.clients[who].Do(func() error {
-			c, err = net.DialTimeout("tcp", net.JoinHostPort(w.address[service], port), 5*time.Second)
-			return err
-		})
-		return c, err
+	tr := &http.Transport{DisableCompression: true, DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return dialFrom(w.clients[who], net.JoinHostPort(w.address[service], port), 5*time.Second)
 	}}
 	defer tr.CloseIdleConnections()
 	if strings.Contains(header["content-type"], "grpc") {
@@ -243,11 +223,8 @@ func (w *tour) connect(place string) string {
 	if !found {
 		port = "7000"
 	}
-	var c net.Conn
-	if err := w.clients[who].Do(func() (err error) {
-		c, err = net.DialTimeout("tcp", net.JoinHostPort(w.address[service], port), 5*time.Second)
-		return err
-	}); err != nil {
+	c, err := dialFrom(w.clients[who], net.JoinHostPort(w.address[service], port), 5*time.Second)
+	if err != nil {
 		return err.Error()
 	}
 	defer c.Close()

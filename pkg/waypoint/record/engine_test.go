@@ -147,17 +147,7 @@ func serveBy(t *testing.T, f *Factory, format string, upstream http.Handler) str
 	}
 	closed.Close()
 	log := slog.New(slog.DiscardHandler)
-	clusters, err := cluster.NewManager(cluster.Options{Logger: log, Dial: func(ctx context.Context, to netip.AddrPort) (codec.Conn, error) {
-		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", to.String())
-		if err != nil {
-			return nil, err
-		}
-		return codec.TCPConn{TCPConn: c.(*net.TCPConn)}, nil
-	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(clusters.Close)
+	clusters := directly(t, log)
 	e, err := waypoint.New(waypoint.Options{Clusters: clusters, Recorders: f, Logger: log})
 	if err != nil {
 		t.Fatal(err)
@@ -327,4 +317,21 @@ func TestRecordsAreOfTheirOwnExchange(t *testing.T) {
 			t.Fatalf("a record of %q shows the response to %q", sent, got)
 		}
 	}
+}
+
+// directly has no clusters yet; their connections are plain ones.
+func directly(t *testing.T, log *slog.Logger) *cluster.Manager {
+	t.Helper()
+	clusters, err := cluster.NewManager(cluster.Options{Logger: log, Dial: func(ctx context.Context, to netip.AddrPort) (codec.Conn, error) {
+		c, err := (&net.Dialer{}).DialContext(ctx, "tcp", to.String())
+		if err != nil {
+			return nil, err
+		}
+		return codec.TCPConn{TCPConn: c.(*net.TCPConn)}, nil
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(clusters.Close)
+	return clusters
 }

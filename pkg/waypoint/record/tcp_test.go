@@ -5,7 +5,6 @@ import (
 	"io"
 	"log/slog"
 	"net"
-	"net/netip"
 	"regexp"
 	"strings"
 	"testing"
@@ -18,8 +17,6 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint"
-	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
-	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
 )
 
 const tcpYAML = `
@@ -77,17 +74,7 @@ func TestConnectionsAreLogged(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, log := &lines{}, slog.New(slog.DiscardHandler)
-			clusters, err := cluster.NewManager(cluster.Options{Logger: log, Dial: func(ctx context.Context, to netip.AddrPort) (codec.Conn, error) {
-				c, err := (&net.Dialer{}).DialContext(ctx, "tcp", to.String())
-				if err != nil {
-					return nil, err
-				}
-				return codec.TCPConn{TCPConn: c.(*net.TCPConn)}, nil
-			}})
-			if err != nil {
-				t.Fatal(err)
-			}
-			defer clusters.Close()
+			clusters := directly(t, log)
 			f := newFactory(t, out)
 			e, err := waypoint.New(waypoint.Options{Clusters: clusters, Recorders: f, Logger: log})
 			if err != nil {

@@ -20,27 +20,42 @@ const (
 
 var errWire = errors.New("it cannot be decoded")
 
+// eachField calls f with each field of a message: whole with its tag, and its payload if
+// it has a length.
+func eachField(wire []byte, f func(number protowire.Number, whole, payload []byte)) error {
+	for len(wire) > 0 {
+		number, kind, tag := protowire.ConsumeTag(wire)
+		if tag < 0 {
+			return fmt.Errorf("%w: %w", errWire, protowire.ParseError(tag))
+		}
+		size := protowire.ConsumeFieldValue(number, kind, wire[tag:])
+		if size < 0 {
+			return fmt.Errorf("%w: %w", errWire, protowire.ParseError(size))
+		}
+		var payload []byte
+		if kind == protowire.BytesType {
+			payload, _ = protowire.ConsumeBytes(wire[tag:]) // never nil
+		}
+		f(number, wire[:tag+size], payload)
+		wire = wire[tag+size:]
+	}
+	return nil
+}
+
 // split takes the elements of a repeated field of messages out of a message; they
 // are parts of it. The rest are its other fields in their order: a message without
 // those elements. About as many are expected as there is room made for.
 func split(wire []byte, field protowire.Number, room int) (rest []byte, elements [][]byte, err error) {
 	elements = make([][]byte, 0, room)
-	for len(wire) > 0 {
-		number, kind, tag := protowire.ConsumeTag(wire)
-		if tag < 0 {
-			return nil, nil, fmt.Errorf("%w: %w", errWire, protowire.ParseError(tag))
-		}
-		size := protowire.ConsumeFieldValue(number, kind, wire[tag:])
-		if size < 0 {
-			return nil, nil, fmt.Errorf("%w: %w", errWire, protowire.ParseError(size))
-		}
-		if number == field && kind == protowire.BytesType {
-			element, _ := protowire.ConsumeBytes(wire[tag:])
-			elements = append(elements, element)
+	err = eachField(wire, func(number protowire.Number, whole, payload []byte) {
+		if number == field && payload != nil {
+			elements = append(elements, payload)
 		} else {
-			rest = append(rest, wire[:tag+size]...)
+			rest = append(rest, whole...)
 		}
-		wire = wire[tag+size:]
+	})
+	if err != nil {
+		return nil, nil, err
 	}
 	return rest, elements, nil
 }
@@ -54,20 +69,13 @@ func decode(wire []byte, into proto.Message) error {
 
 // Name is the name of an encoded RouteConfiguration.
 func Name(wire []byte) (name string, err error) {
-	for len(wire) > 0 {
-		number, kind, tag := protowire.ConsumeTag(wire)
-		if tag < 0 {
-			return "", fmt.Errorf("%w: %w", errWire, protowire.ParseError(tag))
+	err = eachField(wire, func(number protowire.Number, _, payload []byte) {
+		if number == fieldName && payload != nil {
+			name = string(payload) // of several the last counts
 		}
-		size := protowire.ConsumeFieldValue(number, kind, wire[tag:])
-		if size < 0 {
-			return "", fmt.Errorf("%w: %w", errWire, protowire.ParseError(size))
-		}
-		if number == fieldName && kind == protowire.BytesType {
-			v, _ := protowire.ConsumeBytes(wire[tag:])
-			name = string(v) // of several the last counts
-		}
-		wire = wire[tag+size:]
+	})
+	if err != nil {
+		return "", err
 	}
 	return name, nil
 }
