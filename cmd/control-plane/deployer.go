@@ -16,7 +16,7 @@ import (
 // deployer writes what runs the waypoints that Gateways ask for.
 type deployer struct {
 	options deploy.Options
-	writer  *deploy.Writer
+	writer  objectWriter
 	logger  *slog.Logger
 	last    *source.Objects // what was deployed, or nil
 
@@ -44,18 +44,10 @@ func (d *deployer) statuses() []status.Status {
 	return out
 }
 
-// newDeployer is nil where nothing is to be deployed.
-func newDeployer(c config, logger *slog.Logger) (*deployer, error) {
-	if c.deployDir == "" {
-		return nil, nil
-	}
-	w, err := deploy.NewWriter(c.deployDir)
-	if err != nil {
-		return nil, err
-	}
+func newDeployer(c config, w objectWriter, logger *slog.Logger) *deployer {
 	return &deployer{writer: w, logger: logger, said: map[string]string{}, options: deploy.Options{
 		XDSAddress: c.advertise, ServerName: c.advertiseName, ClusterID: c.clusterID, Network: c.network, Image: c.waypointImage, EnvoyImage: c.envoyImage,
-	}}, nil
+	}}
 }
 
 func (d *deployer) deploy(objects *source.Objects) {

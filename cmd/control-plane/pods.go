@@ -4,12 +4,11 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/fairlead-mesh/fairlead/pkg/ca"
-	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/token"
 )
 
 // podIndex answers the CA from the objects of the moment.
-type podIndex struct{ directory *source.Directory }
+type podIndex struct{ objects objects }
 
 var _ ca.Pods = (*podIndex)(nil)
 
@@ -17,7 +16,7 @@ var _ ca.Pods = (*podIndex)(nil)
 // of its node, not a pod: then its node must exist. Where there is a pod of its
 // name, it must be the very one that the token is bound to.
 func (p *podIndex) Exists(caller token.Caller) bool {
-	objects := p.directory.Objects()
+	objects := p.objects.Objects()
 	for _, pod := range objects.Pods {
 		if pod.Namespace == caller.Namespace && pod.Name == caller.Pod {
 			return string(pod.UID) == caller.PodUID && pod.Spec.NodeName == caller.Node && accountOf(pod) == caller.ServiceAccount
@@ -33,7 +32,7 @@ func (p *podIndex) Exists(caller token.Caller) bool {
 
 // OnNode implements [ca.Pods].
 func (p *podIndex) OnNode(node, namespace, serviceAccount string) bool {
-	for _, pod := range p.directory.Objects().Pods {
+	for _, pod := range p.objects.Objects().Pods {
 		if pod.Spec.NodeName == node && pod.Namespace == namespace && accountOf(pod) == serviceAccount && pod.Status.Phase != corev1.PodFailed {
 			return true
 		}

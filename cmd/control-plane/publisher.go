@@ -17,14 +17,14 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/control/waypoint"
 )
 
-// publisher turns each state of the directory into resources and statuses.
+// publisher turns each state of the objects into resources and statuses.
 type publisher struct {
 	translator *translate.Translator
-	directory  *source.Directory
+	objects    objects
 	log        *push.Log
 	waypoints  *push.Waypoints
 	last       *waypoint.Translation // or nil: none yet
-	statuses   *status.Writer        // or nil: none are written
+	statuses   statusWriter          // or nil: none are written
 	deployer   *deployer             // or nil: nothing is deployed
 	logger     *slog.Logger
 	published  chan struct{} // closes with the first state
@@ -34,13 +34,13 @@ type publisher struct {
 	took                        prometheus.Histogram
 }
 
-func newPublisher(c config, directory *source.Directory, log *push.Log, waypoints *push.Waypoints, registry *prometheus.Registry, logger *slog.Logger) (*publisher, error) {
+func newPublisher(c config, b *backend, log *push.Log, waypoints *push.Waypoints, registry *prometheus.Registry, logger *slog.Logger) (*publisher, error) {
 	gauge := func(name, help string) prometheus.Gauge {
 		return prometheus.NewGauge(prometheus.GaugeOpts{Name: name, Help: help})
 	}
 	p := &publisher{
 		translator: translate.NewTranslator(translate.Options{ClusterID: c.clusterID, Network: c.network}),
-		directory:  directory, log: log, waypoints: waypoints, logger: logger, published: make(chan struct{}),
+		objects:    b.objects, statuses: b.statuses, deployer: b.deployer, log: log, waypoints: waypoints, logger: logger, published: make(chan struct{}),
 		rejected:  gauge("fairlead_objects_rejected", "Objects that could not be taken as written."),
 		denied:    gauge("fairlead_security_objects_denied", "Security objects that are wrong and, without a last good form, deny what they select."),
 		resources: gauge("fairlead_resources", "Workloads, services and policies served."),
@@ -55,12 +55,7 @@ func newPublisher(c config, directory *source.Directory, log *push.Log, waypoint
 			return nil, err
 		}
 	}
-	var err error
-	if p.deployer, err = newDeployer(c, logger); err != nil || c.statusDir == "" {
-		return p, err
-	}
-	p.statuses, err = status.NewWriter(c.statusDir, logger)
-	return p, err
+	return p, nil
 }
 
 const (
@@ -76,20 +71,23 @@ func (p *publisher) run(ctx context.Context, ready func()) error {
 	written := make(chan struct{})
 	go func() { defer close(written); p.writeStatuses(states) }()
 	defer func() { close(states); <-written }()
-	for first := true; ; first = false {
-		changed := p.directory.Changed()
-		if err := p.publish(p.directory.Objects()); err != nil {
-			return err
+	for first := true; ; {
+		changed := p.objects.Changed()
+		if objects := p.objects.Objects(); objects != nil {
+			if err := p.publish(objects); err != nil {
+				return err
+			}
+			if first {
+				close(p.published)
+				ready()
+				first = false
+			}
+			select {
+			case <-states: // it was not taken: only the latest counts
+			default:
+			}
+			states <- p.last
 		}
-		if first {
-			close(p.published)
-			ready()
-		}
-		select {
-		case <-states: // it was not taken: only the latest counts
-		default:
-		}
-		states <- p.last
 		select {
 		case <-changed:
 		case <-ctx.Done():
@@ -195,13 +193,16 @@ func (p *publisher) publishMesh(out translate.Output) (changed int, err error) {
 	return p.log.Set(push.Resources{push.AuthorizationType: policies, push.AddressType: addresses})
 }
 
-// problems is /debug/config: what is wrong in the files.
+// problems is /debug/config: what is wrong in the objects.
 func (p *publisher) problems() any {
-	lines := []string{}
-	for _, problem := range p.directory.Objects().Problems {
-		lines = append(lines, problem.String())
+	lines, generation := []string{}, uint64(0)
+	if objects := p.objects.Objects(); objects != nil {
+		generation = objects.Generation
+		for _, problem := range objects.Problems {
+			lines = append(lines, problem.String())
+		}
 	}
-	return map[string]any{"generation": p.directory.Objects().Generation, "problems": lines}
+	return map[string]any{"generation": generation, "problems": lines}
 }
 
 // page shows a value as JSON.

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"os"
 	"runtime"
 	"time"
 
@@ -20,10 +19,8 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/admin"
 	"github.com/fairlead-mesh/fairlead/pkg/ca"
 	"github.com/fairlead-mesh/fairlead/pkg/control/push"
-	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
-	"github.com/fairlead-mesh/fairlead/pkg/token"
 )
 
 // stopTimeout bounds how long one part may take to stop.
@@ -39,35 +36,23 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	if err := telemetry.RegisterBuild(registry, "control-plane"); err != nil {
 		return err
 	}
-	keys, err := token.ReadKeys(c.tokenKeys)
+	b, err := openDirectory(c, log)
 	if err != nil {
-		return usageError{err}
-	}
-	// The objects come first: the trust domain of a new root is theirs.
-	directory, err := source.NewDirectory(source.Options{ConfigDir: c.configDir, DerivedDir: c.derivedDir, Logger: log})
-	if err != nil {
-		return usageError{err}
-	}
-	authority, err := openAuthority(c, directory.Objects().Mesh.GetTrustDomain())
-	if err != nil {
-		return usageError{err}
-	}
-	if err := writeRoots(c.rootCertOut, authority.RootsPEM()); err != nil {
 		return err
 	}
 	changes := push.NewLog()
 	waypoints := push.NewWaypoints(log)
-	publisher, err := newPublisher(c, directory, changes, waypoints, registry, log)
+	publisher, err := newPublisher(c, b, changes, waypoints, registry, log)
 	if err != nil {
 		return err
 	}
-	xds, err := push.NewServer(push.Options{Log: changes, Reviewer: keys, NodeAccounts: c.nodeAccounts, Waypoints: waypoints, StreamsPerSecond: 15 + 5*runtime.NumCPU(), Registry: registry, Logger: log})
+	xds, err := push.NewServer(push.Options{Log: changes, Reviewer: b.reviewer, NodeAccounts: c.nodeAccounts, Waypoints: waypoints, StreamsPerSecond: 15 + 5*runtime.NumCPU(), Registry: registry, Logger: log})
 	if err != nil {
 		return err
 	}
 	certificates, err := ca.NewService(ca.Options{
-		Authority: authority, Reviewer: keys, Pods: &podIndex{directory}, NodeAccounts: c.nodeAccounts, Registry: registry, Logger: log,
-		TrustDomain: func() string { return directory.Objects().Mesh.GetTrustDomain() },
+		Authority: b.authority.Current, Reviewer: b.reviewer, Pods: b.pods, NodeAccounts: c.nodeAccounts, Registry: registry, Logger: log,
+		TrustDomain: func() string { return b.objects.Objects().Mesh.GetTrustDomain() },
 	})
 	if err != nil {
 		return err
@@ -76,7 +61,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	if err != nil {
 		return fmt.Errorf("--listen: %w", err)
 	}
-	serving, err := newServingCertificate(authority, c.dnsNames)
+	serving, err := newServingCertificate(b.authority, c.dnsNames)
 	if err != nil {
 		return err
 	}
@@ -92,7 +77,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	certificates.Register(server)
 
 	ready := &admin.Readiness{}
-	first := ready.Wait("objects of " + c.configDir)
+	first := ready.Wait("objects of the " + b.name)
 	pages, err := admin.Listen(admin.Options{
 		AdminAddress: c.adminAddress, Level: level, Logger: log,
 		Pages: map[string]http.HandlerFunc{
@@ -109,36 +94,20 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	group := run.NewGroup(log, stopTimeout)
 	// The window first, so that everything after can be watched.
 	group.Add("admin", pages.Run)
-	// The directory is followed before it is served, and until after.
-	group.Add("objects", directory.Run)
+	b.addTo(group)
+	// The objects are followed before they are served, and until after.
+	group.Add("objects", b.objects.Run)
 	// The first state is published before an agent can ask: an empty answer
 	// would take away what it holds.
 	group.Add("translation", func(ctx context.Context) error { return publisher.run(ctx, first) })
 	group.Add("xds and ca", func(ctx context.Context) error {
-		if !publisher.wait(ctx) {
+		if !publisher.wait(ctx) || !waitAuthority(ctx, b.authority) {
 			return nil
 		}
-		log.Info("serving", "address", listener.Addr().String(), "directory", c.configDir)
+		log.Info("serving", "address", listener.Addr().String(), "objects", b.name)
 		stopped := context.AfterFunc(ctx, server.Stop)
 		defer stopped()
 		return server.Serve(listener)
 	})
 	return group.Run(ctx)
-}
-
-func openAuthority(c config, trustDomain string) (*ca.Authority, error) {
-	if c.caCert != "" {
-		return ca.Load(ca.Files{Cert: c.caCert, Key: c.caKey, Chain: c.certChain, Roots: c.rootCerts})
-	}
-	return ca.Create(c.stateDir, trustDomain)
-}
-
-func writeRoots(path string, roots []byte) error {
-	if path == "" {
-		return nil
-	}
-	if err := os.WriteFile(path+".new", roots, 0o644); err != nil {
-		return fmt.Errorf("--root-cert-out: %w", err)
-	}
-	return os.Rename(path+".new", path)
 }

@@ -16,19 +16,21 @@ import (
 // servingLife is that of the control plane's own certificate.
 const servingLife = 24 * time.Hour
 
-// servingCertificate is signed by the mesh's CA and made anew at half-life.
+// servingCertificate is signed by the mesh's CA, and made anew at half-life and when the
+// CA is another.
 type servingCertificate struct {
-	authority *ca.Authority
+	authority authority
 	names     []string
 	ips       []net.IP
 
 	// mu guards below.
 	mu    sync.Mutex
 	cert  *tls.Certificate
+	by    *ca.Authority // who signed it
 	renew time.Time
 }
 
-func newServingCertificate(authority *ca.Authority, names []string) (*servingCertificate, error) {
+func newServingCertificate(authority authority, names []string) (*servingCertificate, error) {
 	s := &servingCertificate{authority: authority, names: names}
 	addrs, err := net.InterfaceAddrs()
 	if err != nil {
@@ -39,8 +41,7 @@ func newServingCertificate(authority *ca.Authority, names []string) (*servingCer
 			s.ips = append(s.ips, n.IP)
 		}
 	}
-	_, err = s.get(nil)
-	return s, err
+	return s, nil
 }
 
 func (s *servingCertificate) config() *tls.Config {
@@ -50,18 +51,22 @@ func (s *servingCertificate) config() *tls.Config {
 func (s *servingCertificate) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.cert != nil && time.Now().Before(s.renew) {
+	by := s.authority.Current()
+	if by == nil {
+		return nil, errNoAuthority
+	}
+	if s.cert != nil && s.by == by && time.Now().Before(s.renew) {
 		return s.cert, nil
 	}
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	chain, leaf, err := s.authority.SignServer(key.Public(), s.names, s.ips, servingLife)
+	chain, leaf, err := by.SignServer(key.Public(), s.names, s.ips, servingLife)
 	if err != nil {
 		return nil, err
 	}
 	s.cert = &tls.Certificate{Certificate: chain, PrivateKey: key, Leaf: leaf}
-	s.renew = time.Now().Add(servingLife / 2)
+	s.by, s.renew = by, time.Now().Add(servingLife/2)
 	return s.cert, nil
 }

@@ -56,7 +56,7 @@ func newService(t *testing.T) (*Service, *pods) {
 	}
 	p := &pods{}
 	s, err := NewService(Options{
-		Authority: authority, Pods: p, TrustDomain: func() string { return "cluster.local" }, NodeAccounts: []string{"istio-system/ztunnel"},
+		Authority: func() *Authority { return authority }, Pods: p, TrustDomain: func() string { return "cluster.local" }, NodeAccounts: []string{"istio-system/ztunnel"},
 		Reviewer: reviewer{"agent": agent, "app": {Namespace: "default", ServiceAccount: "reviews", Pod: "r", PodUID: "2", Node: "n1"}},
 		Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
 	})

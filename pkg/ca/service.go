@@ -40,7 +40,9 @@ type Pods interface {
 
 // Options of a [Service].
 type Options struct {
-	Authority   *Authority     // must be non-nil
+	// Authority is what signs now, or nil: none does yet. It may become another at any
+	// time. Must be non-nil.
+	Authority   func() *Authority
 	Reviewer    token.Reviewer // must be non-nil
 	Pods        Pods           // must be non-nil
 	TrustDomain func() string  // must be non-nil
@@ -121,7 +123,11 @@ func (s *Service) create(ctx context.Context, r *api.IstioCertificateRequest) (r
 	if err != nil {
 		return nil, id, caller, status.Error(codes.InvalidArgument, err.Error())
 	}
-	chain, leaf, err := s.o.Authority.Sign(request, id, time.Duration(r.GetValidityDuration())*time.Second)
+	authority := s.o.Authority()
+	if authority == nil {
+		return nil, id, caller, status.Error(codes.Unavailable, "the certificate authority has no key yet; try again")
+	}
+	chain, leaf, err := authority.Sign(request, id, time.Duration(r.GetValidityDuration())*time.Second)
 	if err != nil {
 		return nil, id, caller, status.Error(codes.InvalidArgument, err.Error())
 	}

@@ -114,7 +114,7 @@ func (c *cluster) start() {
 	c.publish()
 	c.server, err = push.NewServer(push.Options{Log: push.NewLog(), Reviewer: everybody{}, Waypoints: c.waypoints, StreamsPerSecond: 100, Registry: c.registry, Logger: log})
 	check()
-	certificates, err := ca.NewService(ca.Options{Authority: c.authority, Reviewer: everybody{}, Pods: allPods{}, Registry: c.registry, Logger: log,
+	certificates, err := ca.NewService(ca.Options{Authority: func() *ca.Authority { return c.authority }, Reviewer: everybody{}, Pods: allPods{}, Registry: c.registry, Logger: log,
 		TrustDomain: func() string { return "cluster.local" }})
 	check()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
