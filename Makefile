@@ -7,6 +7,9 @@ LDFLAGS   := -X github.com/fairlead-mesh/fairlead/pkg/telemetry.Version=$(VERSIO
 # Static binaries. grpcnotrace leaves out gRPC's debug pages: they pull in text/template, for which
 # the linker keeps every exported method, a fifth of the binary and of an idle agent's memory.
 GOBUILD   := CGO_ENABLED=0 go build -trimpath -tags grpcnotrace
+HUB       ?= localhost/fairlead
+TAG       ?= $(VERSION)
+PLATFORMS ?= linux/amd64,linux/arm64
 COMMANDS  := fairlead node-agent control-plane waypoint
 GOLANGCI  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GO_TEST   := go test -count=1 -timeout 20m
@@ -18,6 +21,11 @@ GO_TEST   := go test -count=1 -timeout 20m
 build:
 	@mkdir -p $(BIN)
 	$(GOBUILD) -ldflags '$(LDFLAGS)' -o $(BIN)/ $(addprefix ./cmd/,$(COMMANDS))
+
+## images: the container images as OCI archives with their SBOMs, in bin/images (HUB=..., TAG=..., PLATFORMS=linux/amd64)
+.PHONY: images
+images:
+	@go run ./deploy/images --hub '$(HUB)' --tag '$(TAG)' --platform '$(PLATFORMS)' --out $(BIN)/images
 
 ## setup: the programs that the lab, the tests and the demo call (Debian packages)
 .PHONY: setup

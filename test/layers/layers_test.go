@@ -23,8 +23,8 @@ var level = map[string]int{
 	"pkg/xds": 2, "pkg/store": 2, "pkg/sds": 2,
 	"pkg/redirect": 3, "pkg/ztunnel": 3, "pkg/waypoint": 3, "pkg/podwatch": 3, "pkg/control": 3, "pkg/ca": 3,
 	"pkg/lab": 4,
-	"cmd":     5,
-	"test":    6,
+	"cmd":     5, "deploy/images": 5,
+	"test": 6,
 }
 
 // siblings are the imports allowed within one level, each with its reason.
@@ -38,16 +38,17 @@ var owners = map[string]struct {
 	packages []string
 	why      string
 }{
-	"github.com/cilium/ebpf":         {[]string{"pkg/redirect"}, "kernel objects live in redirect"},
-	"golang.org/x/net/http2/hpack":   {[]string{"pkg/h2"}, "one HTTP/2 engine"},
-	"golang.org/x/net/http2":         {[]string{"pkg/h2"}, "x/net's Transport and Server are peers in tests only"},
-	"k8s.io/client-go":               {[]string{"pkg/control", "pkg/lab"}, "the data path knows no Kubernetes"},
-	"k8s.io/api":                     {[]string{"pkg/control", "pkg/lab", "cmd/control-plane"}, "objects are decoded at the edge"},
-	"istio.io/client-go":             {[]string{"pkg/control", "pkg/lab", "cmd/control-plane"}, "objects are decoded at the edge"},
-	module + "api":                   {[]string{"pkg/xds", "pkg/control"}, "wire types stop at the edge: past it everything is mesh"},
-	"google.golang.org/grpc":         {[]string{"pkg/xds", "pkg/sds", "pkg/identity", "pkg/control", "pkg/ca", "cmd/control-plane", "cmd/waypoint"}, "gRPC stays at the edge"},
-	"github.com/prometheus":          {[]string{"pkg/telemetry", "pkg/admin", "pkg/control", "pkg/ca", "pkg/waypoint/record", "pkg/waypoint/pages", "cmd"}, "engines report through telemetry"},
-	"github.com/vishvananda/netlink": {[]string{"pkg/netns", "pkg/redirect", "pkg/lab"}, "devices belong to redirect and the lab"},
+	"github.com/cilium/ebpf":                 {[]string{"pkg/redirect"}, "kernel objects live in redirect"},
+	"golang.org/x/net/http2/hpack":           {[]string{"pkg/h2"}, "one HTTP/2 engine"},
+	"golang.org/x/net/http2":                 {[]string{"pkg/h2"}, "x/net's Transport and Server are peers in tests only"},
+	"k8s.io/client-go":                       {[]string{"pkg/control", "pkg/lab"}, "the data path knows no Kubernetes"},
+	"k8s.io/api":                             {[]string{"pkg/control", "pkg/lab", "cmd/control-plane"}, "objects are decoded at the edge"},
+	"istio.io/client-go":                     {[]string{"pkg/control", "pkg/lab", "cmd/control-plane"}, "objects are decoded at the edge"},
+	module + "api":                           {[]string{"pkg/xds", "pkg/control"}, "wire types stop at the edge: past it everything is mesh"},
+	"google.golang.org/grpc":                 {[]string{"pkg/xds", "pkg/sds", "pkg/identity", "pkg/control", "pkg/ca", "cmd/control-plane", "cmd/waypoint"}, "gRPC stays at the edge"},
+	"github.com/prometheus":                  {[]string{"pkg/telemetry", "pkg/admin", "pkg/control", "pkg/ca", "pkg/waypoint/record", "pkg/waypoint/pages", "cmd"}, "engines report through telemetry"},
+	"github.com/google/go-containerregistry": {[]string{"deploy/images"}, "images are built beside the product"},
+	"github.com/vishvananda/netlink":         {[]string{"pkg/netns", "pkg/redirect", "pkg/lab"}, "devices belong to redirect and the lab"},
 }
 
 type goPackage struct {
