@@ -1,6 +1,6 @@
 // Package token tells who calls the control plane. A [Reviewer] turns a bearer
 // token into a [Caller]: [Keys] does it for the tokens of a directory's cluster,
-// by public keys.
+// by public keys; pkg/token/tokenreview asks a Kubernetes API server.
 //
 // pkg/control and pkg/ca ask it; commands construct it.
 package token
@@ -35,9 +35,14 @@ type Caller struct {
 // Account is "namespace/service account".
 func (c Caller) Account() string { return c.Namespace + "/" + c.ServiceAccount }
 
+// ErrUnavailable: whether the token proves anything could not be found out now; the
+// caller should try again.
+var ErrUnavailable = errors.New("tokens cannot be looked into now")
+
 // Reviewer proves tokens.
 type Reviewer interface {
-	// Review returns the token's caller, or an error that says why it proves nothing.
+	// Review returns the token's caller, or an error that says why it proves nothing,
+	// or [ErrUnavailable].
 	Review(ctx context.Context, token string) (Caller, error)
 }
 
