@@ -22,8 +22,8 @@ var level = map[string]int{
 	"pkg/idle": 0, "pkg/h1": 1, "pkg/h2": 1, "pkg/hbone": 1, "pkg/relay": 1, "pkg/admin": 1,
 	"pkg/xds": 2, "pkg/store": 2, "pkg/sds": 2,
 	"pkg/redirect": 3, "pkg/ztunnel": 3, "pkg/waypoint": 3, "pkg/podwatch": 3, "pkg/control": 3, "pkg/ca": 3,
-	"pkg/lab": 4,
-	"cmd":     5, "deploy/images": 5,
+	"pkg/lab": 4, "pkg/cli": 4,
+	"cmd": 5, "deploy/images": 5,
 	"test": 6,
 }
 
@@ -41,7 +41,7 @@ var owners = map[string]struct {
 	"github.com/cilium/ebpf":                 {[]string{"pkg/redirect"}, "kernel objects live in redirect"},
 	"golang.org/x/net/http2/hpack":           {[]string{"pkg/h2"}, "one HTTP/2 engine"},
 	"golang.org/x/net/http2":                 {[]string{"pkg/h2"}, "x/net's Transport and Server are peers in tests only"},
-	"k8s.io/client-go":                       {[]string{"pkg/control", "pkg/lab", "pkg/ca/secret", "cmd/control-plane"}, "the data path knows no Kubernetes"},
+	"k8s.io/client-go":                       {[]string{"pkg/control", "pkg/lab", "pkg/ca/secret", "cmd/control-plane", "pkg/cli"}, "the data path knows no Kubernetes"},
 	"k8s.io/api":                             {[]string{"pkg/control", "pkg/lab", "pkg/token/tokenreview", "pkg/ca/secret", "cmd/control-plane"}, "objects are decoded at the edge"},
 	"istio.io/client-go":                     {[]string{"pkg/control", "pkg/lab", "cmd/control-plane"}, "objects are decoded at the edge"},
 	module + "api":                           {[]string{"pkg/xds", "pkg/control"}, "wire types stop at the edge: past it everything is mesh"},
