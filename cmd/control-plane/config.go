@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/spf13/pflag"
 )
@@ -20,6 +21,7 @@ type config struct {
 	tokenKeys                                  string
 	nodeAccounts, dnsNames                     []string
 	rootCertOut                                string
+	rootSettle                                 time.Duration
 	caCert, caKey, certChain, rootCerts        string
 	logLevel                                   string
 
@@ -44,6 +46,7 @@ func (c *config) bind(f *pflag.FlagSet) {
 	f.StringSliceVar(&c.nodeAccounts, "node-accounts", []string{"istio-system/ztunnel"}, "service accounts of node agents, as namespace/name")
 	f.StringSliceVar(&c.dnsNames, "dns-names", []string{"istiod.istio-system.svc", "istiod.istio-system.svc.cluster.local", "localhost"}, "names in the server's certificate")
 	f.StringVar(&c.rootCertOut, "root-cert-out", "", "write the mesh's root certificates there")
+	f.DurationVar(&c.rootSettle, "root-settle", 3*time.Minute, "how long a root that the mesh does not trust yet is published before certificates come from it")
 	f.StringVar(&c.caCert, "ca-cert", "", "a plugged-in CA's certificate; with --ca-key and --root-certs")
 	f.StringVar(&c.caKey, "ca-key", "", "its key")
 	f.StringVar(&c.certChain, "cert-chain", "", "its chain, if it is not a root")
@@ -70,6 +73,9 @@ func (c *config) complete() error {
 	}
 	if plugged := c.caCert != "" || c.caKey != "" || c.rootCerts != "" || c.certChain != ""; plugged && (c.caCert == "" || c.caKey == "" || c.rootCerts == "") {
 		errs = append(errs, errors.New("a plugged-in CA needs --ca-cert, --ca-key and --root-certs"))
+	}
+	if c.rootSettle < 0 {
+		errs = append(errs, errors.New("--root-settle: must not be negative"))
 	}
 	if c.deployDir != "" && c.advertise == "" {
 		errs = append(errs, errors.New("--deploy-dir needs --advertise-address: waypoints must know where to ask"))

@@ -1,11 +1,10 @@
 package main
 
 import (
-	"fmt"
 	"log/slog"
-	"os"
 
-	"github.com/fairlead-mesh/fairlead/pkg/ca"
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/fairlead-mesh/fairlead/pkg/control/deploy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/control/status"
@@ -13,7 +12,7 @@ import (
 )
 
 // openDirectory is the backend of a directory of YAML, with keys and statuses in files.
-func openDirectory(c config, log *slog.Logger) (*backend, error) {
+func openDirectory(c config, registry *prometheus.Registry, log *slog.Logger) (*backend, error) {
 	b := &backend{name: "directory " + c.configDir}
 	keys, err := token.ReadKeys(c.tokenKeys)
 	if err != nil {
@@ -25,12 +24,7 @@ func openDirectory(c config, log *slog.Logger) (*backend, error) {
 		return nil, usageError{err}
 	}
 	b.objects, b.reviewer, b.pods = directory, keys, &podIndex{directory}
-	authority, err := openAuthority(c, directory.Objects().Mesh.GetTrustDomain())
-	if err != nil {
-		return nil, usageError{err}
-	}
-	b.authority = fixedAuthority{authority}
-	if err := writeRoots(c.rootCertOut, authority.RootsPEM()); err != nil {
+	if err := b.openAuthority(c, directory.Objects().Mesh.GetTrustDomain(), registry, log); err != nil {
 		return nil, err
 	}
 	if c.deployDir != "" {
@@ -46,28 +40,4 @@ func openDirectory(c config, log *slog.Logger) (*backend, error) {
 		}
 	}
 	return b, nil
-}
-
-// fixedAuthority stays the same.
-type fixedAuthority struct{ ca *ca.Authority }
-
-func (f fixedAuthority) Current() *ca.Authority { return f.ca }
-
-func (f fixedAuthority) Changed() <-chan struct{} { return nil }
-
-func openAuthority(c config, trustDomain string) (*ca.Authority, error) {
-	if c.caCert != "" {
-		return ca.Load(ca.Files{Cert: c.caCert, Key: c.caKey, Chain: c.certChain, Roots: c.rootCerts})
-	}
-	return ca.Create(c.stateDir, trustDomain)
-}
-
-func writeRoots(path string, roots []byte) error {
-	if path == "" {
-		return nil
-	}
-	if err := os.WriteFile(path+".new", roots, 0o644); err != nil {
-		return fmt.Errorf("--root-cert-out: %w", err)
-	}
-	return os.Rename(path+".new", path)
 }

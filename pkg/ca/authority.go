@@ -1,23 +1,19 @@
 package ca
 
 import (
-	"bytes"
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
 	"crypto/rsa"
 	"crypto/x509"
-	"crypto/x509/pkix"
 	"encoding/pem"
 	"errors"
 	"fmt"
-	"io/fs"
 	"math/big"
 	"net"
 	"net/url"
-	"os"
-	"path/filepath"
+	"slices"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
@@ -41,179 +37,45 @@ type Authority struct {
 	maxTTL time.Duration
 }
 
-// Files name a plugged-in authority, each in PEM: Istio's cacerts.
-type Files struct {
-	Cert, Key string // ca-cert.pem, ca-key.pem
-	// Chain is the authority's own chain (cert-chain.pem); "" if Cert is a root.
-	Chain string
-	// Roots is what peers trust (root-cert.pem); several, while one is replaced.
-	Roots string
-}
-
-// Load reads a plugged-in authority.
-func Load(f Files) (*Authority, error) {
-	key, err := readKey(f.Key)
-	if err != nil {
-		return nil, err
-	}
-	certs, err := readCertificates(f.Cert)
-	if err != nil {
-		return nil, err
-	}
-	a := &Authority{key: key, cert: certs[0], maxTTL: MaxTTL}
-	if a.roots, err = readCertificates(f.Roots); err != nil {
-		return nil, err
-	}
-	if f.Chain != "" {
-		if a.chain, err = readCertificates(f.Chain); err != nil {
-			return nil, err
-		}
-		a.chain = withoutRoots(a.chain)
-	}
-	if len(a.chain) == 0 && !isRoot(a.cert) {
-		a.chain = []*x509.Certificate{a.cert}
-	}
-	return a, a.check(f.Cert)
-}
-
-// Create returns the authority kept in dir, and makes one, with a new root, if
-// there is none. The key's file must be readable by its owner alone.
-func Create(dir, trustDomain string) (*Authority, error) {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return nil, fmt.Errorf("CA directory: %w", err)
-	}
-	certFile, keyFile := filepath.Join(dir, "root-cert.pem"), filepath.Join(dir, "root-key.pem")
-	if _, err := os.Stat(keyFile); errors.Is(err, fs.ErrNotExist) {
-		if err := create(certFile, keyFile, trustDomain); err != nil {
-			return nil, err
-		}
-	}
-	return Load(Files{Cert: certFile, Key: keyFile, Roots: certFile})
-}
-
-func create(certFile, keyFile, trustDomain string) error {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		return err
-	}
-	serial, err := newSerial()
-	if err != nil {
-		return err
-	}
-	now := time.Now()
-	template := &x509.Certificate{
-		SerialNumber: serial, Subject: pkix.Name{Organization: []string{trustDomain}, CommonName: "Fairlead root " + now.UTC().Format("2006-01-02")},
-		NotBefore: now.Add(-backdate), NotAfter: now.Add(rootLife),
-		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
-	}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		return err
-	}
-	keyDER, err := x509.MarshalPKCS8PrivateKey(key)
-	if err != nil {
-		return err
-	}
-	// The certificate first: a key without one would be taken for complete.
-	if err := writeNew(certFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o644); err != nil {
-		return err
-	}
-	return writeNew(keyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: keyDER}), 0o600)
-}
-
-func writeNew(path string, b []byte, mode os.FileMode) error {
-	if err := os.WriteFile(path+".new", b, mode); err != nil {
-		return fmt.Errorf("CA: %w", err)
-	}
-	return os.Rename(path+".new", path)
-}
-
-func readKey(path string) (crypto.Signer, error) {
-	info, err := os.Stat(path)
-	if err != nil {
-		return nil, fmt.Errorf("CA key: %w", err)
-	}
-	if mode := info.Mode().Perm(); mode&0o077 != 0 {
-		return nil, fmt.Errorf("CA key %s has mode %04o: others than its owner may read it; chmod 0600 it, and replace it if they have", path, mode)
-	}
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("CA key: %w", err)
-	}
-	block, _ := pem.Decode(b)
-	if block == nil {
-		return nil, fmt.Errorf("CA key: %s is not PEM", path)
-	}
-	for _, parse := range []func([]byte) (any, error){
-		x509.ParsePKCS8PrivateKey,
-		func(b []byte) (any, error) { return x509.ParseECPrivateKey(b) },
-		func(b []byte) (any, error) { return x509.ParsePKCS1PrivateKey(b) },
-	} {
-		if key, err := parse(block.Bytes); err == nil {
-			if signer, ok := key.(crypto.Signer); ok {
-				return signer, nil
-			}
-		}
-	}
-	return nil, fmt.Errorf("CA key: %s holds no EC or RSA key", path)
-}
-
-func readCertificates(path string) ([]*x509.Certificate, error) {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return nil, fmt.Errorf("CA: %w", err)
-	}
-	var out []*x509.Certificate
-	for {
-		var block *pem.Block
-		if block, b = pem.Decode(b); block == nil {
-			break
-		}
-		c, err := x509.ParseCertificate(block.Bytes)
-		if err != nil {
-			return nil, fmt.Errorf("CA: %s: %w", path, err)
-		}
-		out = append(out, c)
-	}
-	if len(out) == 0 {
-		return nil, fmt.Errorf("CA: %s holds no certificate in PEM", path)
-	}
-	return out, nil
-}
-
-func isRoot(c *x509.Certificate) bool {
-	return bytes.Equal(c.RawSubject, c.RawIssuer) && c.CheckSignatureFrom(c) == nil
-}
-
-func withoutRoots(certs []*x509.Certificate) (out []*x509.Certificate) {
-	for _, c := range certs {
-		if !isRoot(c) {
-			out = append(out, c)
-		}
-	}
-	return out
-}
-
 // check: the key is the certificate's, which may sign and chains to a root.
-func (a *Authority) check(file string) error {
+func (a *Authority) check() error {
 	public, ok := a.cert.PublicKey.(interface{ Equal(crypto.PublicKey) bool })
 	if !ok || !public.Equal(a.key.Public()) {
-		return fmt.Errorf("CA: the key is not that of %s", file)
+		return errors.New("the key is not that of the certificate")
 	}
 	if !a.cert.IsCA {
-		return fmt.Errorf("CA: %s is not a CA certificate", file)
+		return fmt.Errorf("the certificate of %q is not a CA's", a.cert.Subject)
 	}
+	if err := a.verify(a.roots); err != nil {
+		return fmt.Errorf("the certificate of %q chains to none of the roots: %w", a.cert.Subject, err)
+	}
+	return nil
+}
+
+// verify: who trusts roots takes what a signs.
+func (a *Authority) verify(roots []*x509.Certificate) error {
 	options := x509.VerifyOptions{Roots: x509.NewCertPool(), Intermediates: x509.NewCertPool(), KeyUsages: []x509.ExtKeyUsage{x509.ExtKeyUsageAny}}
-	for _, r := range a.roots {
+	for _, r := range roots {
 		options.Roots.AddCert(r)
 	}
 	for _, c := range a.chain {
 		options.Intermediates.AddCert(c)
 	}
-	if _, err := a.cert.Verify(options); err != nil {
-		return fmt.Errorf("CA: %s: %w", file, err)
-	}
-	return nil
+	_, err := a.cert.Verify(options)
+	return err
+}
+
+// Equal reports whether both sign with one certificate, chain and key, and publish the
+// same roots.
+func (a *Authority) Equal(b *Authority) bool {
+	return a.cert.Equal(b.cert) && slices.EqualFunc(a.chain, b.chain, (*x509.Certificate).Equal) && slices.EqualFunc(a.roots, b.roots, (*x509.Certificate).Equal)
+}
+
+// with is a that publishes more roots beside its own.
+func (a *Authority) with(roots []*x509.Certificate) *Authority {
+	more := *a
+	more.roots = distinct(slices.Concat(a.roots, roots))
+	return &more
 }
 
 // RootsPEM is what peers must trust.
@@ -230,7 +92,8 @@ func encode(c *x509.Certificate) []byte {
 }
 
 // Sign issues a certificate for id to the key of request, of which nothing else
-// is taken. It returns leaf, intermediates and roots, one PEM each.
+// is taken. It returns leaf and intermediates, one PEM each, and last all the roots in
+// one, as istiod does.
 func (a *Authority) Sign(request *x509.CertificateRequest, id mesh.Identity, ttl time.Duration) (chain []string, leaf *x509.Certificate, err error) {
 	if err := checkKey(request.PublicKey); err != nil {
 		return nil, nil, err
@@ -247,10 +110,10 @@ func (a *Authority) Sign(request *x509.CertificateRequest, id mesh.Identity, ttl
 	if err != nil {
 		return nil, nil, err
 	}
-	for _, c := range append(append([]*x509.Certificate{leaf}, a.chain...), a.roots...) {
+	for _, c := range append([]*x509.Certificate{leaf}, a.chain...) {
 		chain = append(chain, string(encode(c)))
 	}
-	return chain, leaf, nil
+	return append(chain, string(a.RootsPEM())), leaf, nil
 }
 
 // issue signs template. The subject is empty, so the names are critical (RFC

@@ -32,10 +32,12 @@ const (
 
 // Pods is what the CA must know of the cluster.
 type Pods interface {
-	// Exists reports whether the caller's pod exists, with that uid and account.
-	Exists(caller token.Caller) bool
-	// OnNode reports whether a pod of that account, not failed, is on the node.
-	OnNode(node, namespace, serviceAccount string) bool
+	// Exists reports whether the caller's pod exists, with that uid, account and node.
+	// An error: it could not be found out.
+	Exists(ctx context.Context, caller token.Caller) (bool, error)
+	// OnNode reports whether a pod of that account, which has not ended, is on the node.
+	// An error: it could not be found out.
+	OnNode(ctx context.Context, node, namespace, serviceAccount string) (bool, error)
 }
 
 // Options of a [Service].
@@ -110,13 +112,16 @@ func (s *Service) create(ctx context.Context, r *api.IstioCertificateRequest) (r
 	if err == nil {
 		caller, err = s.o.Reviewer.Review(ctx, bearer)
 	}
+	if errors.Is(err, token.ErrUnavailable) {
+		return nil, id, caller, status.Error(codes.Unavailable, err.Error())
+	}
 	if err != nil {
 		return nil, id, caller, status.Error(codes.Unauthenticated, err.Error())
 	}
 	if !s.admit(caller) {
 		return nil, id, caller, status.Errorf(codes.ResourceExhausted, "more than %d requests a second", perSecond)
 	}
-	if id, err = s.identity(caller, r); err != nil {
+	if id, err = s.identity(ctx, caller, r); err != nil {
 		return nil, id, caller, err
 	}
 	request, err := parseRequest(r.GetCsr())
@@ -138,28 +143,35 @@ func (s *Service) create(ctx context.Context, r *api.IstioCertificateRequest) (r
 
 // identity is what the caller may have: what it asks for on behalf of a pod of
 // its node, or its own.
-func (s *Service) identity(caller token.Caller, r *api.IstioCertificateRequest) (mesh.Identity, error) {
+func (s *Service) identity(ctx context.Context, caller token.Caller, r *api.IstioCertificateRequest) (mesh.Identity, error) {
 	own := mesh.Identity{TrustDomain: s.o.TrustDomain(), Namespace: caller.Namespace, ServiceAccount: caller.ServiceAccount}
+	id := own
 	asked := r.GetMetadata().GetFields()["ImpersonatedIdentity"].GetStringValue()
-	if asked == "" {
-		if !s.o.Pods.Exists(caller) {
-			return own, status.Error(codes.Unauthenticated, "the caller's pod "+caller.Namespace+"/"+caller.Pod+" does not exist any more")
+	if asked != "" {
+		var err error
+		if id, err = mesh.ParseIdentity(asked); err != nil {
+			return id, status.Error(codes.InvalidArgument, err.Error())
 		}
-		return own, nil
-	}
-	id, err := mesh.ParseIdentity(asked)
-	if err != nil {
-		return id, status.Error(codes.InvalidArgument, err.Error())
 	}
 	refuse := func(why string) (mesh.Identity, error) { return id, status.Error(codes.Unauthenticated, why) }
 	switch {
+	case asked == "":
 	case !slices.Contains(s.o.NodeAccounts, caller.Account()):
 		return refuse("service account " + caller.Account() + " may not ask on behalf of others")
 	case id.TrustDomain != own.TrustDomain:
 		return refuse("trust domain " + id.TrustDomain + " is not this mesh's, " + own.TrustDomain)
-	case !s.o.Pods.Exists(caller):
+	}
+	if there, err := s.o.Pods.Exists(ctx, caller); err != nil {
+		return id, status.Errorf(codes.Unavailable, "whether the caller's pod exists: %v", err)
+	} else if !there {
 		return refuse("the caller's pod " + caller.Namespace + "/" + caller.Pod + " does not exist any more")
-	case !s.o.Pods.OnNode(caller.Node, id.Namespace, id.ServiceAccount):
+	}
+	if asked == "" {
+		return id, nil
+	}
+	if there, err := s.o.Pods.OnNode(ctx, caller.Node, id.Namespace, id.ServiceAccount); err != nil {
+		return id, status.Errorf(codes.Unavailable, "which pods are on node %s: %v", caller.Node, err)
+	} else if !there {
 		return refuse("no pod of " + id.Namespace + "/" + id.ServiceAccount + " is on node " + caller.Node)
 	}
 	return id, nil

@@ -69,8 +69,8 @@ func (everybody) Review(context.Context, string) (token.Caller, error) {
 
 type allPods struct{}
 
-func (allPods) Exists(token.Caller) bool           { return true }
-func (allPods) OnNode(string, string, string) bool { return false }
+func (allPods) Exists(context.Context, token.Caller) (bool, error)           { return true, nil }
+func (allPods) OnNode(context.Context, string, string, string) (bool, error) { return false, nil }
 
 func free(t *testing.T) netip.AddrPort {
 	t.Helper()

@@ -84,6 +84,9 @@ func (s *Server) authorize(ctx context.Context) (token.Caller, error) {
 		return token.Caller{}, status.Error(codes.Unauthenticated, err.Error())
 	}
 	caller, err := s.o.Reviewer.Review(ctx, bearer)
+	if errors.Is(err, token.ErrUnavailable) {
+		return token.Caller{}, status.Error(codes.Unavailable, err.Error())
+	}
 	if err != nil {
 		return token.Caller{}, status.Error(codes.Unauthenticated, err.Error())
 	}
