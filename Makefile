@@ -71,11 +71,12 @@ $(CACHE)/golangci-lint: Makefile
 	@mkdir -p $(CACHE)
 	GOBIN=$(CURDIR)/$(CACHE) go install $(GOLANGCI)
 
-## generate: the BPF objects and protobuf Go, with pinned compilers; CI compares the result
+## generate: the BPF objects, protobuf Go and the chart's CRDs, with pinned compilers and modules; CI compares the result
 .PHONY: generate
 generate:
 	bpf/generate.sh
 	api/generate.sh
+	go run ./deploy/crds
 
 ## bench: Fairlead beside direct veth, TLS relays, Envoy and other proxies, interleaved (ARGS="--only w1,w2")
 .PHONY: bench

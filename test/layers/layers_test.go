@@ -17,13 +17,13 @@ const module = "github.com/fairlead-mesh/fairlead/"
 // level is a package's height; it may import what is strictly below it, and what
 // the siblings table allows. Names match a package and everything under it.
 var level = map[string]int{
-	"pkg/mesh": 0, "pkg/authz": 0, "pkg/message": 0, "api": 0,
+	"pkg/mesh": 0, "pkg/authz": 0, "pkg/message": 0, "pkg/suggest": 0, "api": 0, "deploy": 0,
 	"pkg/netns": 1, "pkg/run": 1, "pkg/token": 1, "pkg/telemetry": 1, "pkg/identity": 1,
 	"pkg/idle": 0, "pkg/h1": 1, "pkg/h2": 1, "pkg/hbone": 1, "pkg/relay": 1, "pkg/admin": 1,
 	"pkg/xds": 2, "pkg/store": 2, "pkg/sds": 2,
 	"pkg/redirect": 3, "pkg/ztunnel": 3, "pkg/waypoint": 3, "pkg/podwatch": 3, "pkg/control": 3, "pkg/ca": 3,
-	"pkg/lab": 4, "pkg/cli": 4,
-	"cmd": 5, "deploy/images": 5,
+	"pkg/lab": 4, "pkg/cli": 4, "pkg/install": 4,
+	"cmd": 5, "deploy/images": 5, "deploy/crds": 5,
 	"test": 6,
 }
 
@@ -41,12 +41,13 @@ var owners = map[string]struct {
 	"github.com/cilium/ebpf":                 {[]string{"pkg/redirect"}, "kernel objects live in redirect"},
 	"golang.org/x/net/http2/hpack":           {[]string{"pkg/h2"}, "one HTTP/2 engine"},
 	"golang.org/x/net/http2":                 {[]string{"pkg/h2"}, "x/net's Transport and Server are peers in tests only"},
-	"k8s.io/client-go":                       {[]string{"pkg/control", "pkg/lab", "pkg/ca/secret", "cmd/control-plane", "pkg/cli"}, "the data path knows no Kubernetes"},
-	"k8s.io/api":                             {[]string{"pkg/control", "pkg/lab", "pkg/token/tokenreview", "pkg/ca/secret", "cmd/control-plane"}, "objects are decoded at the edge"},
+	"k8s.io/client-go":                       {[]string{"pkg/control", "pkg/lab", "pkg/ca/secret", "cmd/control-plane", "pkg/cli", "pkg/install"}, "the data path knows no Kubernetes"},
+	"k8s.io/api":                             {[]string{"pkg/control", "pkg/lab", "pkg/token/tokenreview", "pkg/ca/secret", "cmd/control-plane", "pkg/install"}, "objects are decoded at the edge"},
 	"istio.io/client-go":                     {[]string{"pkg/control", "pkg/lab", "cmd/control-plane"}, "objects are decoded at the edge"},
 	module + "api":                           {[]string{"pkg/xds", "pkg/control"}, "wire types stop at the edge: past it everything is mesh"},
 	"google.golang.org/grpc":                 {[]string{"pkg/xds", "pkg/sds", "pkg/identity", "pkg/control", "pkg/ca", "cmd/control-plane", "cmd/waypoint"}, "gRPC stays at the edge"},
 	"github.com/prometheus":                  {[]string{"pkg/telemetry", "pkg/admin", "pkg/control", "pkg/ca", "pkg/token/tokenreview", "pkg/waypoint/record", "pkg/waypoint/pages", "cmd"}, "engines report through telemetry"},
+	"helm.sh/helm":                           {[]string{"pkg/install/chart"}, "one place renders the chart; of helm only what renders"},
 	"github.com/google/go-containerregistry": {[]string{"deploy/images"}, "images are built beside the product"},
 	"github.com/vishvananda/netlink":         {[]string{"pkg/netns", "pkg/redirect", "pkg/lab"}, "devices belong to redirect and the lab"},
 }
@@ -85,12 +86,13 @@ func within(path, root string) bool { return path == root || strings.HasPrefix(p
 // room is the entry of level that path lies in.
 func room(path string) (string, bool) {
 	rel := strings.TrimPrefix(path, module)
+	found := ""
 	for name := range level {
-		if within(rel, name) {
-			return name, true
+		if within(rel, name) && len(name) > len(found) {
+			found = name
 		}
 	}
-	return "", false
+	return found, found != ""
 }
 
 func TestImportsPointDown(t *testing.T) {

@@ -8,6 +8,8 @@ import (
 
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"github.com/fairlead-mesh/fairlead/pkg/suggest"
 )
 
 // finding is one thing wrong at a place in a document.
@@ -29,7 +31,7 @@ func (c *checker) add(n *yaml.Node, path, format string, args ...any) {
 }
 
 func (c *checker) unknown(n *yaml.Node, path, name string, known []string) {
-	c.findings = append(c.findings, finding{n.Line, join(path, name), fmt.Sprintf("unknown field %q%s", name, didYouMean(name, known)), true, false})
+	c.findings = append(c.findings, finding{n.Line, join(path, name), fmt.Sprintf("unknown field %q%s", name, suggest.DidYouMean(name, known)), true, false})
 }
 
 func join(path, name string) string {
@@ -209,7 +211,7 @@ func (c *checker) enum(n *yaml.Node, ed protoreflect.EnumDescriptor, path, kind 
 	for i := range ed.Values().Len() {
 		names = append(names, string(ed.Values().Get(i).Name()))
 	}
-	c.add(n, path, "%q is not one of %s%s", n.Value, strings.Join(names, ", "), didYouMean(n.Value, names))
+	c.add(n, path, "%q is not one of %s%s", n.Value, strings.Join(names, ", "), suggest.DidYouMean(n.Value, names))
 }
 
 func (c *checker) wellKnown(n *yaml.Node, md protoreflect.MessageDescriptor, path string) {

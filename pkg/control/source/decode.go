@@ -12,6 +12,8 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	kjson "k8s.io/apimachinery/pkg/util/json"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/fairlead-mesh/fairlead/pkg/suggest"
 )
 
 // parsed is what one text of one file says.
@@ -133,7 +135,7 @@ func unknownKind(gk groupKind) string {
 			return fmt.Sprintf("kind %s is not known in the group %q: is its apiVersion %s?", gk.kind, gk.group, groupsOf(gk.kind))
 		}
 	}
-	return fmt.Sprintf("kind %q of the group %q is not known%s", gk.kind, gk.group, didYouMean(gk.kind, kindNames()))
+	return fmt.Sprintf("kind %q of the group %q is not known%s", gk.kind, gk.group, suggest.DidYouMean(gk.kind, kindNames()))
 }
 
 func groupsOf(name string) string {

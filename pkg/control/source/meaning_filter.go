@@ -7,6 +7,8 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairlead-mesh/fairlead/pkg/suggest"
 )
 
 var filterTypes = []gatewayv1.HTTPRouteFilterType{
@@ -173,7 +175,7 @@ func (m meaning) corsFilter(at string, c *gatewayv1.HTTPCORSFilter) {
 	}
 	for i, method := range c.AllowMethods {
 		if !slices.Contains(httpMethods, string(method)) {
-			m.fail(fmt.Sprintf("%s.allowMethods[%d]", at, i), "%q is not one of %s%s", method, strings.Join(httpMethods, ", "), didYouMean(string(method), httpMethods))
+			m.fail(fmt.Sprintf("%s.allowMethods[%d]", at, i), "%q is not one of %s%s", method, strings.Join(httpMethods, ", "), suggest.DidYouMean(string(method), httpMethods))
 		} else if method == "*" && len(c.AllowMethods) > 1 {
 			m.fail(fmt.Sprintf("%s.allowMethods[%d]", at, i), "* stands for every method, so it must stand alone")
 		}

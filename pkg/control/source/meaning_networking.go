@@ -9,6 +9,8 @@ import (
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/fairlead-mesh/fairlead/pkg/suggest"
 )
 
 // protocols are what a ServiceEntry's port may say it speaks.
@@ -42,7 +44,7 @@ func (m meaning) serviceEntry(e *networkingv1.ServiceEntry) {
 		}
 		names[p.GetName()], numbers[p.GetNumber()] = true, true
 		if p.GetProtocol() != "" && !slices.Contains(protocols, strings.ToUpper(p.GetProtocol())) {
-			m.fail(at+".protocol", "%q is not one of %s%s", p.GetProtocol(), strings.Join(protocols, ", "), didYouMean(p.GetProtocol(), protocols))
+			m.fail(at+".protocol", "%q is not one of %s%s", p.GetProtocol(), strings.Join(protocols, ", "), suggest.DidYouMean(p.GetProtocol(), protocols))
 		}
 	}
 	for i, a := range s.Addresses {

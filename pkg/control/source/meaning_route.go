@@ -10,6 +10,8 @@ import (
 
 	"golang.org/x/net/http/httpguts"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairlead-mesh/fairlead/pkg/suggest"
 )
 
 // The bounds of the Gateway API's CRDs.
@@ -172,7 +174,7 @@ func oneOf[T ~string](m meaning, at string, value *T, known ...T) {
 	for _, k := range known {
 		words = append(words, string(k))
 	}
-	m.fail(at, "%q is not one of %s%s", *value, strings.Join(words, ", "), didYouMean(string(*value), words))
+	m.fail(at, "%q is not one of %s%s", *value, strings.Join(words, ", "), suggest.DidYouMean(string(*value), words))
 }
 
 func (m meaning) routeMatch(at string, c *gatewayv1.HTTPRouteMatch) {

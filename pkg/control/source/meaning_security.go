@@ -12,6 +12,8 @@ import (
 	securityapi "istio.io/api/security/v1beta1"
 	typeapi "istio.io/api/type/v1beta1"
 	securityv1 "istio.io/client-go/pkg/apis/security/v1"
+
+	"github.com/fairlead-mesh/fairlead/pkg/suggest"
 )
 
 func (m meaning) authorizationPolicy(p *securityv1.AuthorizationPolicy) {
@@ -250,7 +252,7 @@ func (m meaning) condition(at string, w *securityapi.Condition) {
 		return w.Key == a || strings.HasSuffix(a, ".") && strings.HasPrefix(w.Key, a)
 	})
 	if !known {
-		m.fail(at+".key", "unknown attribute %q%s", w.Key, didYouMean(w.Key, attributes))
+		m.fail(at+".key", "unknown attribute %q%s", w.Key, suggest.DidYouMean(w.Key, attributes))
 	}
 	if name, ok := strings.CutPrefix(w.Key, "request.headers["); ok && !httpguts.ValidHeaderFieldName(strings.TrimSuffix(name, "]")) {
 		m.fail(at+".key", "%q is not the name of a header", strings.TrimSuffix(name, "]"))

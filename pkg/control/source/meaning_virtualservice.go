@@ -15,6 +15,8 @@ import (
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
+
+	"github.com/fairlead-mesh/fairlead/pkg/suggest"
 )
 
 // jwtClaim begins names of headers that stand for claims of JWTs.
@@ -276,7 +278,7 @@ func (m meaning) retries(at string, r *networkingapi.HTTPRetry) {
 		if code, err := strconv.Atoi(word); err == nil && code >= 100 && code <= 599 {
 			continue
 		}
-		m.fail(at+".retryOn", "%q is neither a status code nor one of %s%s", word, strings.Join(retryWords, ", "), didYouMean(word, retryWords))
+		m.fail(at+".retryOn", "%q is neither a status code nor one of %s%s", word, strings.Join(retryWords, ", "), suggest.DidYouMean(word, retryWords))
 	}
 }
 
@@ -330,7 +332,7 @@ func (m meaning) corsPolicy(at string, c *networkingapi.CorsPolicy) {
 	}
 	for i, method := range c.GetAllowMethods() {
 		if !slices.Contains(httpMethods, method) {
-			m.fail(fmt.Sprintf("%s.allowMethods[%d]", at, i), "%q is not one of %s%s", method, strings.Join(httpMethods, ", "), didYouMean(method, httpMethods))
+			m.fail(fmt.Sprintf("%s.allowMethods[%d]", at, i), "%q is not one of %s%s", method, strings.Join(httpMethods, ", "), suggest.DidYouMean(method, httpMethods))
 		}
 	}
 	for _, list := range []struct {

@@ -20,6 +20,9 @@ type Settings struct {
 	// OtherProtocols is what befalls packets of the mesh's pods that are not TCP,
 	// such as UDP, and so not carried in mutual TLS: allow or deny. Default allow.
 	OtherProtocols string `json:"otherProtocols,omitempty"`
+	// InjectionLabel takes istio-injection=enabled on a namespace as a wish to be in the
+	// mesh, for those who come from sidecars. Default false: it enrols nothing.
+	InjectionLabel bool `json:"injectionLabel,omitempty"`
 }
 
 // AutoAllocate are two address ranges.

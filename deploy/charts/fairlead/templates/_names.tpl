@@ -1,0 +1,33 @@
+{{/* image NAME: the reference of one of the product's images. */}}
+{{- define "fairlead.image" -}}
+{{ .root.Values.hub }}/{{ .name }}:{{ .root.Values.tag | default .root.Chart.AppVersion }}
+{{- end -}}
+
+{{/* labels that everything has; by the first `fairlead` finds what it installed. */}}
+{{- define "fairlead.labels" -}}
+fairlead.dev/component: {{ .component }}
+app.kubernetes.io/part-of: fairlead
+app.kubernetes.io/version: {{ .root.Chart.AppVersion | quote }}
+{{- end -}}
+
+{{- define "fairlead.pullSecrets" -}}
+{{- with .Values.imagePullSecrets }}
+imagePullSecrets:
+{{- range . }}
+  - name: {{ . }}
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* env of a map, in the order of names. */}}
+{{- define "fairlead.env" -}}
+{{- range $name, $value := . }}
+- name: {{ $name }}
+  value: {{ $value | quote }}
+{{- end }}
+{{- end -}}
+
+{{/* discovery: where agents and waypoints find the control plane, whatever its name resolves to. */}}
+{{- define "fairlead.discovery" -}}
+istiod.{{ .Release.Namespace }}.svc:15012
+{{- end -}}
