@@ -1,4 +1,5 @@
-// Command fairlead is the mesh's command line. So far it knows `lab`: a cluster on
+// Command fairlead is the mesh's command line: it checks objects and asks a cluster's mesh,
+// with the commands, flags and output of istioctl, and knows `lab`: a cluster on
 // this machine, out of network namespaces.
 package main
 
@@ -69,7 +70,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newLab(), newApp())
+	root.AddCommand(newLab(), newApp(), newValidate())
 	return root
 }
 

@@ -65,44 +65,64 @@ func (p *parsed) document(file string, doc document) {
 		p.refuseText(pos, doc.text, err)
 		return
 	}
-	p.item(file, node, "", "")
+	p.item(file, node)
 }
 
-// item decodes one object, or the items of a list. The version and kind that a
-// typed list implies are passed on.
-func (p *parsed) item(file string, node *yaml.Node, version, kindName string) {
-	pos := Position{file, node.Line}
-	if node.Kind != yaml.MappingNode {
-		p.fail(pos, Ref{}, "", "this is not an object: want apiVersion, kind and metadata")
-		return
-	}
+// item decodes one object, or the items of a list.
+func (p *parsed) item(file string, node *yaml.Node) {
+	eachItem(node, "", "", func(node *yaml.Node, version, kindName string) {
+		pos := Position{file, node.Line}
+		if node.Kind != yaml.MappingNode {
+			p.fail(pos, Ref{}, "", "this is not an object: want apiVersion, kind and metadata")
+			return
+		}
+		p.object(pos, node, version, kindName)
+	})
+}
+
+// eachItem calls f with an object, or with each of a list. The version and kind that
+// a typed list implies are passed on.
+func eachItem(node *yaml.Node, version, kindName string, f func(node *yaml.Node, version, kindName string)) {
 	if v := text(field(node, "apiVersion")); v != "" {
 		version = v
 	}
 	if k := text(field(node, "kind")); k != "" {
 		kindName = k
 	}
-	if items := field(node, "items"); strings.HasSuffix(kindName, "List") && items != nil && items.Kind == yaml.SequenceNode {
-		inner := strings.TrimSuffix(kindName, "List")
-		if inner == "" {
-			version = ""
-		}
-		for _, i := range items.Content {
-			p.item(file, i, version, inner)
-		}
+	items := field(node, "items")
+	if !strings.HasSuffix(kindName, "List") || items == nil || items.Kind != yaml.SequenceNode {
+		f(node, version, kindName)
 		return
 	}
-	p.object(pos, node, version, kindName)
+	inner := strings.TrimSuffix(kindName, "List")
+	if inner == "" {
+		version = ""
+	}
+	for _, i := range items.Content {
+		eachItem(i, version, inner, f)
+	}
+}
+
+// refOf names an object; of a kind that has namespaces, one that says none is in default.
+func refOf(node *yaml.Node, version, kindName string) Ref {
+	group, _ := splitVersion(version)
+	meta := field(node, "metadata")
+	ref := Ref{Group: group, Kind: kindName, Namespace: text(field(meta, "namespace")), Name: text(field(meta, "name"))}
+	if k, known := kinds[groupKind{group, kindName}]; known && !k.clusterWide && ref.Namespace == "" {
+		ref.Namespace = metav1.NamespaceDefault
+	}
+	return ref
 }
 
 func (p *parsed) object(pos Position, node *yaml.Node, version, kindName string) {
 	group, short := splitVersion(version)
-	meta := field(node, "metadata")
-	ref := Ref{Group: group, Kind: kindName, Namespace: text(field(meta, "namespace")), Name: text(field(meta, "name"))}
+	ref := refOf(node, version, kindName)
 	gk := groupKind{group, kindName}
 	k, known := kinds[gk]
-	if known && !k.clusterWide && ref.Namespace == "" {
-		ref.Namespace = metav1.NamespaceDefault
+	if k.installer {
+		p.problems = append(p.problems, Problem{Position: pos, Severity: Warning, Ref: ref, NotServed: true,
+			Message: "is read by `fairlead install -f`: here it has no effect"})
+		return
 	}
 	c := &checker{}
 	switch {
@@ -203,6 +223,9 @@ func (c *checker) istioBody(node *yaml.Node, k kind) {
 // decode makes the Go value of a checked object and looks at its meaning.
 func (p *parsed) decode(c *checker, pos Position, node *yaml.Node, gk groupKind, k kind, ref Ref) metav1.Object {
 	if !k.served {
+		if k.spec != nil {
+			c.unservedMeaning(node, k.spec)
+		}
 		return nil
 	}
 	raw, err := toJSON(node)

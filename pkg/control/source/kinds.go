@@ -31,6 +31,9 @@ const (
 	groupGateway    = "gateway.networking.k8s.io"
 )
 
+// GroupInstall is the group of the installer's files.
+const GroupInstall = "install.istio.io"
+
 type groupKind struct{ group, kind string }
 
 // kind is how objects of a kind are decoded.
@@ -41,6 +44,8 @@ type kind struct {
 	served bool
 	// lenient kinds are Kubernetes' own: unknown fields are warnings.
 	lenient bool
+	// installer kinds are what the installer reads; they are no objects of a cluster.
+	installer bool
 	// spec is the protobuf of Istio's kinds, and object a Go type otherwise, or
 	// of served kinds in any case. With neither, only the head is read.
 	spec   protoreflect.MessageDescriptor
@@ -115,6 +120,8 @@ var kinds = map[groupKind]kind{
 	{groupGateway, "ListenerSet"}:                            route[gatewayv1.ListenerSet]("v1"),
 	{"gateway.networking.x-k8s.io", "XBackendTrafficPolicy"}: headOnly("v1alpha1"),
 	{"gateway.networking.x-k8s.io", "XListenerSet"}:          headOnly("v1alpha1"),
+
+	{GroupInstall, "IstioOperator"}: {versions: []string{"v1alpha1"}, clusterWide: true, installer: true},
 
 	// Kubernetes' kinds that are none of the mesh's business, so that a whole
 	// application's YAML can lie in the directory.

@@ -77,25 +77,39 @@ func (m meaning) warn(path, message string) {
 	m.c.findings = append(m.c.findings, finding{line: lineOfPath(m.root, path), field: path, message: message, warning: true})
 }
 
-// lineOfPath follows "spec.rules[0].from" in a document.
+// lineOfPath is where "spec.rules[0].from" is written in a document, or as much of it
+// as there is.
 func lineOfPath(n *yaml.Node, path string) int {
 	line := n.Line
 	for _, step := range steps(path) {
-		var next *yaml.Node
-		if n.Kind == yaml.SequenceNode {
-			var i int
-			if _, err := fmt.Sscanf(step, "%d", &i); err == nil && i >= 0 && i < len(n.Content) {
-				next = n.Content[i]
-			}
-		} else {
-			next = field(n, step)
-		}
-		if next == nil {
+		if n = child(n, step); n == nil {
 			return line
 		}
-		n, line = next, next.Line
+		line = n.Line
 	}
 	return line
+}
+
+// nodeOfPath is what is at a path, or nil.
+func nodeOfPath(n *yaml.Node, path string) *yaml.Node {
+	for _, step := range steps(path) {
+		if n = child(n, step); n == nil {
+			return nil
+		}
+	}
+	return n
+}
+
+// child is a mapping's value or a list's element, or nil.
+func child(n *yaml.Node, step string) *yaml.Node {
+	if n.Kind != yaml.SequenceNode {
+		return field(n, step)
+	}
+	var i int
+	if _, err := fmt.Sscanf(step, "%d", &i); err != nil || i < 0 || i >= len(n.Content) {
+		return nil
+	}
+	return n.Content[i]
 }
 
 func steps(path string) []string {
