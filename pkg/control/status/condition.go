@@ -163,9 +163,13 @@ func Join(lists ...[]Status) []Status {
 	return out
 }
 
-func (s Status) equal(o Status) bool {
+// Equal tells whether two statuses say the same of one object.
+func (s Status) Equal(o Status) bool {
 	return s.Object == o.Object && slices.Equal(s.Conditions, o.Conditions) && slices.Equal(s.Addresses, o.Addresses) &&
 		slices.EqualFunc(s.Parents, o.Parents, func(a, b Parent) bool {
 			return a.Ref == b.Ref && a.Controller == b.Controller && slices.Equal(a.Conditions, b.Conditions)
+		}) &&
+		slices.EqualFunc(s.Listeners, o.Listeners, func(a, b Listener) bool {
+			return a.Name == b.Name && a.AttachedRoutes == b.AttachedRoutes && slices.Equal(a.SupportedKinds, b.SupportedKinds) && slices.Equal(a.Conditions, b.Conditions)
 		})
 }

@@ -67,7 +67,7 @@ func (w *Writer) Write(all []Status) error {
 	for _, s := range all {
 		name := fileName(s.Object)
 		delete(stale, name)
-		if before, known := w.held[s.Object]; known && before.equal(s) {
+		if before, known := w.held[s.Object]; known && before.Equal(s) {
 			held[s.Object] = before
 			continue
 		}
