@@ -39,11 +39,14 @@ func (k *kind) next(have map[string]any, namespace string, want *status.Status, 
 		if same(before, after) {
 			continue
 		}
-		if len(after) == 0 && field != fieldParents { // parents must be there
+		switch {
+		case len(after) > 0:
+			patch[field] = after
+		case field == fieldParents: // they must be there
+			patch[field] = []any{}
+		default:
 			patch[field] = nil
-			continue
 		}
-		patch[field] = after
 	}
 	if len(patch) == 0 {
 		return nil
