@@ -36,7 +36,7 @@ func (p *Policies) Status() []status.Status {
 func (p *Policies) condition(one *policy) status.Condition {
 	c := status.Condition{Type: status.WaypointAccepted, Status: "False", Reason: reasonInvalid}
 	if r := one.refused; r != nil {
-		c.Message = fmt.Sprintf("%s: %s; until it is mended, requests to what it targets are denied at the waypoint", r.Position, r.Reason)
+		c.Message = r.Position.Say(r.Reason + "; until it is mended, requests to what it targets are denied at the waypoint")
 		return c
 	}
 	var bound, missing, why []string

@@ -16,8 +16,10 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/suggest"
 )
 
-// parsed is what one text of one file says.
+// parsed is what one text of one file says, or of one object that is stored in an API
+// server.
 type parsed struct {
+	stored   bool
 	objects  []object
 	mesh     []meshConfig
 	refused  []Refused

@@ -225,11 +225,11 @@ func (d *Directory) publish() {
 	close(d.changed)
 	d.changed = make(chan struct{})
 	d.mu.Unlock()
-	d.report(before, next.Problems)
+	Report(d.opts.Logger, before, next.Problems)
 }
 
-// report logs problems that were not there before.
-func (d *Directory) report(before, now []Problem) {
+// Report logs problems that were not there before.
+func Report(logger *slog.Logger, before, now []Problem) {
 	if len(before) == len(now) && (len(now) == 0 || &before[0] == &now[0]) {
 		return
 	}
@@ -245,6 +245,6 @@ func (d *Directory) report(before, now []Problem) {
 		if p.Severity == Error {
 			level = slog.LevelError
 		}
-		d.opts.Logger.Log(context.Background(), level, p.String())
+		logger.Log(context.Background(), level, p.String())
 	}
 }

@@ -321,6 +321,11 @@ func (l *ledger) sayAside(o *Objects) {
 			}
 		}
 	}
+	SortAside(o)
+}
+
+// SortAside puts what is wrong in its order.
+func SortAside(o *Objects) {
 	slices.SortFunc(o.Refused, func(a, b Refused) int {
 		return cmp.Or(a.Ref.compare(b.Ref), cmp.Compare(a.Position.File, b.Position.File), cmp.Compare(a.Position.Line, b.Position.Line))
 	})

@@ -32,6 +32,9 @@ func DefaultMesh() *meshv1alpha1.MeshConfig {
 // servedMesh are the keys of the mesh configuration that have an effect here.
 var servedMesh = []string{"rootNamespace", "trustDomain", "accessLogFile", "accessLogFormat", "accessLogEncoding", "extensionProviders", "defaultProviders"}
 
+// discoverySelectors is another, where objects come from an API server.
+const discoverySelectors = "discoverySelectors"
+
 func (p *parsed) meshConfigMap(c *checker, pos Position, node *yaml.Node, ref Ref) {
 	if ref.Name != "istio" || ref.Namespace != RootNamespace {
 		return
@@ -71,7 +74,7 @@ func (p *parsed) meshConfigMap(c *checker, pos Position, node *yaml.Node, ref Re
 func (p *parsed) warnUnservedMesh(pos Position, ref Ref, inner *yaml.Node) {
 	var keys []string
 	for i := 0; i+1 < len(inner.Content); i += 2 {
-		if key := inner.Content[i].Value; !slices.Contains(servedMesh, key) {
+		if key := inner.Content[i].Value; !slices.Contains(servedMesh, key) && (key != discoverySelectors || !p.stored) {
 			keys = append(keys, key)
 		}
 	}

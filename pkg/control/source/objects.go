@@ -15,7 +15,7 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 )
 
-// Objects is one consistent state of the directory. It and everything it points
+// Objects is one consistent state of a cluster: a directory, or an API server. It and everything it points
 // to is never changed after it was published. Slices are sorted by namespace
 // and name; of a kind of which nothing has changed it is the same slice in two states.
 type Objects struct {
@@ -73,7 +73,8 @@ func (r Ref) compare(o Ref) int {
 		cmp.Compare(r.Namespace, o.Namespace), cmp.Compare(r.Name, o.Name))
 }
 
-// Position is a place in a file. File is relative to the directory.
+// Position is a place in a file. File is relative to the directory; it is empty of
+// objects that an API server holds.
 type Position struct {
 	File string
 	Line int
@@ -81,6 +82,14 @@ type Position struct {
 
 // String is "file:line".
 func (p Position) String() string { return fmt.Sprintf("%s:%d", p.File, p.Line) }
+
+// Say puts the position, if there is one, before a message.
+func (p Position) Say(message string) string {
+	if p.File == "" {
+		return message
+	}
+	return p.String() + ": " + message
+}
 
 // Severity tells whether an object was taken despite a problem.
 type Severity string
@@ -108,7 +117,7 @@ type Problem struct {
 
 // String is "file:line: severity: object: field: message".
 func (p Problem) String() string {
-	s := p.Position.String() + ": " + string(p.Severity) + ": "
+	s := p.Say(string(p.Severity) + ": ")
 	if p.Ref.Kind != "" {
 		s += p.Ref.String() + ": "
 	}

@@ -32,7 +32,7 @@ func (s *policySet) refused() {
 			what = "everything in the mesh"
 		}
 		s.w.condition(policyObject(r.Ref.Kind, r.Ref.Namespace, r.Ref.Name), status.Condition{Type: status.ZtunnelAccepted, Status: "False", Reason: "Invalid",
-			Message: fmt.Sprintf("%s: %s; until it is mended, connections to %s are denied", r.Position, r.Reason, what)})
+			Message: r.Position.Say(fmt.Sprintf("%s; until it is mended, connections to %s are denied", r.Reason, what))})
 	}
 }
 
@@ -57,11 +57,11 @@ func (w *world) reportProblems() {
 		}
 		f.failed = f.failed || p.Severity == source.Error
 		f.served = f.served && (!p.NotServed || p.Field != "")
-		message := p.Position.String() + ": "
+		message := p.Message
 		if p.Field != "" {
-			message += p.Field + ": "
+			message = p.Field + ": " + message
 		}
-		f.messages = append(f.messages, message+p.Message)
+		f.messages = append(f.messages, p.Say(message))
 	}
 	for object, f := range all {
 		c := status.Condition{Type: status.Accepted, Status: "True", Reason: "Warning", Message: strings.Join(f.messages, "; ")}
