@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"errors"
+	"log/slog"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"k8s.io/apimachinery/pkg/runtime"
 
 	"github.com/fairlead-mesh/fairlead/pkg/ca"
@@ -27,6 +29,14 @@ type backend struct {
 	deployer  *deployer    // or nil: nothing is deployed
 	// parts run beside, from before the objects are followed until after.
 	parts []part
+}
+
+// openBackend is that which the command line names.
+func openBackend(c config, registry *prometheus.Registry, log *slog.Logger) (*backend, error) {
+	if c.configDir != "" {
+		return openDirectory(c, registry, log)
+	}
+	return openKubernetes(c, registry, log)
 }
 
 // part is something that runs until ctx ends.

@@ -4,7 +4,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -14,6 +16,8 @@ import (
 // config is the command line.
 type config struct {
 	configDir, derivedDir, statusDir, stateDir string
+	kubeconfig                                 string
+	inCluster                                  bool
 	deployDir, advertise, advertiseName        string
 	waypointImage, envoyImage                  string
 	listen, adminAddress                       string
@@ -29,7 +33,9 @@ type config struct {
 }
 
 func (c *config) bind(f *pflag.FlagSet) {
-	f.StringVar(&c.configDir, "config-dir", "", "the directory of YAML to serve (required)")
+	f.StringVar(&c.configDir, "config-dir", "", "serve a directory of YAML: this one")
+	f.StringVar(&c.kubeconfig, "kubeconfig", "", "serve the cluster whose API server this file names")
+	f.BoolVar(&c.inCluster, "in-cluster", false, "serve the cluster in which this is a pod")
 	f.StringVar(&c.derivedDir, "derived-dir", "", "a directory of objects made by a program, such as pods with their status")
 	f.StringVar(&c.statusDir, "status-dir", "", "where the objects' status is written; empty writes none")
 	f.StringVar(&c.deployDir, "deploy-dir", "", "where the objects that run waypoints are written; empty writes none")
@@ -42,7 +48,7 @@ func (c *config) bind(f *pflag.FlagSet) {
 	f.StringVar(&c.adminAddress, "admin-address", "localhost:15014", "metrics, readiness and /debug/syncz; keep it on loopback")
 	f.StringVar(&c.clusterID, "cluster-id", "Kubernetes", "the cluster's name, the first part of workloads' uids")
 	f.StringVar(&c.network, "network", "", "the network of pods and services")
-	f.StringVar(&c.tokenKeys, "token-keys", "", "public keys in PEM that verify the callers' tokens (required)")
+	f.StringVar(&c.tokenKeys, "token-keys", "", "public keys in PEM that verify the callers' tokens (with --config-dir, required)")
 	f.StringSliceVar(&c.nodeAccounts, "node-accounts", []string{"istio-system/ztunnel"}, "service accounts of node agents, as namespace/name")
 	f.StringSliceVar(&c.dnsNames, "dns-names", []string{"istiod.istio-system.svc", "istiod.istio-system.svc.cluster.local", "localhost"}, "names in the server's certificate")
 	f.StringVar(&c.rootCertOut, "root-cert-out", "", "write the mesh's root certificates there")
@@ -57,11 +63,29 @@ func (c *config) bind(f *pflag.FlagSet) {
 // complete checks the command line as a whole.
 func (c *config) complete() error {
 	var errs []error
-	for _, required := range []struct{ flag, value string }{
-		{"--config-dir", c.configDir}, {"--state-dir", c.stateDir}, {"--token-keys", c.tokenKeys},
-	} {
-		if required.value == "" {
-			errs = append(errs, fmt.Errorf("%s is required", required.flag))
+	ways := 0
+	for _, given := range []bool{c.configDir != "", c.kubeconfig != "", c.inCluster} {
+		if given {
+			ways++
+		}
+	}
+	if ways != 1 {
+		errs = append(errs, errors.New("exactly one of --config-dir, --kubeconfig and --in-cluster says where the objects are"))
+	}
+	required := map[string]string{"--state-dir": c.stateDir}
+	onlyDirectory := map[string]string{"--derived-dir": c.derivedDir, "--status-dir": c.statusDir, "--deploy-dir": c.deployDir, "--token-keys": c.tokenKeys}
+	if c.configDir != "" {
+		required["--token-keys"] = c.tokenKeys
+		onlyDirectory = nil
+	}
+	for _, flag := range slices.Sorted(maps.Keys(required)) {
+		if required[flag] == "" {
+			errs = append(errs, fmt.Errorf("%s is required", flag))
+		}
+	}
+	for _, flag := range slices.Sorted(maps.Keys(onlyDirectory)) {
+		if onlyDirectory[flag] != "" {
+			errs = append(errs, fmt.Errorf("%s goes with --config-dir: with an API server, that is where things are", flag))
 		}
 	}
 	if c.configDir != "" {

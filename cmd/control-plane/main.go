@@ -35,12 +35,15 @@ func main() {
 func command() *cobra.Command {
 	var c config
 	cmd := &cobra.Command{
-		Use:   "control-plane --config-dir DIR --state-dir DIR --token-keys FILE",
+		Use:   "control-plane {--config-dir DIR | --kubeconfig FILE | --in-cluster}",
 		Short: "Serve workloads, policies and certificates to node agents",
-		Long: `The control plane reads a directory of ordinary Kubernetes and Istio YAML, follows
-its changes, and serves what follows from it to the node agents: workloads and
+		Long: `The control plane follows a Kubernetes API server, or a directory of ordinary
+Kubernetes and Istio YAML, and serves what follows from it to the node agents: workloads and
 policies by delta xDS, certificates by Istio's certificate service, on one port.`,
-		Example: `  # Serve ./cluster; agents prove themselves with tokens signed by tokens.pem's key.
+		Example: `  # As a pod of the cluster that it serves.
+  control-plane --in-cluster --state-dir /var/lib/fairlead
+
+  # Serve ./cluster; agents prove themselves with tokens signed by tokens.pem's key.
   control-plane --config-dir ./cluster --state-dir /var/lib/fairlead --token-keys tokens.pem
 
   # With a plugged-in CA, as Istio's cacerts.

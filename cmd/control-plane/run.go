@@ -36,7 +36,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	if err := telemetry.RegisterBuild(registry, "control-plane"); err != nil {
 		return err
 	}
-	b, err := openDirectory(c, registry, log)
+	b, err := openBackend(c, registry, log)
 	if err != nil {
 		return err
 	}

@@ -296,7 +296,7 @@ func TestCertificatesForPodsOfTheNode(t *testing.T) {
 
 func TestBadCommandLine(t *testing.T) {
 	for want, args := range map[string][]string{
-		"--config-dir is required":      {},
+		"exactly one of --config-dir, --kubeconfig and --in-cluster": {},
 		"no such file":                  {"--config-dir", "/nonexistent", "--state-dir", "x", "--token-keys", "x"},
 		"needs --ca-cert, --ca-key and": {"--config-dir", ".", "--state-dir", "x", "--token-keys", "x", "--ca-cert", "x"},
 		"want namespace/name":           {"--config-dir", ".", "--state-dir", "x", "--token-keys", "x", "--node-accounts", "x"},

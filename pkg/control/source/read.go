@@ -37,7 +37,7 @@ func Read(ref Ref, text []byte) Reading {
 		return r
 	}
 	p := &parsed{stored: true}
-	p.item("", node, "", "")
+	p.item("", node)
 	var r Reading
 	if len(p.objects) > 0 {
 		r.Object = p.objects[0].value
