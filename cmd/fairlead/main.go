@@ -70,7 +70,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newLab(), newApp(), newValidate())
+	root.AddCommand(newLab(), newApp(), newValidate(), newWaypoint())
 	return root
 }
 
