@@ -169,10 +169,8 @@ func (p *Pod) settle() {
 }
 
 func (p *Pod) attach() error {
-	if p.spec.HostInterface != "" {
-		if err := p.guardVeth(); err != nil {
-			return err
-		}
+	if err := p.guardVeth(); err != nil {
+		return err
 	}
 	return p.attachSteer()
 }

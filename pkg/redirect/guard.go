@@ -1,11 +1,13 @@
 package redirect
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
@@ -24,9 +26,28 @@ const (
 
 // guardVeth puts the guard on the node's side of the pod's veth.
 func (p *Pod) guardVeth() error {
-	device, err := netlink.LinkByName(p.spec.HostInterface)
+	peer := 0
+	if p.spec.HostInterface == "" {
+		var err error
+		if peer, err = p.peer(); err != nil {
+			return fmt.Errorf("guard: %w", err)
+		}
+	}
+	return p.r.onNode(func() error { return p.guardDevice(peer) })
+}
+
+// guardDevice runs in the node's namespace. peer is the device's index, or 0 where
+// its name is known.
+func (p *Pod) guardDevice(peer int) error {
+	var device netlink.Link
+	var err error
+	if peer == 0 {
+		device, err = netlink.LinkByName(p.spec.HostInterface)
+	} else {
+		device, err = netlink.LinkByIndex(peer)
+	}
 	if err != nil {
-		return fmt.Errorf("guard: device %s: %w", p.spec.HostInterface, err)
+		return fmt.Errorf("guard: device %s on the node: %w", cmp.Or(p.spec.HostInterface, strconv.Itoa(peer)), err)
 	}
 	nsid, err := p.namespaceID()
 	if err != nil {
@@ -39,7 +60,7 @@ func (p *Pod) guardVeth() error {
 		return fmt.Errorf("guard: %w", err)
 	}
 	if err := p.r.attachGuard(index); err != nil {
-		return fmt.Errorf("guard on %s: %w", p.spec.HostInterface, err)
+		return fmt.Errorf("guard on %s: %w", device.Attrs().Name, err)
 	}
 	return nil
 }

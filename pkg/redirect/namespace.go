@@ -27,17 +27,17 @@ func (p *Pod) prepare(wantIP6 bool) error {
 	// Without these, answers to a kept source address are lost: see
 	// tcp_fwmark_accept, fwmark_reflect in ip-sysctl.
 	for _, s := range []string{"net/ipv4/tcp_fwmark_accept", "net/ipv4/fwmark_reflect"} {
-		if err := os.WriteFile("/proc/sys/"+s, []byte("1"), 0o644); err != nil {
-			return fmt.Errorf("sysctl: %w", err)
+		if err := setSysctl(s, "1"); err != nil {
+			return err
 		}
 	}
-	err := os.WriteFile("/proc/sys/net/ipv6/fwmark_reflect", []byte("1"), 0o644)
+	err := setSysctl("net/ipv6/fwmark_reflect", "1")
 	switch {
 	case err == nil:
 		disabled, _ := os.ReadFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
 		p.ip6 = len(disabled) == 0 || disabled[0] != '1'
 	case !errors.Is(err, fs.ErrNotExist):
-		return fmt.Errorf("sysctl: %w", err)
+		return err
 	}
 	if wantIP6 && !p.ip6 {
 		return errors.New("it has an IPv6 address and IPv6 is off in its namespace")

@@ -24,7 +24,13 @@ type Options struct {
 	// KubeletCgroup is the cgroup v2 directory of those whose connections to pods
 	// are probes; "" knows none.
 	KubeletCgroup string
-	Logger        *slog.Logger // must be non-nil
+	// NodeNetNS is the path of the node's network namespace, where the pods' devices
+	// have their other end and probes come from; "" is the calling thread's.
+	NodeNetNS string
+	// Mounted refuses to go without a BPF file system, where the agent would mount one
+	// itself otherwise: in a container its mounts are not the node's.
+	Mounted bool
+	Logger  *slog.Logger // must be non-nil
 
 	withoutTCX bool // of tests: as on kernels before 6.6
 }
@@ -44,7 +50,11 @@ func (o *Options) complete() error {
 	if o.BPFFS == "" {
 		o.BPFFS = "/sys/fs/bpf"
 	}
-	if err := mountBPFFS(o.BPFFS); err != nil {
+	mount := mountBPFFS
+	if o.Mounted {
+		mount = isBPFFS
+	}
+	if err := mount(o.BPFFS); err != nil {
 		return err
 	}
 	if o.CgroupPath == "" {
@@ -60,8 +70,7 @@ func (o *Options) complete() error {
 // mountBPFFS mounts the BPF file system where it is not: pins need one, and few
 // distributions mount it early.
 func mountBPFFS(path string) error {
-	var s unix.Statfs_t
-	if err := unix.Statfs(path, &s); err == nil && s.Type == unix.BPF_FS_MAGIC {
+	if isBPFFS(path) == nil {
 		return nil
 	}
 	if err := unix.Mount("bpf", path, "bpf", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "mode=0700"); err != nil {
@@ -70,9 +79,24 @@ func mountBPFFS(path string) error {
 	return nil
 }
 
+func isBPFFS(path string) error {
+	var s unix.Statfs_t
+	if err := unix.Statfs(path, &s); err != nil {
+		return fmt.Errorf("redirect: BPF file system at %s: %w", path, err)
+	}
+	if s.Type != unix.BPF_FS_MAGIC {
+		return fmt.Errorf("redirect: %s is no BPF file system: mount one on the node (mount -t bpf bpf /sys/fs/bpf) before the agent starts", path)
+	}
+	return nil
+}
+
+// cgroupRoots are where the root of cgroup v2 may be mounted: the node's, as a
+// container sees it, first, for a container's own is no root.
+var cgroupRoots = []string{"/host/sys/fs/cgroup", "/host/sys/fs/cgroup/unified", "/sys/fs/cgroup", "/sys/fs/cgroup/unified"}
+
 // findCgroup2 returns the root of cgroup v2, on hybrid systems too.
 func findCgroup2() (string, error) {
-	for _, path := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+	for _, path := range cgroupRoots {
 		var s unix.Statfs_t
 		if unix.Statfs(path, &s) == nil && s.Type == unix.CGROUP2_SUPER_MAGIC {
 			return path, nil
@@ -92,8 +116,7 @@ type PodSpec struct {
 	NetNS string
 	// Addrs are its addresses: at most one of each family.
 	Addrs []netip.Addr
-	// HostInterface is the node's side of its veth; "" leaves the guard out,
-	// which is for tests of a pod without a device.
+	// HostInterface is the node's side of its veth; "" finds it from the pod's.
 	HostInterface string
 	// TCPOnly drops what is not TCP at the guard.
 	TCPOnly bool

@@ -76,7 +76,7 @@ func newNode(t *testing.T) *node {
 		n.ns.Close()
 		_ = netns.Delete(n.name)
 	})
-	n.sh("ip link set lo up; ip link add br0 type bridge; ip addr add 10.99.0.1/24 dev br0; ip -6 addr add fd99::1/64 dev br0 nodad; ip link set br0 up; sysctl -qw net.ipv4.ip_forward=1")
+	n.sh("ip link set lo up; ip link add br0 type bridge; ip addr add 10.99.0.1/24 dev br0; ip -6 addr add fd99::1/64 dev br0 nodad; ip link set br0 up; test -n \"$READ_ONLY\" || sysctl -qw net.ipv4.ip_forward=1")
 	n.start()
 	return n
 }

@@ -31,7 +31,8 @@ type Redirector struct {
 	// Constant after New.
 	log  *slog.Logger
 	pins string
-	node uint64 // cookie of the node's namespace
+	node uint64    // cookie of the node's namespace
+	home *netns.NS // the node's namespace; nil is the calling thread's
 	opts Options
 
 	connect bpfobj.ConnectObjects
@@ -57,16 +58,13 @@ func New(o Options) (*Redirector, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	self, err := netns.Current()
-	if err != nil {
-		return nil, err
-	}
-	defer self.Close()
 	r := &Redirector{log: o.Logger, pins: o.pins(), opts: o, pods: map[uint64]*Pod{}}
-	if r.node, err = self.Cookie(); err != nil {
+	if err := r.findNode(); err != nil {
+		r.Close()
 		return nil, err
 	}
 	if err := makePins(r.pins); err != nil {
+		r.Close()
 		return nil, err
 	}
 	if err := r.load(); err != nil {
@@ -82,6 +80,33 @@ func New(o Options) (*Redirector, error) {
 		return nil, err
 	}
 	return r, nil
+}
+
+// findNode opens the node's network namespace.
+func (r *Redirector) findNode() error {
+	if r.opts.NodeNetNS == "" {
+		self, err := netns.Current()
+		if err != nil {
+			return err
+		}
+		defer self.Close()
+		r.node, err = self.Cookie()
+		return err
+	}
+	var err error
+	if r.home, err = netns.Open(r.opts.NodeNetNS); err != nil {
+		return fmt.Errorf("the node's network namespace: %w", err)
+	}
+	r.node, err = r.home.Cookie()
+	return err
+}
+
+// onNode runs fn in the node's network namespace: what concerns devices there.
+func (r *Redirector) onNode(fn func() error) error {
+	if r.home == nil {
+		return fn()
+	}
+	return r.home.Do(fn)
 }
 
 // specify readies a collection: maps pinned with the instance, constants set.
@@ -156,6 +181,10 @@ func explain(err error) error {
 	}
 	return err
 }
+
+// SetKubelet makes those of another cgroup v2 directory the ones whose connections
+// to pods are probes: the kubelet's changes when it is started again.
+func (r *Redirector) SetKubelet(path string) error { return r.knowKubelet(path) }
 
 func (r *Redirector) knowKubelet(path string) error {
 	if path == "" {
@@ -257,6 +286,9 @@ func (r *Redirector) Close() error {
 	for _, c := range []interface{ Close() error }{&r.connect, &r.sockops, &r.guard, &r.socket} {
 		errs = append(errs, c.Close())
 	}
+	if r.home != nil {
+		errs = append(errs, r.home.Close())
+	}
 	return errors.Join(errs...)
 }
 
@@ -283,8 +315,14 @@ func (r *Redirector) forget(cookie uint64) error {
 			stale = append(stale, device)
 		}
 	}
-	for _, d := range stale {
-		errs = append(errs, r.unguard(d))
+	if len(stale) > 0 {
+		errs = append(errs, r.onNode(func() error {
+			var errs []error
+			for _, d := range stale {
+				errs = append(errs, r.unguard(d))
+			}
+			return errors.Join(errs...)
+		}))
 	}
 	errs = append(errs, unpin(filepath.Join(r.pins, steerPin(cookie))))
 	for _, m := range []*ebpf.Map{r.connect.Pods, r.connect.Counters} {
@@ -327,7 +365,8 @@ func (r *Redirector) Retain() error {
 }
 
 // Purge detaches and unpins everything of an instance, whether or not an agent
-// runs. Its pods are outside the mesh from then on.
+// runs. Its pods are outside the mesh from then on. It runs in the node's network
+// namespace.
 func Purge(bpffs, instance string) error {
 	if bpffs == "" {
 		bpffs = "/sys/fs/bpf"

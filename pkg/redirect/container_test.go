@@ -1,0 +1,91 @@
+package redirect
+
+import (
+	"context"
+	"log/slog"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/fairlead-mesh/fairlead/pkg/netns"
+)
+
+// An agent in a pod of its own: the node's namespace is not the process's, and
+// nobody tells it the names of devices.
+func TestAgentOutsideTheNodesNamespace(t *testing.T) {
+	n := newNode(t)
+	if err := n.r.Close(); err != nil {
+		t.Fatal(err)
+	}
+	r, err := New(Options{Instance: n.instance, NodeNetNS: n.ns.Path(), Mounted: true, Logger: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	n.r = r
+	a, b := n.newPod(), n.newPod()
+	n.app(b, 8080)
+	for _, p := range []*podNS{a, b} {
+		if p.pod, err = r.Enroll(t.Context(), PodSpec{UID: p.device, NetNS: p.ns.Path(), Addrs: []netip.Addr{p.ip4, p.ip6}}); err != nil {
+			t.Fatal(err)
+		}
+		pod := p.pod
+		t.Cleanup(func() { _ = pod.Leave(); p.carrying.Wait() })
+		carry(p)
+	}
+	dst := netip.AddrPortFrom(b.ip4, 8080)
+	if line, _, _, err := ask(a, dst); err != nil || line != a.ip4.String() {
+		t.Errorf("%q, %v", line, err)
+	}
+	if got := n.verdict("connect", "captured"); got != 1 {
+		t.Errorf("%d connections captured, want 1", got)
+	}
+	if err := a.ns.Do(func() error { return rawSYN(a.ip4, dst) }); err != nil {
+		t.Fatal(err)
+	}
+	eventually(t, "the SYN is dropped on the node", func() bool { return count(a.pod.Verdicts(), "drop_syn") == 1 })
+	if err := a.pod.Release(context.Background()); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.ns.Do(func() error { return rawSYN(a.ip4, dst) }); err != nil {
+		t.Errorf("after it left: %v", err)
+	}
+	if got := count(a.pod.Verdicts(), "drop_syn"); got > 1 {
+		t.Errorf("%d dropped after it left", got)
+	}
+}
+
+func TestPodWithoutVethIsRefusedWithAReason(t *testing.T) {
+	n := newNode(t)
+	name := n.name + "-macvlan"
+	ns, err := netns.New(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { ns.Close(); _ = netns.Delete(name) })
+	n.sh("ip link add up0 type veth peer name up1; ip link set up0 up; ip link add link up0 name m0 netns " + name + " type macvlan mode bridge; ip -n " + name + " addr add 10.99.0.9/24 dev m0")
+	for want, spec := range map[string]PodSpec{
+		"of type macvlan":              {UID: "m", NetNS: ns.Path(), Addrs: []netip.Addr{netip.MustParseAddr("10.99.0.9")}},
+		"no device of the pod has its": {UID: "m", NetNS: ns.Path(), Addrs: []netip.Addr{netip.MustParseAddr("10.99.0.10")}},
+	} {
+		err := n.ns.Do(func() error { _, err := n.r.Enroll(t.Context(), spec); return err })
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}
+
+// As in a container that is not privileged.
+func TestSysctlsAreSetWhereProcSysIsReadOnly(t *testing.T) {
+	needRoot(t)
+	cmd := exec.Command("sh", "-ec", `mount --make-rprivate /; mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys
+! echo 0 2>/dev/null >/proc/sys/net/ipv4/fwmark_reflect
+READ_ONLY=1 exec "$0" -test.run '^TestCaptureAndSteering$' -test.v`, os.Args[0])
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
+	out, err := cmd.CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "--- PASS: TestCaptureAndSteering") {
+		t.Errorf("%v\n%s", err, out)
+	}
+}
