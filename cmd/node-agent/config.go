@@ -5,11 +5,13 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"slices"
 	"strconv"
 	"time"
 
 	"github.com/spf13/pflag"
 
+	"github.com/fairlead-mesh/fairlead/pkg/kube"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 )
 
@@ -24,6 +26,9 @@ type config struct {
 	adminAddress, metricsAddress, readinessAddress string
 	accessLog, logLevel, otherProtocols            string
 	podName, podNamespace                          string
+	kubernetes, byInjection                        bool
+	kubeServer, kubeCredentials, hostProc          string
+	excluded                                       []string
 	drain, certTTL                                 time.Duration
 
 	level  slog.Level
@@ -45,7 +50,13 @@ func (c *config) bind(f *pflag.FlagSet) {
 	f.StringVar(&c.stateDir, "state-dir", "/var/lib/fairlead/agent", "the last good state and the known pods; no keys")
 	f.StringVar(&c.certDir, "cert-dir", "/run/fairlead/certs", "certificates and keys over a restart; must be a tmpfs")
 	f.StringVar(&c.cgroup, "cgroup", "", "the root of cgroup v2; empty finds it")
-	f.StringVar(&c.kubeletCgroup, "kubelet-cgroup", "", "the cgroup v2 directory of the kubelet, whose connections to pods are probes")
+	f.StringVar(&c.kubeletCgroup, "kubelet-cgroup", "", "the cgroup v2 directory of the kubelet, whose connections to pods are probes; with --kubernetes it is found where empty")
+	f.BoolVar(&c.kubernetes, "kubernetes", false, "follow the pods of this node in the Kubernetes API; without it they are announced on the socket")
+	f.StringVar(&c.kubeServer, "kube-server", "", "the Kubernetes API, https://host:port; empty is that of the pod's environment")
+	f.StringVar(&c.kubeCredentials, "kube-credentials", kube.CredentialsDir, "the directory of token and ca.crt for the Kubernetes API")
+	f.StringVar(&c.hostProc, "host-proc", "/host/proc", "where the node's /proc is mounted")
+	f.StringSliceVar(&c.excluded, "exclude-namespaces", []string{"kube-system", "istio-system"}, "namespaces of which no pod is captured, whatever labels say; the agent's own is one")
+	f.BoolVar(&c.byInjection, "enrol-by-injection-label", false, "take istio-injection=enabled for an opt-in too")
 	f.StringVar(&c.adminAddress, "admin-address", "localhost:15000", "config_dump, log level, pprof; keep it on loopback")
 	f.StringVar(&c.metricsAddress, "metrics-address", "[::]:15020", "metrics")
 	f.StringVar(&c.readinessAddress, "readiness-address", "[::]:15021", "readiness")
@@ -66,6 +77,9 @@ func (c *config) complete() error {
 		if required.value == "" {
 			errs = append(errs, fmt.Errorf("%s is required", required.flag))
 		}
+	}
+	if !slices.Contains(c.excluded, c.podNamespace) {
+		c.excluded = append(c.excluded, c.podNamespace)
 	}
 	if c.caAddress == "" {
 		c.caAddress = c.xdsAddress

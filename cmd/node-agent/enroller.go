@@ -67,7 +67,7 @@ func (e *enroller) Enroll(ctx context.Context, p podwatch.Pod) (uint64, error) {
 		d.pod.Deafen() // it comes back: the new enrolment listens
 	}
 	e.mu.Unlock()
-	pod, err := e.redirector.Enroll(ctx, redirect.PodSpec{UID: p.UID, NetNS: p.NetNS, Addrs: p.IPs, HostInterface: p.HostInterface, TCPOnly: e.tcpOnly})
+	pod, err := e.redirector.Enroll(ctx, redirect.PodSpec{UID: p.UID, NetNS: p.NetNS, Cookie: p.Cookie, Addrs: p.IPs, HostInterface: p.HostInterface, TCPOnly: e.tcpOnly})
 	if err != nil {
 		return 0, err
 	}

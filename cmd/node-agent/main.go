@@ -93,7 +93,7 @@ for the agent. The exit code is 2 if anything is missing.`,
 		Example: "  node-agent precheck && echo ready",
 		Args:    cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			missing := redirect.Precheck()
+			missing := redirect.Precheck(false)
 			for _, sentence := range missing {
 				fmt.Fprintln(cmd.OutOrStdout(), sentence)
 			}

@@ -15,6 +15,8 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/admin"
 	"github.com/fairlead-mesh/fairlead/pkg/identity"
 	"github.com/fairlead-mesh/fairlead/pkg/podwatch"
+	"github.com/fairlead-mesh/fairlead/pkg/podwatch/hostproc"
+	"github.com/fairlead-mesh/fairlead/pkg/podwatch/local"
 	"github.com/fairlead-mesh/fairlead/pkg/redirect"
 	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/store"
@@ -45,12 +47,16 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		return err
 	}
 
-	if missing := redirect.Precheck(); len(missing) > 0 {
+	if missing := redirect.Precheck(c.kubernetes); len(missing) > 0 {
 		return usageError{errors.New(strings.Join(missing, "\n"))}
 	}
 	// The kernel first: what an earlier run pinned stays in force, and nothing
 	// else is worth starting without it.
-	redirector, err := redirect.New(redirect.Options{Instance: c.instance, CgroupPath: c.cgroup, KubeletCgroup: c.kubeletCgroup, Logger: log})
+	kernel := redirect.Options{Instance: c.instance, CgroupPath: c.cgroup, KubeletCgroup: c.kubeletCgroup, Logger: log}
+	if c.kubernetes {
+		kernel.NodeNetNS, kernel.Mounted = hostproc.Open(c.hostProc).NodeNetNS(), true
+	}
+	redirector, err := redirect.New(kernel)
 	if err != nil {
 		return err
 	}
@@ -117,6 +123,17 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	if err != nil {
 		return usageError{err}
 	}
+	var follower *local.Controller
+	if c.kubernetes {
+		api, err := kubeClient(c)
+		if err != nil {
+			return err
+		}
+		if follower, err = newLocal(c, api, manager, registry, log); err != nil {
+			return err
+		}
+		enrolment.HandleSandboxes(follower)
+	}
 	pages, err := admin.Listen(admin.Options{
 		AdminAddress: c.adminAddress, MetricsAddress: c.metricsAddress, ReadinessAddress: c.readinessAddress,
 		Registry: registry, Readiness: ready, Level: level, Quit: quit, Logger: log,
@@ -138,6 +155,9 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	group.Add("readiness", (&monitor{ready, synced, manager, certificates, redirector, log}).run)
 	// Stopped second: no new connections, the old ones drain; pins stay.
 	group.Add("pods", pods.run)
+	if c.kubernetes && c.kubeletCgroup == "" {
+		group.Add("kubelet", (&kubeletWatch{proc: hostproc.Open(c.hostProc), redirector: redirector, log: log}).run)
+	}
 	// Pods of the last run are served again before anyone is listened to.
 	group.Add("enrolment", func(ctx context.Context) error {
 		if err := manager.Restore(ctx); err != nil {
@@ -146,7 +166,16 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		if err := certificates.Prune(); err != nil {
 			log.Warn("certificates of earlier pods", "err", err)
 		}
-		return enrolment.Serve(ctx)
+		if follower == nil {
+			return enrolment.Serve(ctx)
+		}
+		following, stop := context.WithCancel(ctx)
+		defer stop()
+		done := make(chan error, 1)
+		go func() { done <- follower.Run(following) }()
+		err := enrolment.Serve(ctx)
+		stop()
+		return errors.Join(err, <-done)
 	})
 	// Stopped first: whoever sends traffic here hears of it before it ends.
 	group.Add("unready", func(ctx context.Context) error {

@@ -14,13 +14,11 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/fairlead-mesh/fairlead/pkg/lab/objects"
+	"github.com/fairlead-mesh/fairlead/pkg/podwatch"
 )
 
-// The label and annotation by which a pod joins the mesh, and by which the lab
-// says that it has.
+// The annotation by which the lab says that a pod has joined the mesh.
 const (
-	modeLabel             = "istio.io/dataplane-mode"
-	modeAmbient           = "ambient"
 	redirectionAnnotation = "ambient.istio.io/redirection"
 	redirectionEnabled    = "enabled"
 )
@@ -149,16 +147,19 @@ func (l *Lab) deletePod(p *pod) {
 	p.cancel()
 }
 
-// wantsCapture reads the labels: the pod's own wins over its namespace's.
+// wantsCapture reads the labels.
 func (l *Lab) wantsCapture(p *pod) bool {
-	if p.spec.HostNetwork || p.node.agent == nil {
+	if p.node.agent == nil {
 		return false
 	}
-	if mode, ok := p.nowLabels[modeLabel]; ok {
-		return mode == modeAmbient
+	var labels map[string]string
+	if ns := l.set.Namespaces[objects.Key{Name: p.key.Namespace}]; ns != nil {
+		labels = ns.Labels
 	}
-	ns := l.set.Namespaces[objects.Key{Name: p.key.Namespace}]
-	return ns != nil && ns.Labels[modeLabel] == modeAmbient
+	captured, _ := podwatch.Rule{}.Captures(podwatch.Facts{
+		Namespace: p.key.Namespace, Labels: p.nowLabels, Annotations: p.annotations, HostNetwork: p.spec.HostNetwork,
+	}, labels)
+	return captured
 }
 
 func (l *Lab) sortedPods() []*pod {

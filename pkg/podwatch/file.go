@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"sync"
 )
 
@@ -21,9 +22,16 @@ type file struct {
 	asked, written uint64
 }
 
-// content is the file's form.
+// content is the file's form. Namespaces do not outlive the boot they were made in.
 type content struct {
-	Pods []Pod `json:"pods"`
+	Boot string `json:"boot"`
+	Pods []Pod  `json:"pods"`
+}
+
+// bootID is the kernel's name for the time since it was started.
+func bootID() string {
+	b, _ := os.ReadFile("/proc/sys/kernel/random/boot_id") // without it, boots are not told apart
+	return strings.TrimSpace(string(b))
 }
 
 func (f *file) load() ([]Pod, error) {
@@ -37,6 +45,9 @@ func (f *file) load() ([]Pod, error) {
 	var c content
 	if err := json.Unmarshal(b, &c); err != nil {
 		return nil, fmt.Errorf("pods of the last run in %s: %w", f.path, err)
+	}
+	if c.Boot != bootID() {
+		return nil, nil
 	}
 	good := c.Pods[:0]
 	var errs []error
@@ -74,7 +85,7 @@ func (f *file) save(pods func() []Entry) error {
 }
 
 func (f *file) write(pods []Entry) error {
-	var c content
+	c := content{Boot: bootID()}
 	for _, e := range pods {
 		c.Pods = append(c.Pods, e.Pod)
 	}

@@ -216,9 +216,16 @@ func (m *Manager) Prune(ctx context.Context, uids []string) error {
 			errs = append(errs, m.Delete(ctx, e.UID))
 		}
 	}
-	errs = append(errs, m.settle())
-	m.setComplete()
+	errs = append(errs, m.Told())
 	return errors.Join(errs...)
+}
+
+// Told says that all pods that there are have been told: what else an earlier run
+// left in the kernel is forgotten.
+func (m *Manager) Told() error {
+	err := m.settle()
+	m.setComplete()
+	return err
 }
 
 // settle has the kernel forget pods of earlier runs, unless a pod failed: that
@@ -232,6 +239,17 @@ func (m *Manager) settle() error {
 		}
 	}
 	return m.enroller.Settle()
+}
+
+// Pod returns the pod of that uid with its status.
+func (m *Manager) Pod(uid string) (Entry, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	e := m.pods[uid]
+	if e == nil {
+		return Entry{}, false
+	}
+	return Entry{Pod: e.pod, Status: e.status}, true
 }
 
 // Pods returns all pods with their status, ordered by uid.

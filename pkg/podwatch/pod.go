@@ -18,9 +18,13 @@ type Pod struct {
 	ServiceAccount string `json:"serviceAccount"`
 	// NetNS is the path of the pod's network namespace, for example /run/netns/x.
 	NetNS string `json:"netns"`
+	// Cookie is the kernel's number of the namespace that NetNS is meant to lead to:
+	// a path by a process's number may lead elsewhere later. 0 is whatever is there.
+	Cookie uint64 `json:"cookie,omitempty"`
 	// IPs are all addresses of the pod.
 	IPs []netip.Addr `json:"ips"`
-	// HostInterface is the pod's veth in the node's namespace, where the guard sits.
+	// HostInterface is the pod's veth in the node's namespace, where the guard sits;
+	// empty is found from the pod's end.
 	HostInterface string `json:"hostInterface"`
 	// Captured is whether the pod is in the mesh. A pod that is not stays known.
 	Captured bool `json:"captured"`
@@ -34,8 +38,16 @@ func (p *Pod) Key() string { return p.Namespace + "/" + p.Name }
 // Equal reports whether nothing differs.
 func (p *Pod) Equal(o *Pod) bool {
 	return p.UID == o.UID && p.Namespace == o.Namespace && p.Name == o.Name && p.ServiceAccount == o.ServiceAccount &&
-		p.NetNS == o.NetNS && p.HostInterface == o.HostInterface && p.Captured == o.Captured &&
+		p.sameNetNS(o) && p.HostInterface == o.HostInterface && p.Captured == o.Captured &&
 		slices.Equal(p.IPs, o.IPs) && slices.Equal(p.ProbePorts, o.ProbePorts)
+}
+
+// sameNetNS reports whether both mean one network namespace, by whatever path.
+func (p *Pod) sameNetNS(o *Pod) bool {
+	if p.Cookie != 0 && o.Cookie != 0 {
+		return p.Cookie == o.Cookie
+	}
+	return p.NetNS == o.NetNS
 }
 
 // Bounds of what a caller may send.
@@ -69,8 +81,8 @@ func (p *Pod) Validate() error {
 			errs = append(errs, fmt.Errorf("ips: %q is no address of a pod", ip))
 		}
 	}
-	if len(p.HostInterface) > 15 || (p.Captured && p.HostInterface == "") {
-		errs = append(errs, fmt.Errorf("hostInterface %q: want the name of the pod's interface on the node", p.HostInterface))
+	if len(p.HostInterface) > 15 {
+		errs = append(errs, fmt.Errorf("hostInterface %q: want the name of the pod's interface on the node, at most 15 characters", p.HostInterface))
 	}
 	if len(p.ProbePorts) > maxProbePorts {
 		errs = append(errs, fmt.Errorf("probePorts: want at most %d, got %d", maxProbePorts, len(p.ProbePorts)))

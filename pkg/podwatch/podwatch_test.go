@@ -284,7 +284,7 @@ func TestRefusals(t *testing.T) {
 		"netns":          bad(func(p *Pod) { p.NetNS = "relative" }),
 		"ips":            bad(func(p *Pod) { p.IPs = nil }),
 		"no address":     bad(func(p *Pod) { p.IPs = []netip.Addr{netip.MustParseAddr("127.0.0.1")} }),
-		"hostInterface":  bad(func(p *Pod) { p.HostInterface = "" }),
+		"hostInterface":  bad(func(p *Pod) { p.HostInterface = "veth-of-more-than-15" }),
 		"probePorts":     bad(func(p *Pod) { p.ProbePorts = make([]uint16, 65) }),
 	} {
 		if _, err := c.Put(t.Context(), p); err == nil || !strings.Contains(err.Error(), strings.Fields(what)[0]) {

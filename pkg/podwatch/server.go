@@ -18,6 +18,7 @@ type Server struct {
 	manager *Manager
 	log     *slog.Logger
 	ln      net.Listener
+	mux     *http.ServeMux
 	http    *http.Server
 }
 
@@ -45,8 +46,8 @@ func Listen(path string, m *Manager, log *slog.Logger) (*Server, error) {
 		ln.Close()
 		return nil, fmt.Errorf("enrolment socket: %w", err)
 	}
-	s := &Server{manager: m, log: log, ln: ln}
-	mux := http.NewServeMux()
+	s := &Server{manager: m, log: log, ln: ln, mux: http.NewServeMux()}
+	mux := s.mux
 	mux.HandleFunc("PUT /v1/pods/{uid}", s.put)
 	mux.HandleFunc("DELETE /v1/pods/{uid}", s.remove)
 	mux.HandleFunc("GET /v1/pods", s.list)

@@ -81,7 +81,7 @@ func TestPodWithoutVethIsRefusedWithAReason(t *testing.T) {
 func TestSysctlsAreSetWhereProcSysIsReadOnly(t *testing.T) {
 	needRoot(t)
 	cmd := exec.Command("sh", "-ec", `mount --make-rprivate /; mount --bind /proc/sys /proc/sys; mount -o remount,bind,ro /proc/sys
-! echo 0 2>/dev/null >/proc/sys/net/ipv4/fwmark_reflect
+if echo 0 2>/dev/null >/proc/sys/net/ipv4/fwmark_reflect; then echo it is not read-only; exit 9; fi
 READ_ONLY=1 exec "$0" -test.run '^TestCaptureAndSteering$' -test.v`, os.Args[0])
 	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS}
 	out, err := cmd.CombinedOutput()

@@ -43,6 +43,9 @@ func (r *Redirector) Enroll(_ context.Context, spec PodSpec) (pod *Pod, err erro
 	if p.cookie == r.node {
 		return nil, errors.New("it is in the node's own network namespace")
 	}
+	if spec.Cookie != 0 && p.cookie != spec.Cookie {
+		return nil, fmt.Errorf("%s leads to another network namespace by now", spec.NetNS)
+	}
 	r.mu.Lock()
 	_, twice := r.pods[p.cookie]
 	r.mu.Unlock()

@@ -249,7 +249,7 @@ func TestStrangerAheadIsToldOf(t *testing.T) {
 
 func TestPrecheckOfThisMachine(t *testing.T) {
 	needRoot(t)
-	if missing := Precheck(); len(missing) > 0 {
+	if missing := Precheck(false); len(missing) > 0 {
 		t.Errorf("the other tests run here, and yet: %v", missing)
 	}
 }

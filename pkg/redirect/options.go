@@ -114,6 +114,8 @@ type PodSpec struct {
 	UID string
 	// NetNS is the path of its network namespace.
 	NetNS string
+	// Cookie is that namespace's; 0 is whatever is at the path.
+	Cookie uint64
 	// Addrs are its addresses: at most one of each family.
 	Addrs []netip.Addr
 	// HostInterface is the node's side of its veth; "" finds it from the pod's.

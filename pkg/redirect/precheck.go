@@ -11,13 +11,18 @@ import (
 )
 
 // Precheck returns a sentence for each thing that this machine lacks for capture.
-func Precheck() []string {
+// mounted is whether the BPF file system must be there already: in a container.
+func Precheck(mounted bool) []string {
 	if os.Geteuid() != 0 {
 		return []string{"The agent needs root, or CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_PERFMON: it loads programs into the kernel."}
 	}
 	var missing []string
 	add := func(format string, args ...any) { missing = append(missing, fmt.Sprintf(format, args...)) }
-	if err := mountBPFFS("/sys/fs/bpf"); err != nil {
+	mount := mountBPFFS
+	if mounted {
+		mount = isBPFFS
+	}
+	if err := mount("/sys/fs/bpf"); err != nil {
 		add("Programs outlive the agent in the BPF file system: %v.", err)
 	}
 	if _, err := findCgroup2(); err != nil {

@@ -182,6 +182,9 @@ func explain(err error) error {
 	return err
 }
 
+// CgroupRoot is the root of cgroup v2.
+func (r *Redirector) CgroupRoot() string { return r.opts.CgroupPath }
+
 // SetKubelet makes those of another cgroup v2 directory the ones whose connections
 // to pods are probes: the kubelet's changes when it is started again.
 func (r *Redirector) SetKubelet(path string) error { return r.knowKubelet(path) }
