@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"sync"
 	"time"
 
@@ -89,20 +90,19 @@ func (i *Informer) installed(name string, there bool) {
 
 // version is which of a kind's versions the API server serves and we can read; "": none
 // yet.
-func (i *Informer) version(ctx context.Context, e *extension) (string, error) {
+func (i *Informer) version(e *extension) (string, error) {
 	var failures []error
 	for _, v := range source.Versions(e.group, e.kind) {
-		list := &metav1.APIResourceList{}
-		err := i.opts.Kubernetes.Discovery().RESTClient().Get().AbsPath("/apis", e.group, v).SetHeader("Accept", "application/json").Do(ctx).Into(list)
+		list, err := i.opts.Kubernetes.Discovery().ServerResourcesForGroupVersion(e.group + "/" + v)
 		switch {
 		case apierrors.IsNotFound(err):
+			continue
 		case err != nil:
 			failures = append(failures, err)
+			continue
 		}
-		for _, r := range list.APIResources {
-			if r.Name == e.resource {
-				return v, nil
-			}
+		if slices.ContainsFunc(list.APIResources, func(r metav1.APIResource) bool { return r.Name == e.resource }) {
+			return v, nil
 		}
 	}
 	return "", errors.Join(failures...)
@@ -138,7 +138,7 @@ func (i *Informer) runExtension(ctx context.Context, e *extension) {
 			e.store.clear()
 			continue
 		}
-		v, err := i.version(ctx, e)
+		v, err := i.version(e)
 		if err != nil {
 			i.opts.Logger.Warn("versions of a kind cannot be told; asking again", "kind", e.definition(), "in", wait, "err", err)
 		}
