@@ -84,6 +84,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 			"/metrics":       promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP,
 			"/healthz/ready": ready.ServeHTTP,
 			"/debug/syncz":   page(func() any { return xds.Clients() }),
+			"/version":       page(func() any { return map[string]string{"version": telemetry.Version} }),
 			"/debug/config":  page(func() any { return publisher.problems() }),
 		},
 	})

@@ -70,7 +70,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newLab(), newApp(), newValidate(), newWaypoint())
+	root.AddCommand(newLab(), newApp(), newValidate(), newWaypoint(), newVersion())
 	return root
 }
 
