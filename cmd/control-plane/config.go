@@ -21,6 +21,7 @@ type config struct {
 	deployDir, advertise, advertiseName        string
 	waypointImage, envoyImage                  string
 	listen, adminAddress                       string
+	metricsAddress, readinessAddress           string
 	clusterID, network                         string
 	tokenKeys                                  string
 	nodeAccounts, dnsNames                     []string
@@ -46,6 +47,8 @@ func (c *config) bind(f *pflag.FlagSet) {
 	f.StringVar(&c.stateDir, "state-dir", "", "where the CA's root and key are kept, the key with mode 0600 (required)")
 	f.StringVar(&c.listen, "listen", "[::]:15012", "the address of xDS and the CA, with TLS")
 	f.StringVar(&c.adminAddress, "admin-address", "localhost:15014", "metrics, readiness and /debug/syncz; keep it on loopback")
+	f.StringVar(&c.metricsAddress, "metrics-address", "", "metrics alone, for those who may not see the rest; empty leaves them to --admin-address")
+	f.StringVar(&c.readinessAddress, "readiness-address", "", "readiness alone, likewise")
 	f.StringVar(&c.clusterID, "cluster-id", "Kubernetes", "the cluster's name, the first part of workloads' uids")
 	f.StringVar(&c.network, "network", "", "the network of pods and services")
 	f.StringVar(&c.tokenKeys, "token-keys", "", "public keys in PEM that verify the callers' tokens (with --config-dir, required)")

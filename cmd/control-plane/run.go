@@ -77,9 +77,10 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	certificates.Register(server)
 
 	ready := &admin.Readiness{}
-	first := ready.Wait("objects of the " + b.name)
+	first, serves := ready.Wait("objects of the "+b.name), ready.Wait("a certificate authority")
 	pages, err := admin.Listen(admin.Options{
-		AdminAddress: c.adminAddress, Level: level, Logger: log,
+		AdminAddress: c.adminAddress, MetricsAddress: c.metricsAddress, ReadinessAddress: c.readinessAddress,
+		Registry: registry, Readiness: ready, Level: level, Logger: log,
 		Pages: map[string]http.HandlerFunc{
 			"/metrics":       promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP,
 			"/healthz/ready": ready.ServeHTTP,
@@ -105,6 +106,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		if !publisher.wait(ctx) || !waitAuthority(ctx, b.authority) {
 			return nil
 		}
+		serves()
 		log.Info("serving", "address", listener.Addr().String(), "objects", b.name)
 		stopped := context.AfterFunc(ctx, server.Stop)
 		defer stopped()
