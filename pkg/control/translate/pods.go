@@ -28,26 +28,21 @@ type pods struct {
 	families map[corev1.IPFamily]bool
 	// troubled are pods of which a file says something.
 	troubled map[source.Ref]bool
+	// claimed are addresses that something else has, where it matters whether a pod has
+	// them: of ServiceEntries, and of EndpointSlices.
+	claimed map[netip.Addr]bool
 }
 
 // newPods is nil where a pod may matter for more than itself and its services.
 func newPods(w *world, policies *policySet, workloads []*workload, m *model.Model) *pods {
-	if len(w.EndpointSlices) > 0 {
-		return nil
-	}
 	for _, p := range w.waypoints {
 		if p.required() {
 			return nil
 		}
 	}
-	for _, e := range w.ServiceEntries {
-		if len(e.Spec.Addresses) > 0 {
-			return nil
-		}
-	}
 	s := &pods{
 		w: w, policies: policies, services: map[string]*service{}, models: map[string]*model.Service{}, workloads: map[string]*workload{},
-		addresses: map[string]int{}, families: map[corev1.IPFamily]bool{}, troubled: map[source.Ref]bool{},
+		addresses: map[string]int{}, families: map[corev1.IPFamily]bool{}, troubled: map[source.Ref]bool{}, claimed: w.claimed(),
 	}
 	for _, svc := range w.services {
 		s.services[svc.key] = svc
@@ -72,6 +67,27 @@ func newPods(w *world, policies *policySet, workloads []*workload, m *model.Mode
 	return s
 }
 
+func (w *world) claimed() map[netip.Addr]bool {
+	out := map[netip.Addr]bool{}
+	for _, e := range w.ServiceEntries {
+		for _, text := range e.Spec.Addresses {
+			if block, err := source.ParseBlock(text); err == nil && block.IsSingleIP() {
+				out[block.Addr().Unmap()] = true
+			}
+		}
+	}
+	for _, slice := range w.EndpointSlices {
+		for _, e := range slice.Endpoints {
+			for _, text := range e.Addresses {
+				if a, err := netip.ParseAddr(text); err == nil {
+					out[a.Unmap()] = true
+				}
+			}
+		}
+	}
+	return out
+}
+
 func (s *pods) count(wl *workload, by int) {
 	for _, a := range wl.wire.Addresses {
 		if s.addresses[string(a)] += by; s.addresses[string(a)] == 0 {
@@ -86,7 +102,7 @@ func (s *pods) plain(p *corev1.Pod) bool {
 		return false
 	}
 	for _, ip := range podIPs(p) {
-		if a, err := netip.ParseAddr(ip); err == nil && !s.families[family(a)] {
+		if a, err := netip.ParseAddr(ip); err == nil && (!s.families[family(a)] || s.claimed[a.Unmap()]) {
 			return false
 		}
 	}

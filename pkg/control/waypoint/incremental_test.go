@@ -56,6 +56,9 @@ var kindsOfTexts = []string{
 	"{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: e%[1]s, namespace: n}, spec: {hosts: [e%[1]s.example.com], resolution: STATIC, workloadSelector: {labels: {app: %[1]s}}, ports: [{number: 80, name: http, protocol: HTTP}]}}",
 	"{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: e%[1]s, namespace: n}, spec: {hosts: [e%[1]s.example.com], addresses: [240.0.0.%[2]d], resolution: DNS, ports: [{number: 80, name: http, protocol: HTTP}]}}",
 	"{apiVersion: networking.istio.io/v1, kind: WorkloadEntry, metadata: {name: e%[1]s, namespace: n}, spec: {address: 10.1.0.%[2]d%[2]d, labels: {app: %[1]s}}}",
+	"{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: l%[1]s, namespace: n, labels: {kubernetes.io/service-name: manual}}, addressType: IPv4, ports: [{name: http, port: 8%[2]d}], endpoints: [{addresses: [10.1.0.%[2]d%[2]d], targetRef: {kind: Pod, name: p%[1]s}}, {addresses: [10.9.0.%[2]d]}]}",
+	"{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: m%[1]s, namespace: n, labels: {kubernetes.io/service-name: %[1]s}}, addressType: IPv4, ports: [{name: http, port: 8%[2]d}], endpoints: [{addresses: [10.1.2.%[2]d]}, {addresses: [10.9.1.%[2]d]}]}",
+	"{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: k%[1]s, namespace: other}, spec: {hosts: [k%[1]s.example.com], addresses: [10.1.0.%[2]d%[2]d], resolution: STATIC, ports: [{number: 80, name: http, protocol: HTTP}]}}",
 	"{apiVersion: v1, kind: Node, metadata: {name: n%[2]d, labels: {topology.kubernetes.io/region: r%[2]d}}}",
 	"{apiVersion: v1, kind: ConfigMap, metadata: {name: istio, namespace: istio-system}, data: {mesh: 'trustDomain: td%[2]d'}}",
 	"{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: workloads, namespace: n, labels: {istio.io/waypoint-for: all}, annotations: {x: '%[2]d'}}, spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}}",
@@ -69,6 +72,7 @@ var always = []string{
 	"{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: waypoint, namespace: n}, spec: {gatewayClassName: istio-waypoint, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}}",
 	"{apiVersion: v1, kind: Service, metadata: {name: waypoint, namespace: n, labels: {gateway.networking.k8s.io/gateway-name: waypoint}}, spec: {clusterIP: 10.97.0.1, ports: [{port: 15008}]}}",
 	"{apiVersion: v1, kind: Service, metadata: {name: workloads, namespace: n, labels: {gateway.networking.k8s.io/gateway-name: workloads}}, spec: {clusterIP: 10.97.0.2, ports: [{port: 15008}]}}",
+	"{apiVersion: v1, kind: Service, metadata: {name: manual, namespace: n}, spec: {clusterIP: 10.96.8.1, ports: [{name: http, port: 80}]}}",
 	"{apiVersion: v1, kind: Service, metadata: {name: o, namespace: other}, spec: {clusterIP: 10.96.9.1, selector: {app: o}, ports: [{name: http, port: 80}]}}",
 }
 
