@@ -1,0 +1,119 @@
+package main
+
+import (
+	"context"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/spf13/pflag"
+	utilerrors "k8s.io/apimachinery/pkg/util/errors"
+	cliflag "k8s.io/component-base/cli/flag"
+	apiserver "k8s.io/kubernetes/cmd/kube-apiserver/app"
+	apiserveroptions "k8s.io/kubernetes/cmd/kube-apiserver/app/options"
+	controllers "k8s.io/kubernetes/cmd/kube-controller-manager/app"
+	controllersoptions "k8s.io/kubernetes/cmd/kube-controller-manager/app/options"
+	scheduler "k8s.io/kubernetes/cmd/kube-scheduler/app"
+	scheduleroptions "k8s.io/kubernetes/cmd/kube-scheduler/app/options"
+)
+
+// kinds are the controllers that a mesh's cluster needs: no clouds, no volumes, no
+// certificates.
+var kinds = []string{
+	"serviceaccount", "serviceaccount-token", "root-ca-certificate-publisher", "namespace", "endpointslice", "endpoints",
+	"garbage-collector", "clusterrole-aggregation", "deployment", "replicaset", "daemonset", "statefulset", "job",
+	"disruption", "horizontal-pod-autoscaler", "validatingadmissionpolicy-status",
+}
+
+// ofNodes are the controllers that delete the pods of nodes without a kubelet.
+var ofNodes = []string{"pod-garbage-collector", "node-lifecycle", "taint-eviction"}
+
+// parse gives the arguments to the flags of a program that is not run as a command.
+func parse(sets cliflag.NamedFlagSets, args ...string) error {
+	all := pflag.NewFlagSet("", pflag.ContinueOnError)
+	for _, set := range sets.FlagSets {
+		all.AddFlagSet(set)
+	}
+	return all.Parse(args)
+}
+
+// apiServer prepares the API server; what it returns serves until ctx ends.
+func apiServer(ctx context.Context, dir, address string, port int, etcd string) (func() error, error) {
+	in := func(name string) string { return filepath.Join(dir, name) }
+	o := apiserveroptions.NewServerRunOptions()
+	err := parse(o.Flags(),
+		"--etcd-servers="+etcd,
+		"--bind-address="+address, "--advertise-address="+address, "--secure-port="+strconv.Itoa(port),
+		// Else the only endpoint of the Service kubernetes may not be on loopback.
+		"--endpoint-reconciler-type=none",
+		"--tls-cert-file="+in("apiserver.crt"), "--tls-private-key-file="+in("apiserver.key"), "--client-ca-file="+in("ca.crt"),
+		"--kubelet-certificate-authority="+in("ca.crt"),
+		"--kubelet-client-certificate="+in("kubelet-client.crt"), "--kubelet-client-key="+in("kubelet-client.key"),
+		"--kubelet-preferred-address-types=InternalIP",
+		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
+		"--service-account-key-file="+in("service-account.pub"), "--service-account-signing-key-file="+in("service-account.key"),
+		"--service-cluster-ip-range=10.96.0.0/16",
+		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
+		"--enable-priority-and-fairness=false", "--profiling=false",
+	)
+	if err != nil {
+		return nil, err
+	}
+	if err := o.GenericServerRunOptions.ComponentGlobalsRegistry.Set(); err != nil {
+		return nil, err
+	}
+	completed, err := o.Complete(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if errs := completed.Validate(); len(errs) != 0 {
+		return nil, utilerrors.NewAggregate(errs)
+	}
+	return func() error { return apiserver.Run(ctx, completed) }, nil
+}
+
+// controllerManager prepares the controllers; with nodes, those of nodes too.
+func controllerManager(ctx context.Context, dir string, nodes bool) (func() error, error) {
+	in := func(name string) string { return filepath.Join(dir, name) }
+	o, err := controllersoptions.NewKubeControllerManagerOptions()
+	if err != nil {
+		return nil, err
+	}
+	enabled := kinds
+	if nodes {
+		enabled = append(enabled[:len(enabled):len(enabled)], ofNodes...)
+	}
+	known, disabled, aliases := controllers.KnownControllers(), controllers.ControllersDisabledByDefault(), controllers.ControllerAliases()
+	flags := o.Flags(known, disabled, aliases)
+	o.ParsedFlags = &flags
+	err = parse(flags,
+		"--kubeconfig="+in("controllers.kubeconfig"), "--leader-elect=false", "--secure-port=0",
+		"--use-service-account-credentials=false",
+		"--root-ca-file="+in("ca.crt"), "--service-account-private-key-file="+in("service-account.key"),
+		"--kube-api-qps=200", "--kube-api-burst=400", "--controller-start-interval=0s",
+		"--node-monitor-grace-period=16s", "--concurrent-endpoint-syncs=10",
+		"--controllers="+strings.Join(enabled, "-controller,")+"-controller",
+	)
+	if err != nil {
+		return nil, err
+	}
+	c, err := o.Config(ctx, known, disabled, aliases)
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return controllers.Run(ctx, c.Complete()) }, nil
+}
+
+// podScheduler prepares the scheduler.
+func podScheduler(ctx context.Context, dir string) (func() error, error) {
+	o := scheduleroptions.NewOptions()
+	err := parse(*o.Flags, "--kubeconfig="+filepath.Join(dir, "scheduler.kubeconfig"), "--leader-elect=false", "--secure-port=0")
+	if err != nil {
+		return nil, err
+	}
+	c, s, err := scheduler.Setup(ctx, o)
+	if err != nil {
+		return nil, err
+	}
+	return func() error { return scheduler.Run(ctx, c, s) }, nil
+}
