@@ -61,6 +61,11 @@ test-envoy-faults:
 	@test/envoy/install.sh
 	go run ./test/differential/faults
 
+## kube-parts: the parts of real Kubernetes clusters for tests, built from the Go proxy, once (ten minutes cold, can run in the background)
+.PHONY: kube-parts
+kube-parts:
+	@test/kube/build.sh $(PARTS)
+
 ## lint: vet, golangci-lint and the layer rules
 .PHONY: lint
 lint: $(CACHE)/golangci-lint

@@ -24,7 +24,8 @@ func controlPlane(args []string) error {
 	f := flag.NewFlagSet("control-plane", flag.ContinueOnError)
 	dir := f.String("dir", "", "directory of certificates, keys and state")
 	address := f.String("address", "127.0.0.1", "address that the API server listens on and advertises")
-	port := f.Int("port", 6443, "port of the API server")
+	port := f.Int("port", 0, "port of the API server; 0 leaves it to -inherit")
+	inherit := f.Bool("inherit", false, "file descriptor 3 is a listening socket: serve it too")
 	nodes := f.Bool("nodes", false, "nodes have kubelets: pods of dead nodes are evicted and deleted")
 	lifeline := f.Bool("lifeline", false, "end when standard input does: whoever started this is gone")
 	if err := f.Parse(args); err != nil {
@@ -50,13 +51,17 @@ func controlPlane(args []string) error {
 	if err != nil {
 		return fmt.Errorf("etcd: %w", err)
 	}
-	serve, err := apiServer(ctx, *dir, *address, *port, socket)
+	l, err := listen(*address, *port, *inherit)
+	if err != nil {
+		return err
+	}
+	serve, err := apiServer(ctx, *dir, *address, l, socket)
 	if err != nil {
 		return fmt.Errorf("API server: %w", err)
 	}
 	start("API server", serve)
 	// Both wait for the API server by themselves, but slowly: they back off.
-	if err := ready(ctx, filepath.Join(*dir, "admin.kubeconfig"), ended); err != nil {
+	if err := ready(ctx, filepath.Join(*dir, "controllers.kubeconfig"), ended); err != nil {
 		return err
 	}
 	if serve, err = controllerManager(ctx, *dir, *nodes); err != nil {

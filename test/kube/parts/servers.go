@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"net"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -38,14 +39,19 @@ func parse(sets cliflag.NamedFlagSets, args ...string) error {
 }
 
 // apiServer prepares the API server; what it returns serves until ctx ends.
-func apiServer(ctx context.Context, dir, address string, port int, etcd string) (func() error, error) {
+func apiServer(ctx context.Context, dir, address string, l net.Listener, etcd string) (func() error, error) {
 	in := func(name string) string { return filepath.Join(dir, name) }
+	port := l.Addr().(*net.TCPAddr).Port
+	reconciler := "lease"
+	if ip := net.ParseIP(address); ip.IsLoopback() {
+		reconciler = "none" // no endpoint may be on loopback: nobody calls the Service kubernetes
+	}
 	o := apiserveroptions.NewServerRunOptions()
+	o.SecureServing.Listener = l
 	err := parse(o.Flags(),
 		"--etcd-servers="+etcd,
 		"--bind-address="+address, "--advertise-address="+address, "--secure-port="+strconv.Itoa(port),
-		// Else the only endpoint of the Service kubernetes may not be on loopback.
-		"--endpoint-reconciler-type=none",
+		"--endpoint-reconciler-type="+reconciler,
 		"--tls-cert-file="+in("apiserver.crt"), "--tls-private-key-file="+in("apiserver.key"), "--client-ca-file="+in("ca.crt"),
 		"--kubelet-certificate-authority="+in("ca.crt"),
 		"--kubelet-client-certificate="+in("kubelet-client.crt"), "--kubelet-client-key="+in("kubelet-client.key"),

@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Builds the parts of real clusters for tests, from the Go proxy, once: into
+# .cache/parts of the repository's main working tree, so that all working trees share them
+# ($FAIRLEAD_PARTS chooses another place). One set of flags everywhere: another one is a
+# cold build of Kubernetes. `build.sh node` builds that part alone; parts: kube coredns
+# conformance istio node.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+out=${FAIRLEAD_PARTS:-$(dirname "$(git rev-parse --path-format=absolute --git-common-dir)")/.cache/parts}
+mkdir -p "$out"
+exec 9>"$out/.lock"
+flock -n 9 || { echo "kube-parts: another build runs; waiting for it" >&2; flock 9; }
+export CGO_ENABLED=0 GOTOOLCHAIN=local
+version=v1.36.3
+stamp="-X k8s.io/component-base/version.gitVersion=$version -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36"
+
+build() {
+  case $1 in
+  node) go build -trimpath -ldflags '-s -w' -o "$out/node" ./test/kube/cmd/node ;;
+  kube)
+    (cd test/kube/parts && go build -trimpath -ldflags "-s -w $stamp" -o "$out/kubeparts" .)
+    for name in control-plane kubelet kube-proxy kubectl; do ln -sf kubeparts "$out/$name"; done
+    ;;
+  coredns) (cd test/kube/coredns && go build -trimpath -ldflags '-s -w' -o "$out/coredns" .) ;;
+  conformance) (cd test/conformance && go test -c -trimpath -ldflags '-s -w' -o "$out/conformance.test" .) ;;
+  istio) (cd test/interop && go build -trimpath -ldflags '-s -w' -o "$out/" istio.io/istio/pilot/cmd/pilot-discovery \
+    istio.io/istio/istioctl/cmd/istioctl istio.io/istio/pkg/test/echo/cmd/server istio.io/istio/pkg/test/echo/cmd/client) ;;
+  *) echo "kube-parts: no part $1: node kube coredns conformance istio" >&2; exit 2 ;;
+  esac
+}
+[ $# -gt 0 ] || set -- node kube coredns conformance istio
+for part; do
+  begin=$SECONDS
+  echo "kube-parts: $part (cold: minutes; warm: seconds) ..." >&2
+  build "$part"
+  echo "kube-parts: $part is there after $((SECONDS - begin)) s" >&2
+done
+echo "$out"

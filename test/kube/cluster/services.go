@@ -1,0 +1,60 @@
+package cluster
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"github.com/fairlead-mesh/fairlead/test/kube/machine"
+)
+
+const corefile = `.:53 {
+    bind $HUB
+    errors
+    ready $HUB:8181
+    kubernetes cluster.local in-addr.arpa ip6.arpa {
+        kubeconfig $DIR/inside.kubeconfig test
+        pods insecure
+    }
+    cache 5
+}
+`
+
+// startServices starts, beside the control plane, the cluster's DNS and a
+// kube-proxy: the API server calls webhooks by the address of their Service.
+func (c *Cluster) startServices(ctx context.Context) error {
+	values := strings.NewReplacer("$DIR", c.Dir, "$CLUSTER", c.Dir, "$HUB", hubAddress, "$NAME", "control-plane", "$RANGE", podRange)
+	for name, text := range map[string]string{"Corefile": corefile, "kube-proxy.yaml": proxyConfig} {
+		if err := os.WriteFile(filepath.Join(c.Dir, name), []byte(values.Replace(text)), 0o600); err != nil {
+			return fmt.Errorf("configuration: %w", err)
+		}
+	}
+	for _, s := range [][]string{
+		{"coredns", "-conf", filepath.Join(c.Dir, "Corefile")},
+		{"kube-proxy", "--config", filepath.Join(c.Dir, "kube-proxy.yaml")},
+	} {
+		path, err := c.options.part(s[0])
+		if err != nil {
+			return err
+		}
+		supervisor, err := c.options.part("node")
+		if err != nil {
+			return err
+		}
+		cmd := exec.CommandContext(context.WithoutCancel(ctx), supervisor, append([]string{"run", path}, s[1:]...)...)
+		cmd.Dir = c.Dir
+		cmd.Env = os.Environ()
+		if !c.options.Detached {
+			cmd.Env = append(cmd.Env, machine.Lifeline+"=1")
+		}
+		p, err := start(c.Dir, s[0], cmd, c.network.hub, c.options.Detached)
+		if err != nil {
+			return err
+		}
+		c.others = append(c.others, p)
+	}
+	return nil
+}
