@@ -62,7 +62,7 @@ Without a Node in DIR there is one node, n1. It needs root.`,
 	flags.StringVar(&o.ControlPlane, "control-plane", "", "host:port of another control plane, as this machine reaches it")
 	flags.StringVar(&o.ControlPlaneName, "control-plane-name", "", "the name in its certificate (default istiod.istio-system.svc)")
 	flags.StringVar(&o.ControlPlaneRoot, "control-plane-root", "", "file of its root certificate")
-	flags.StringVar(&o.TokenDir, "token-dir", "", "a token per node for it, in files of the nodes' names (default: the lab's own)")
+	flags.StringVar(&o.TokenDir, "token-dir", "", "tokens for it: a node's in a file of its name, a pod's in pods/NAMESPACE/NAME (default: the lab's own)")
 	flags.StringVar(&o.TrustDomain, "trust-domain", "", "of identities (default cluster.local)")
 	flags.StringArrayVar(&o.AgentArgs, "agent-arg", nil, "a further argument of the node agents, such as --cert-ttl=10m; may be repeated")
 	flags.StringVar(&o.Binaries, "binaries", "", "where node-agent and control-plane are (default: beside this program)")

@@ -31,8 +31,9 @@ type Options struct {
 	ControlPlaneName string
 	// ControlPlaneRoot is the file of its root certificate; required with ControlPlane.
 	ControlPlaneRoot string
-	// TokenDir holds a token per node, in a file of the node's name, for the other
-	// control plane. Empty means the lab signs them itself.
+	// TokenDir holds the tokens for a control plane that does not take the lab's: a
+	// node's in a file of the node's name, a pod's in pods/NAMESPACE/NAME. Who writes
+	// them may do so after the node or pod is there. Empty means the lab signs them.
 	TokenDir string
 	// TrustDomain of identities; empty means cluster.local.
 	TrustDomain string

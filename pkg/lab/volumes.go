@@ -1,7 +1,9 @@
 package lab
 
 import (
+	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
@@ -81,14 +83,22 @@ func (w *worker) writeVolumes() error {
 	return w.lab.writePodToken(w.p, w.volumesDir())
 }
 
-// writePodToken writes the tokens that a pod has projected. Only constant fields of
-// the pod are read.
+// writePodToken writes the tokens that a pod has projected, or says where another
+// writes them. Only constant fields of the pod are read.
 func (l *Lab) writePodToken(p *pod, volumes string) error {
 	for _, v := range volumesOf(&p.spec) {
 		if v.token == "" || l.signer == nil {
 			continue
 		}
-		err := l.signer.Write(filepath.Join(volumes, filepath.Clean("/"+v.dir), v.token), token.Subject{
+		path := filepath.Join(volumes, filepath.Clean("/"+v.dir), v.token)
+		if dir := l.opts.TokenDir; dir != "" {
+			err := os.Symlink(filepath.Join(dir, "pods", p.key.Namespace, p.key.Name), path)
+			if err != nil && !errors.Is(err, fs.ErrExist) {
+				return err
+			}
+			continue
+		}
+		err := l.signer.Write(path, token.Subject{
 			Namespace: p.key.Namespace, ServiceAccount: p.spec.ServiceAccountName, ServiceAccountUID: "fairlead-lab-" + p.spec.ServiceAccountName,
 			Pod: p.key.Name, PodUID: p.uid, Node: p.node.name,
 		}, time.Now())

@@ -106,7 +106,11 @@ func labVerb(ts *testscript.TestScript, args []string) error {
 	}
 	argv := append([]string{"lab", args[0], "--name", ts.Getenv("LAB")}, args[1:]...)
 	if args[0] == "up" {
-		argv = append(argv, "--detach", ts.MkAbs("cluster"))
+		more, err := upArgs(ts.Getenv("LAB"))
+		if err != nil {
+			return err
+		}
+		argv = append(argv, append(more, "--detach", ts.MkAbs("cluster"))...)
 	}
 	out, err := fairlead(ts, argv...)
 	ts.Logf("%s", out)

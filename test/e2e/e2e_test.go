@@ -20,17 +20,19 @@ import (
 	"github.com/rogpeppe/go-internal/testscript"
 )
 
-// binaries is where `make build` puts the product.
-var binaries string
+// root is the repository, and binaries where `make build` puts the product.
+var root, binaries string
 
 func TestMain(m *testing.M) {
-	root, err := filepath.Abs("../..")
-	if err != nil {
+	var err error
+	if root, err = filepath.Abs("../.."); err != nil {
 		fmt.Fprintln(os.Stderr, err)
 		os.Exit(1)
 	}
 	binaries = filepath.Join(root, "bin")
-	os.Exit(m.Run())
+	code := m.Run()
+	forgetTokens()
+	os.Exit(code)
 }
 
 func TestScenarios(t *testing.T) {
@@ -40,6 +42,7 @@ func TestScenarios(t *testing.T) {
 		Dir:                 "testdata",
 		Setup:               setup,
 		Cmds:                commands,
+		Condition:           condition,
 		RequireExplicitExec: true,
 		RequireUniqueNames:  true,
 	})
@@ -60,9 +63,12 @@ func needRoot(t *testing.T) {
 // scenario never runs against yesterday's.
 func build(t *testing.T) {
 	t.Helper()
-	cmd := exec.Command("make", "-s", "-C", filepath.Dir(binaries), "build")
+	cmd := exec.Command("make", "-s", "-C", root, "build")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("make build: %v\n%s", err, out)
+	}
+	if underIstiod() {
+		withIstiod(t)
 	}
 	sweep.Do(func() { takeDownOrphans(t) })
 }

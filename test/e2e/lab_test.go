@@ -31,7 +31,11 @@ func newLab(t *testing.T, yaml string) *lab {
 		}
 		l.run(t, "lab", "down", "--name", l.name)
 	})
-	l.run(t, "lab", "up", "--name", l.name, "--detach", l.dir)
+	more, err := upArgs(l.name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.run(t, append([]string{"lab", "up", "--name", l.name, "--detach", l.dir}, more...)...)
 	return l
 }
 
