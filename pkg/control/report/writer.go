@@ -202,6 +202,7 @@ func (w *Writer) work(queue workqueue.TypedRateLimitingInterface[status.Object])
 
 // wantedLocked is what an object is to say; nil where what it says is not ours.
 func (w *Writer) wantedLocked(t *table, key status.Object, r *record) *wanted {
+	gateway := t.kind.group == groupGateway && t.kind.name == "Gateway"
 	switch {
 	case t.kind.name == "GatewayClass":
 		if r.controller != ClassController {
@@ -210,11 +211,11 @@ func (w *Writer) wantedLocked(t *table, key status.Object, r *record) *wanted {
 		s := status.Status{Object: key}
 		s.Set(status.Condition{Type: status.RouteAccepted, Status: "True", Reason: "Accepted", Message: "Handled by Fairlead's control plane"})
 		return &wanted{status: s}
-	case t.kind.group == groupGateway && t.kind.name == "Gateway" && !w.servesLocked(r.class):
+	case gateway && !w.servesLocked(r.class):
 		return nil
 	case w.want[key] != nil:
 		return w.want[key]
-	case r.claimed && !(t.kind.group == groupGateway && t.kind.name == "Gateway"):
+	case r.claimed && !gateway:
 		return &wanted{status: status.Status{Object: key}}
 	}
 	return nil
