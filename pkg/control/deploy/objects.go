@@ -87,7 +87,7 @@ func objectMeta(g *gatewayv1.Gateway) metav1.ObjectMeta {
 	}
 	meta.Labels[labelGatewayName] = g.Name
 	meta.Labels[labelGatewayClass] = string(g.Spec.GatewayClassName)
-	meta.Labels[labelManaged] = managedWaypoint
+	meta.Labels[LabelManaged] = ManagedWaypoint
 	meta.OwnerReferences = []metav1.OwnerReference{{APIVersion: "gateway.networking.k8s.io/v1", Kind: "Gateway", Name: g.Name, UID: g.UID}}
 	return meta
 }

@@ -156,7 +156,7 @@ func unmoved(before, after metav1.Object) error {
 	if labels == nil {
 		labels = map[string]string{}
 	}
-	for _, l := range []string{labelGatewayName, labelGatewayClass, labelManaged} {
+	for _, l := range []string{labelGatewayName, labelGatewayClass, LabelManaged} {
 		labels[l] = before.GetLabels()[l]
 	}
 	after.SetLabels(labels)

@@ -68,7 +68,7 @@ func TestParameters(t *testing.T) {
 	if c.Image != options.Image || c.Resources.Limits.Memory().String() != "1Gi" || c.Env[len(c.Env)-1].Name != "POD_NAME" && !has(c.Env, "A") || !has(c.Env, "POD_IP") {
 		t.Errorf("container %+v", c)
 	}
-	if d.Labels[labelManaged] != managedWaypoint {
+	if d.Labels[LabelManaged] != ManagedWaypoint {
 		t.Errorf("parameters took the Deployment away: %v", d.Labels)
 	}
 	if s := one[*corev1.Service](t, all); s.Labels["team"] != "platform" || len(s.Spec.Ports) != 2 {
