@@ -29,6 +29,8 @@ type config struct {
 	kubernetes, byInjection                        bool
 	kubeServer, kubeCredentials, hostProc          string
 	excluded                                       []string
+	cni                                            bool
+	cniConfDir, cniBinDir, cniBinary, daemonSet    string
 	drain, certTTL                                 time.Duration
 
 	level  slog.Level
@@ -56,7 +58,12 @@ func (c *config) bind(f *pflag.FlagSet) {
 	f.StringVar(&c.kubeCredentials, "kube-credentials", kube.CredentialsDir, "the directory of token and ca.crt for the Kubernetes API")
 	f.StringVar(&c.hostProc, "host-proc", "/host/proc", "where the node's /proc is mounted")
 	f.StringSliceVar(&c.excluded, "exclude-namespaces", []string{"kube-system", "istio-system"}, "namespaces of which no pod is captured, whatever labels say; the agent's own is one")
-	f.BoolVar(&c.byInjection, "enrol-by-injection-label", false, "take istio-injection=enabled for an opt-in too")
+	f.BoolVar(&c.cni, "cni", true, "with --kubernetes, keep the CNI plugin on the node, so that pods are captured before their first process")
+	f.StringVar(&c.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "where the container runtime reads its CNI configuration")
+	f.StringVar(&c.cniBinDir, "cni-bin-dir", "/opt/cni/bin", "where the container runtime finds CNI plugins")
+	f.StringVar(&c.cniBinary, "cni-binary", "/usr/local/bin/fairlead-cni", "the plugin to install")
+	f.StringVar(&c.daemonSet, "daemon-set", "fairlead-node-agent", "the DaemonSet of the agent: when it is deleted, the agent takes off the node what it put there; empty never does")
+	f.BoolVar(&c.byInjection, "injection-label", false, "take istio-injection=enabled for an opt-in too")
 	f.StringVar(&c.adminAddress, "admin-address", "localhost:15000", "config_dump, log level, pprof; keep it on loopback")
 	f.StringVar(&c.metricsAddress, "metrics-address", "[::]:15020", "metrics")
 	f.StringVar(&c.readinessAddress, "readiness-address", "[::]:15021", "readiness")

@@ -2,14 +2,15 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"syscall"
+	"path/filepath"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/fairlead-mesh/fairlead/pkg/cni"
 	"github.com/fairlead-mesh/fairlead/pkg/kube"
 	"github.com/fairlead-mesh/fairlead/pkg/podwatch"
 	"github.com/fairlead-mesh/fairlead/pkg/podwatch/hostproc"
@@ -17,100 +18,105 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/redirect"
 )
 
-// kubeletCheck is how often it is looked whether the kubelet has come into a cgroup
-// of its own anew: a service's is made with it.
-const kubeletCheck = time.Second
+// cluster is what of the agent belongs to Kubernetes.
+type cluster struct {
+	config     config
+	api        *kube.Client
+	follower   *local.Controller
+	installer  *cni.Installer // or nil
+	redirector *redirect.Redirector
+	log        *slog.Logger
+	// uninstalled is set by keep when it ends: the agent does not come again.
+	uninstalled bool
+}
 
-// newLocal follows the node's pods in the Kubernetes API.
-func newLocal(c config, api *kube.Client, manager *podwatch.Manager, registry *prometheus.Registry, log *slog.Logger) (*local.Controller, error) {
+func newCluster(c config, manager *podwatch.Manager, redirector *redirect.Redirector, registry *prometheus.Registry, log *slog.Logger) (*cluster, error) {
+	k := &cluster{config: c, redirector: redirector, log: log}
+	how, err := kube.InCluster(c.kubeServer, c.kubeCredentials)
+	if err != nil {
+		return nil, usageError{err}
+	}
+	if k.api, err = kube.New(how); err != nil {
+		return nil, usageError{fmt.Errorf("%s: %w", c.kubeCredentials, err)}
+	}
+	if c.cni {
+		k.installer = newInstaller(c, k.api, log)
+	}
 	tries := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "fairlead_enrolments_total", Help: "Tries to capture a pod, by what came of them: ok or failed.",
 	}, []string{"result"})
 	if err := registry.Register(tries); err != nil {
 		return nil, err
 	}
-	for _, result := range []string{"ok", "failed"} {
-		tries.WithLabelValues(result)
-	}
-	return local.New(local.Options{
-		API: api, Manager: manager, Finder: hostproc.Open(c.hostProc), Node: c.node, Logger: log,
-		Rule: podwatch.Rule{Excluded: c.excluded, Injection: c.byInjection},
+	ok, failed := tries.WithLabelValues("ok"), tries.WithLabelValues("failed")
+	k.follower, err = local.New(local.Options{
+		API: k.api, Manager: manager, Finder: hostproc.Open(c.hostProc), Node: c.node, Logger: log,
+		Rule: podwatch.Rule{Excluded: c.excluded, Injection: c.byInjection}, Namespaces: k.note,
 		Observe: func(err error) {
 			if err != nil {
-				tries.WithLabelValues("failed").Inc()
+				failed.Inc()
 				return
 			}
-			tries.WithLabelValues("ok").Inc()
+			ok.Inc()
 		},
 	})
+	return k, err
 }
 
-// kubeletWatch keeps the redirector told of the kubelet's cgroup.
-type kubeletWatch struct {
-	proc       hostproc.Proc
-	redirector *redirect.Redirector
-	log        *slog.Logger
-
-	path  string
-	inode uint64
-	told  string // the last failure
-}
-
-func (k *kubeletWatch) run(ctx context.Context) error {
-	tick := time.NewTicker(kubeletCheck)
-	defer tick.Stop()
-	for {
-		k.look()
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-tick.C:
-		}
-	}
-}
-
-// look finds the kubelet's cgroup where the last one is gone, or another by now.
-func (k *kubeletWatch) look() {
-	if k.path != "" && inode(k.path) == k.inode {
+// note writes down the namespaces' labels for the CNI plugin.
+func (k *cluster) note(labels map[string]map[string]string) {
+	if k.installer == nil {
 		return
 	}
-	path, err := k.proc.KubeletCgroup(k.redirector.CgroupRoot())
-	if err == nil {
-		n := inode(path)
-		if err = k.redirector.SetKubelet(path); err == nil {
-			k.path, k.inode, k.told = path, n, ""
-			k.log.Info("the kubelet's probes are known by its cgroup", "cgroup", path)
-			return
-		}
-	}
-	k.path = ""
-	if k.told != err.Error() {
-		k.told = err.Error()
-		k.log.Warn("the kubelet's probes are not known: where mutual TLS is required they fail", "err", err)
+	if err := k.installer.Note(labels); err != nil {
+		k.log.Warn("namespaces not noted: the CNI plugin does not know them while no agent is there", "err", err)
 	}
 }
 
-// inode is 0 for what is not there.
-func inode(path string) uint64 {
-	info, err := os.Stat(path)
-	if err != nil {
-		return 0
+// keep keeps the CNI plugin on the node. When the agent is told to end for good, it
+// lets the pods go and takes the plugin off.
+func (k *cluster) keep(ctx context.Context) error {
+	var err error
+	if k.installer == nil {
+		<-ctx.Done()
+	} else {
+		err = k.installer.Run(ctx)
 	}
-	if st, ok := info.Sys().(*syscall.Stat_t); ok {
-		return st.Ino
+	ctx = context.WithoutCancel(ctx)
+	if err != nil || !k.isUninstalled(ctx) {
+		return err
 	}
-	return 0
+	k.uninstalled = true
+	k.log.Info("the agent's DaemonSet is deleted: pods leave the mesh, and what was put on the node is taken off")
+	// The plugin first: it would hold back pods while no agent is there.
+	if k.installer != nil {
+		err = k.installer.Remove()
+	}
+	return errors.Join(err, k.follower.ReleaseAll(ctx))
 }
 
-// kubeClient is the agent's client of the API.
-func kubeClient(c config) (*kube.Client, error) {
-	cfg, err := kube.InCluster(c.kubeServer, c.kubeCredentials)
-	if err != nil {
-		return nil, usageError{err}
+// isUninstalled reports whether the agent's DaemonSet is deleted, or the right to
+// ask is gone with everything else. Where the API does not answer, the agent is
+// taken to come again.
+func (k *cluster) isUninstalled(ctx context.Context) bool {
+	if k.config.daemonSet == "" {
+		return false
 	}
-	api, err := kube.New(cfg)
-	if err != nil {
-		return nil, usageError{fmt.Errorf("%s: %w", c.kubeCredentials, err)}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	var set kube.Namespace // its metadata is all that is asked for
+	err := k.api.Get(ctx, "/apis/apps/v1/namespaces/"+k.config.podNamespace+"/daemonsets/"+k.config.daemonSet, &set)
+	return err == nil && set.DeletionTimestamp != "" || kube.IsNotFound(err) || kube.IsForbidden(err)
+}
+
+// newInstaller keeps the CNI plugin on the node.
+func newInstaller(c config, api *kube.Client, log *slog.Logger) *cni.Installer {
+	return &cni.Installer{
+		ConfDir: c.cniConfDir, BinDir: c.cniBinDir, Binary: c.cniBinary, API: api, Log: log,
+		Config: cni.Config{
+			Socket: c.enrolSocket, Note: filepath.Join(c.stateDir, "namespaces.json"),
+			Credentials:        filepath.Join(filepath.Dir(c.enrolSocket), "cni-credentials.json"),
+			ExcludedNamespaces: c.excluded, Injection: c.byInjection,
+		},
 	}
-	return api, nil
 }

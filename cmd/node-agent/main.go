@@ -106,15 +106,16 @@ for the agent. The exit code is 2 if anything is missing.`,
 }
 
 func purge() *cobra.Command {
-	var instance, bpffs string
+	var instance, bpffs, node string
 	cmd := &cobra.Command{
 		Use:     "purge",
 		Short:   "Detach and unpin everything of an instance",
 		Example: "  node-agent purge --instance default",
 		Args:    cobra.NoArgs,
-		RunE:    func(*cobra.Command, []string) error { return redirect.Purge(bpffs, instance) },
+		RunE:    func(*cobra.Command, []string) error { return redirect.Purge(bpffs, instance, node) },
 	}
 	cmd.Flags().StringVar(&instance, "instance", "default", "the instance whose pins are removed")
 	cmd.Flags().StringVar(&bpffs, "bpffs", "/sys/fs/bpf", "where the BPF file system is mounted")
+	cmd.Flags().StringVar(&node, "node-netns", "", "the node's network namespace; empty is this process's")
 	return cmd
 }

@@ -16,7 +16,6 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/identity"
 	"github.com/fairlead-mesh/fairlead/pkg/podwatch"
 	"github.com/fairlead-mesh/fairlead/pkg/podwatch/hostproc"
-	"github.com/fairlead-mesh/fairlead/pkg/podwatch/local"
 	"github.com/fairlead-mesh/fairlead/pkg/redirect"
 	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/store"
@@ -123,16 +122,12 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	if err != nil {
 		return usageError{err}
 	}
-	var follower *local.Controller
+	var cluster *cluster
 	if c.kubernetes {
-		api, err := kubeClient(c)
-		if err != nil {
+		if cluster, err = newCluster(c, manager, redirector, registry, log); err != nil {
 			return err
 		}
-		if follower, err = newLocal(c, api, manager, registry, log); err != nil {
-			return err
-		}
-		enrolment.HandleSandboxes(follower)
+		enrolment.HandleSandboxes(cluster.follower)
 	}
 	pages, err := admin.Listen(admin.Options{
 		AdminAddress: c.adminAddress, MetricsAddress: c.metricsAddress, ReadinessAddress: c.readinessAddress,
@@ -155,8 +150,9 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	group.Add("readiness", (&monitor{ready, synced, manager, certificates, redirector, log}).run)
 	// Stopped second: no new connections, the old ones drain; pins stay.
 	group.Add("pods", pods.run)
-	if c.kubernetes && c.kubeletCgroup == "" {
-		group.Add("kubelet", (&kubeletWatch{proc: hostproc.Open(c.hostProc), redirector: redirector, log: log}).run)
+	if cluster != nil {
+		group.Add("kubelet", cluster.kubelet)
+		group.Add("installation", cluster.keep)
 	}
 	// Pods of the last run are served again before anyone is listened to.
 	group.Add("enrolment", func(ctx context.Context) error {
@@ -166,13 +162,13 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		if err := certificates.Prune(); err != nil {
 			log.Warn("certificates of earlier pods", "err", err)
 		}
-		if follower == nil {
+		if cluster == nil {
 			return enrolment.Serve(ctx)
 		}
 		following, stop := context.WithCancel(ctx)
 		defer stop()
 		done := make(chan error, 1)
-		go func() { done <- follower.Run(following) }()
+		go func() { done <- cluster.follower.Run(following) }()
 		err := enrolment.Serve(ctx)
 		stop()
 		return errors.Join(err, <-done)
@@ -184,7 +180,12 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		return nil
 	})
 	log.Info("node agent started", "node", c.node, "instance", c.instance, "version", telemetry.Version)
-	return group.Run(ctx)
+	err = group.Run(ctx)
+	if cluster != nil && cluster.uninstalled {
+		err = errors.Join(err, redirector.Close(), redirect.Purge("", c.instance, hostproc.Open(c.hostProc).NodeNetNS()), os.RemoveAll(c.stateDir), os.RemoveAll(c.certDir))
+		log.Info("the agent was uninstalled: nothing of it is left on the node", "err", err)
+	}
+	return err
 }
 
 // lastState is what an earlier run left.

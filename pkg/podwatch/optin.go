@@ -1,6 +1,10 @@
 package podwatch
 
-import "slices"
+import (
+	"slices"
+
+	"github.com/fairlead-mesh/fairlead/pkg/kube"
+)
 
 // The labels by which pods join the mesh, and by which Istio's sidecars are told.
 const (
@@ -31,6 +35,14 @@ type Facts struct {
 	HostNetwork bool
 	// Finished pods have ended for good.
 	Finished bool
+}
+
+// FactsOf reads them of a pod of the API.
+func FactsOf(p *kube.Pod) Facts {
+	return Facts{
+		Namespace: p.Namespace, Labels: p.Labels, Annotations: p.Annotations, Containers: p.ContainerNames(),
+		HostNetwork: p.Spec.HostNetwork, Finished: p.Finished(),
+	}
 }
 
 // Captures decides whether a pod is in the mesh, and says why in a few words. Labels

@@ -89,3 +89,31 @@ READ_ONLY=1 exec "$0" -test.run '^TestCaptureAndSteering$' -test.v`, os.Args[0])
 		t.Errorf("%v\n%s", err, out)
 	}
 }
+
+func TestNamespaceIsLeftAsItWas(t *testing.T) {
+	n := newNode(t)
+	p := n.newPod()
+	look := func() string {
+		cmd := exec.Command("sh", "-ec", "ip rule; ip -6 rule; ip route show table all; ip -6 route show table all; cd /proc/sys/net; cat ipv4/tcp_fwmark_accept ipv4/fwmark_reflect ipv6/fwmark_reflect")
+		var out strings.Builder
+		cmd.Stdout = &out
+		if err := p.ns.Start(cmd); err != nil {
+			t.Fatal(err)
+		}
+		if err := cmd.Wait(); err != nil {
+			t.Fatal(err)
+		}
+		return out.String()
+	}
+	before := look()
+	n.enrol(p)
+	if look() == before {
+		t.Fatal("an enrolled pod's namespace looks as before: the test sees nothing")
+	}
+	if err := n.ns.Do(p.pod.Close); err != nil {
+		t.Fatal(err)
+	}
+	if after := look(); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+}

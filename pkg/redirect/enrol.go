@@ -48,10 +48,19 @@ func (r *Redirector) Enroll(_ context.Context, spec PodSpec) (pod *Pod, err erro
 	}
 	r.mu.Lock()
 	_, twice := r.pods[p.cookie]
+	twice = twice || r.entering[p.cookie]
+	if !twice {
+		r.entering[p.cookie] = true
+	}
 	r.mu.Unlock()
 	if twice {
 		return nil, errors.New("its network namespace is another pod's already")
 	}
+	defer func() {
+		r.mu.Lock()
+		defer r.mu.Unlock()
+		delete(r.entering, p.cookie)
+	}()
 	if err := ns.Do(func() error { return p.prepare(ip6.IsValid()) }); err != nil {
 		return nil, err
 	}

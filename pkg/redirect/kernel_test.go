@@ -197,7 +197,7 @@ func TestGuardWithoutTCX(t *testing.T) {
 	if err := n.r.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := n.ns.Do(func() error { return Purge("", n.instance) }); err != nil {
+	if err := n.ns.Do(func() error { return Purge("", n.instance, "") }); err != nil {
 		t.Fatal(err)
 	}
 	eventually(t, "purged", func() bool { _, _, _, err := ask(a, dst); return err == nil })

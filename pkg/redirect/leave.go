@@ -83,7 +83,8 @@ func (p *Pod) Deafen() {
 	}
 }
 
-// Close releases the pod and closes what is open in it.
+// Close releases the pod, closes what is open in it and leaves its namespace as it
+// was, unless it is enrolled again by now.
 func (p *Pod) Close() error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -95,6 +96,11 @@ func (p *Pod) Close() error {
 	}
 	p.closed = true
 	p.Deafen()
+	p.r.mu.Lock()
+	defer p.r.mu.Unlock() // an enrolment that comes now prepares the namespace after this
+	if p.r.pods[p.cookie] == nil && !p.r.entering[p.cookie] {
+		err = errors.Join(err, p.ns.Do(p.restore))
+	}
 	return errors.Join(err, p.ns.Close())
 }
 

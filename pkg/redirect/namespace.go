@@ -80,3 +80,39 @@ func (p *Pod) prepare(wantIP6 bool) error {
 	}
 	return nil
 }
+
+// restore takes away from the calling thread's network namespace what prepare made
+// there, and sets the parameters to the kernel's defaults. What is gone is no error.
+func (p *Pod) restore() error {
+	var errs []error
+	lo, err := netlink.LinkByName("lo")
+	if err != nil {
+		return fmt.Errorf("lo: %w", err)
+	}
+	note := func(what string, err error) {
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, unix.ESRCH) && !errors.Is(err, unix.EAFNOSUPPORT) {
+			errs = append(errs, fmt.Errorf("%s: %w", what, err))
+		}
+	}
+	for _, f := range []struct {
+		family int
+		all    net.IPNet
+	}{
+		{unix.AF_INET, net.IPNet{IP: net.IPv4zero.To4(), Mask: net.CIDRMask(0, 32)}},
+		{unix.AF_INET6, net.IPNet{IP: net.IPv6zero, Mask: net.CIDRMask(0, 128)}},
+	} {
+		rule := netlink.NewRule()
+		rule.Family, rule.Mark, rule.Table, rule.Priority = f.family, appMark, appTable, appTable
+		note("rule for kept source addresses", netlink.RuleDel(rule))
+		note("route for kept source addresses", netlink.RouteDel(&netlink.Route{
+			LinkIndex: lo.Attrs().Index, Dst: &f.all, Table: appTable, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST,
+		}))
+	}
+	note("route for the capture's addresses", netlink.RouteDel(&netlink.Route{
+		LinkIndex: lo.Attrs().Index, Dst: &spreadV6, Table: unix.RT_TABLE_LOCAL, Type: unix.RTN_LOCAL, Scope: unix.RT_SCOPE_HOST,
+	}))
+	for _, s := range []string{"net/ipv4/tcp_fwmark_accept", "net/ipv4/fwmark_reflect", "net/ipv6/fwmark_reflect"} {
+		note("parameter", setSysctl(s, "0"))
+	}
+	return errors.Join(errs...)
+}

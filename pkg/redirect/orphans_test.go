@@ -29,7 +29,7 @@ func deleteOrphans(t *testing.T) {
 		if lives(strings.Split(instance, "-")[1]) {
 			continue
 		}
-		if err := Purge("", instance); err != nil {
+		if err := Purge("", instance, ""); err != nil {
 			t.Errorf("pins of a run that was killed: %v", err)
 		}
 	}

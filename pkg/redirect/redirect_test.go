@@ -70,7 +70,7 @@ func newNode(t *testing.T) *node {
 		if n.r != nil {
 			_ = n.r.Close()
 		}
-		if err := Purge("", n.instance); err != nil {
+		if err := Purge("", n.instance, ""); err != nil {
 			t.Error(err)
 		}
 		n.ns.Close()
@@ -461,7 +461,7 @@ func TestTwoInstancesSideBySide(t *testing.T) {
 func TestPurgeLeavesNothing(t *testing.T) {
 	n := newNode(t)
 	n.enrol(n.newPod())
-	if err := Purge("", n.instance); err != nil {
+	if err := Purge("", n.instance, ""); err != nil {
 		t.Fatal(err)
 	}
 	if left, _ := filepath.Glob("/sys/fs/bpf/fairlead/v1/" + n.instance + "*"); len(left) > 0 {

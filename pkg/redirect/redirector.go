@@ -49,6 +49,8 @@ type Redirector struct {
 	// mu guards below.
 	mu   sync.Mutex
 	pods map[uint64]*Pod // by cookie
+	// entering are the cookies of pods that are being enrolled.
+	entering map[uint64]bool
 }
 
 // New loads the programs, takes over the instance's pinned maps and links or
@@ -58,7 +60,7 @@ func New(o Options) (*Redirector, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	r := &Redirector{log: o.Logger, pins: o.pins(), opts: o, pods: map[uint64]*Pod{}}
+	r := &Redirector{log: o.Logger, pins: o.pins(), opts: o, pods: map[uint64]*Pod{}, entering: map[uint64]bool{}}
 	if err := r.findNode(); err != nil {
 		r.Close()
 		return nil, err
@@ -368,9 +370,21 @@ func (r *Redirector) Retain() error {
 }
 
 // Purge detaches and unpins everything of an instance, whether or not an agent
-// runs. Its pods are outside the mesh from then on. It runs in the node's network
-// namespace.
-func Purge(bpffs, instance string) error {
+// runs. Its pods are outside the mesh from then on. nodeNetNS is the path of the
+// node's network namespace; "" is the calling thread's.
+func Purge(bpffs, instance, nodeNetNS string) error {
+	if nodeNetNS == "" {
+		return purge(bpffs, instance)
+	}
+	node, err := netns.Open(nodeNetNS)
+	if err != nil {
+		return fmt.Errorf("the node's network namespace: %w", err)
+	}
+	defer node.Close()
+	return node.Do(func() error { return purge(bpffs, instance) })
+}
+
+func purge(bpffs, instance string) error {
 	if bpffs == "" {
 		bpffs = "/sys/fs/bpf"
 	}

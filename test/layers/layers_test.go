@@ -22,7 +22,7 @@ var level = map[string]int{
 	"pkg/idle": 0, "pkg/h1": 1, "pkg/h2": 1, "pkg/hbone": 1, "pkg/relay": 1, "pkg/admin": 1,
 	"pkg/xds": 2, "pkg/store": 2, "pkg/sds": 2,
 	"pkg/redirect": 3, "pkg/ztunnel": 3, "pkg/waypoint": 3, "pkg/podwatch": 3, "pkg/control": 3, "pkg/ca": 3,
-	"pkg/lab": 4, "pkg/cli": 4, "pkg/install": 4,
+	"pkg/lab": 4, "pkg/cni": 4, "pkg/cli": 4, "pkg/install": 4,
 	"cmd": 5, "deploy/images": 5, "deploy/crds": 5,
 	"test": 6,
 }

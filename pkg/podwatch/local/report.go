@@ -2,6 +2,7 @@ package local
 
 import (
 	"context"
+	"errors"
 	"os"
 	"time"
 
@@ -64,6 +65,26 @@ func (c *Controller) report(ctx context.Context, p *pod, problem error) {
 	if err := c.o.API.Create(ctx, "/api/v1/namespaces/"+object.Namespace+"/events", event); err != nil {
 		c.o.Logger.Debug("event not written", "pod", object.Name, "err", err)
 	}
+}
+
+// ReleaseAll lets go of every captured pod, and says so on it where that may still
+// be said. Call it after Run.
+func (c *Controller) ReleaseAll(ctx context.Context) error {
+	var errs []error
+	for _, e := range c.o.Manager.Pods() {
+		o := kube.Pod{Meta: kube.Meta{Name: e.Name, Namespace: e.Namespace, UID: e.UID, Annotations: kube.Annotations{kube.Redirection: enabled}}}
+		if err := c.annotate(ctx, &o, ""); err != nil {
+			c.o.Logger.Debug("pod still annotated", "pod", e.Key(), "err", err)
+		}
+		if !e.Captured {
+			continue
+		}
+		p := e.Pod
+		p.Captured = false
+		_, err := c.o.Manager.Put(ctx, p)
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 // leadsElsewhere reports whether the path of a known pod's namespace is gone, or

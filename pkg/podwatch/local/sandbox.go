@@ -24,10 +24,7 @@ func (c *Controller) Add(ctx context.Context, s podwatch.Sandbox) (podwatch.Stat
 	if err != nil {
 		return podwatch.Status{}, err
 	}
-	captured, why := c.o.Rule.Captures(podwatch.Facts{
-		Namespace: object.Namespace, Labels: object.Labels, Annotations: object.Annotations, Containers: object.ContainerNames(),
-		HostNetwork: object.Spec.HostNetwork, Finished: object.Finished(),
-	}, labels)
+	captured, why := c.o.Rule.Captures(podwatch.FactsOf(object), labels)
 	if !captured {
 		c.o.Logger.Debug("pod starts outside the mesh", "pod", s.Key(), "uid", s.UID, "why", why)
 		return podwatch.Status{State: podwatch.StatePassthrough}, nil

@@ -89,10 +89,7 @@ func (c *Controller) make(ctx context.Context, uid string, p *pod) (again bool, 
 
 // captures applies the rule; mu is held.
 func (c *Controller) captures(o *kube.Pod) (bool, string) {
-	return c.o.Rule.Captures(podwatch.Facts{
-		Namespace: o.Namespace, Labels: o.Labels, Annotations: o.Annotations, Containers: o.ContainerNames(),
-		HostNetwork: o.Spec.HostNetwork, Finished: o.Finished(),
-	}, c.namespaces[o.Namespace])
+	return c.o.Rule.Captures(podwatch.FactsOf(o), c.namespaces[o.Namespace])
 }
 
 // enrol captures a pod that runs, unless it is, and says so on it.

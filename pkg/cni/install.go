@@ -1,0 +1,128 @@
+package cni
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/fsnotify/fsnotify"
+
+	"github.com/fairlead-mesh/fairlead/pkg/kube"
+)
+
+// Installer keeps the plugin on the node. Paths are the agent's own view of the
+// node's directories, but for those within Config, which the plugin reads.
+type Installer struct {
+	// ConfDir is where the runtime reads its configuration; BinDir its plugins.
+	ConfDir, BinDir string
+	// Binary is the plugin as the agent's image has it.
+	Binary string
+	Config Config
+	// API gives the credentials that the plugin asks with while the agent is down.
+	API *kube.Client
+	Log *slog.Logger
+}
+
+// How the plugin is kept.
+const (
+	quiet = 100 * time.Millisecond // for a writer to finish
+	again = 30 * time.Second       // nothing tells of a token that was renewed
+)
+
+// Run installs the plugin and heals what others change of it until ctx ends. It
+// stays installed then: see Remove.
+func (i *Installer) Run(ctx context.Context) error {
+	watcher, err := fsnotify.NewWatcher()
+	if err != nil {
+		return fmt.Errorf("watch the CNI configuration: %w", err)
+	}
+	defer watcher.Close()
+	for _, dir := range []string{i.ConfDir, i.BinDir} {
+		if err := watcher.Add(dir); err != nil {
+			return fmt.Errorf("watch %s: %w", dir, err)
+		}
+	}
+	told := ""
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-watcher.Events:
+			timer.Reset(quiet)
+		case err := <-watcher.Errors:
+			i.Log.Warn("the CNI configuration is not watched", "err", err)
+		case <-timer.C:
+			err := i.Install()
+			switch {
+			case err == nil && told != "":
+				i.Log.Info("the CNI plugin is installed")
+				told = ""
+			case err != nil && err.Error() != told:
+				told = err.Error()
+				i.Log.Error("the CNI plugin is not installed: pods start before they are captured", "err", err)
+			}
+			timer.Reset(again)
+		}
+	}
+}
+
+// Install makes binary, credentials and configuration as they should be, and leaves
+// alone what is. The configuration comes last: a plugin that is named must be there.
+func (i *Installer) Install() error {
+	if err := i.installBinary(); err != nil {
+		return fmt.Errorf("CNI plugin: %w", err)
+	}
+	if i.API != nil {
+		how, err := i.API.Config()
+		if err == nil {
+			err = writeJSON(i.Config.Credentials, how)
+		}
+		if err != nil {
+			return fmt.Errorf("credentials of the CNI plugin: %w", err)
+		}
+	}
+	changed, err := i.installConf()
+	if err != nil {
+		return fmt.Errorf("CNI configuration: %w", err)
+	}
+	if changed != "" {
+		i.Log.Info("the CNI plugin was put into the runtime's configuration", "file", changed)
+	}
+	return nil
+}
+
+func (i *Installer) installBinary() error {
+	b, err := os.ReadFile(i.Binary)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(i.BinDir, Type)
+	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, b) {
+		return nil
+	}
+	return replace(path, b, 0o755)
+}
+
+// Note writes down the labels of namespaces, for the plugin while no agent is there.
+func (i *Installer) Note(namespaces map[string]map[string]string) error {
+	return writeJSON(i.Config.Note, Note{Namespaces: namespaces})
+}
+
+// Remove takes everything off the node, the configuration first.
+func (i *Installer) Remove() error {
+	errs := []error{i.removeConf()}
+	for _, path := range []string{filepath.Join(i.BinDir, Type), i.Config.Credentials, i.Config.Note} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
