@@ -2,38 +2,45 @@ package main
 
 import (
 	"context"
-	"log/slog"
+	"errors"
+	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
+
+	"github.com/fairlead-mesh/fairlead/pkg/lab/network"
+	"github.com/fairlead-mesh/fairlead/test/kube/cluster"
 )
 
-// apiServer is Kubernetes without nodes: what the lab has no part for.
+// apiServer is Kubernetes without what makes pods: the lab does that.
 type apiServer struct {
 	*child
 	kubeconfig string
 }
 
-// startAPIServer starts it on the loopback of the lab's own namespace, with the state
-// of before if there is any, and returns when it is ready.
-func startAPIServer(ctx context.Context, c config, log *slog.Logger) (*apiServer, error) {
+// apiPort is its port on the loopback of the lab's own namespace.
+const apiPort = "6443"
+
+// startAPIServer starts it with the state of before, if there is any: who was issued a
+// token goes on with it.
+func startAPIServer(ctx context.Context, c config) (*apiServer, error) {
 	dir := filepath.Join(c.stateDir, "kubernetes")
-	pki := filepath.Join(c.parts, "pki")
-	files, err := os.ReadDir(pki)
-	if err != nil {
-		return nil, err
-	}
-	for _, f := range files {
-		text, err := os.ReadFile(filepath.Join(pki, f.Name()))
-		if err != nil {
+	a := &apiServer{kubeconfig: filepath.Join(dir, "admin.kubeconfig")}
+	if _, err := os.Stat(a.kubeconfig); errors.Is(err, fs.ErrNotExist) {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
 			return nil, err
 		}
-		if err := write(filepath.Join(dir, f.Name()), text); err != nil {
+		if err := cluster.Certificates(dir, "https://127.0.0.1:"+apiPort); err != nil {
 			return nil, err
 		}
 	}
-	p, err := start(ctx, filepath.Join(c.parts, "kubeparts"), "control-plane", dir, nil, []string{"-dir", dir, "-port", "6443"})
-	if err != nil {
-		return nil, err
+	var services []string
+	for _, prefix := range network.Dual.ServicePrefixes() {
+		services = append(services, prefix.String())
 	}
-	return &apiServer{p, filepath.Join(dir, "admin.kubeconfig")}, nil
+	var err error
+	a.child, err = start(ctx, filepath.Join(c.parts, "control-plane"), "control-plane", dir, nil, []string{
+		"-dir", dir, "-port", apiPort, "-written", "-services", strings.Join(services, ","),
+	})
+	return a, err
 }

@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"log/slog"
 	"maps"
 	"net"
 	"os"
@@ -16,7 +15,7 @@ import (
 )
 
 // startIstiod starts Pilot as Istio's ambient profile runs it.
-func startIstiod(ctx context.Context, c config, kubeconfig string, log *slog.Logger) (*child, error) {
+func startIstiod(ctx context.Context, c config, kubeconfig string) (*child, error) {
 	dir := filepath.Join(c.stateDir, "istiod")
 	if err := injection(filepath.Join(c.parts, "istio"), filepath.Join(dir, "var/lib/istio/inject")); err != nil {
 		return nil, fmt.Errorf("the templates of waypoints: %w", err)

@@ -84,7 +84,7 @@ func (c *config) parse(args []string) error {
 // serve starts the parts in order and runs them until ctx ends.
 func serve(ctx context.Context, c config, log *slog.Logger) error {
 	began := time.Now()
-	api, err := startAPIServer(ctx, c, log)
+	api, err := startAPIServer(ctx, c)
 	if err != nil {
 		return err
 	}
@@ -95,7 +95,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 	if err := clients.ready(ctx, api.child); err != nil {
 		return err
 	}
-	if err := clients.install(ctx, filepath.Join(c.parts, "crds")); err != nil {
+	if err := clients.install(ctx, filepath.Join(c.parts, "istio", "crds")); err != nil {
 		return err
 	}
 	log.Info("the API server has its kinds", "after", time.Since(began).String())
@@ -107,7 +107,7 @@ func serve(ctx context.Context, c config, log *slog.Logger) error {
 		return err
 	}
 	log.Info("the lab's objects are on the API server", "after", time.Since(began).String())
-	istiod, err := startIstiod(ctx, c, api.kubeconfig, log)
+	istiod, err := startIstiod(ctx, c, api.kubeconfig)
 	if err != nil {
 		return err
 	}

@@ -23,8 +23,16 @@ build() {
     ;;
   coredns) (cd test/kube/coredns && go build -trimpath -ldflags '-s -w' -o "$out/coredns" .) ;;
   conformance) (cd test/conformance && go test -c -trimpath -ldflags '-s -w' -o "$out/conformance.test" .) ;;
-  istio) (cd test/interop && go build -trimpath -ldflags '-s -w' -o "$out/" istio.io/istio/pilot/cmd/pilot-discovery \
-    istio.io/istio/istioctl/cmd/istioctl istio.io/istio/pkg/test/echo/cmd/server istio.io/istio/pkg/test/echo/cmd/client) ;;
+  istio)
+    (cd test/interop && go build -trimpath -ldflags '-s -w' -o "$out/" istio.io/istio/pilot/cmd/pilot-discovery \
+      istio.io/istio/istioctl/cmd/istioctl istio.io/istio/pkg/test/echo/cmd/server istio.io/istio/pkg/test/echo/cmd/client)
+    # What an installation of it consists of beside the binaries: kinds, templates, values.
+    istiod=$(cd test/interop && go list -m -f '{{.Dir}}' istio.io/istio)/manifests/charts
+    gateway=$(go list -m -f '{{.Dir}}' sigs.k8s.io/gateway-api)/config/crd/experimental
+    mkdir -p "$out/istio/crds"
+    install -m 644 "$istiod"/base/files/crd-all.gen.yaml "$gateway"/gateway.networking*.yaml "$out/istio/crds/"
+    install -m 644 "$istiod"/istio-control/istio-discovery/{values.yaml,files/waypoint.yaml,files/kube-gateway.yaml} "$out/istio/"
+    ;;
   *) echo "kube-parts: no part $1: node kube coredns conformance istio" >&2; exit 2 ;;
   esac
 }

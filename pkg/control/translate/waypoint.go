@@ -123,7 +123,7 @@ func (w *world) bind(object status.Object, meta metav1.ObjectMeta, traffic strin
 	switch {
 	case wp == nil || wp.address == nil:
 		return refuse("WaypointIsNotReady", "waypoint %q is not ready", key)
-	case namespace != meta.Namespace && !w.allows(wp.gateway, meta.Namespace):
+	case !w.allows(wp.gateway, meta.Namespace):
 		return refuse("AttachmentDenied", "waypoint %q does not allow namespace %q to attach: see its listeners' allowedRoutes", key, meta.Namespace)
 	case wp.traffic != traffic && wp.traffic != trafficAll:
 		if traffic == trafficWorkload && !own {
@@ -146,23 +146,29 @@ func (w *world) bound(object status.Object, state, reason, message string) {
 	w.condition(object, status.Condition{Type: status.WaypointBound, Status: state, Reason: reason, Message: message})
 }
 
-// allows tells whether a waypoint takes traffic of another namespace.
+// allows tells whether a waypoint takes the traffic of a namespace, as its first
+// listener for tunnels says: without a word, of its own. A selector must select the
+// waypoint's own namespace, too.
 func (w *world) allows(g *gatewayv1.Gateway, namespace string) bool {
-	return slices.ContainsFunc(g.Spec.Listeners, func(l gatewayv1.Listener) bool {
-		if l.Protocol != protocolHBONE || l.AllowedRoutes == nil || l.AllowedRoutes.Namespaces == nil || l.AllowedRoutes.Namespaces.From == nil {
-			return false
+	from, selected := gatewayv1.NamespacesFromSame, (*metav1.LabelSelector)(nil)
+	for _, l := range g.Spec.Listeners {
+		if l.Protocol != protocolHBONE {
+			continue
 		}
-		switch *l.AllowedRoutes.Namespaces.From {
-		case gatewayv1.NamespacesFromAll:
-			return true
-		case gatewayv1.NamespacesFromSelector:
-			selector, err := metav1.LabelSelectorAsSelector(l.AllowedRoutes.Namespaces.Selector)
-			meta := w.namespace(namespace)
-			set := labels.Merge(labels.Set{corev1.LabelMetadataName: namespace}, meta.Labels)
-			return err == nil && selector.Matches(set)
+		if l.AllowedRoutes != nil && l.AllowedRoutes.Namespaces != nil && l.AllowedRoutes.Namespaces.From != nil {
+			from, selected = *l.AllowedRoutes.Namespaces.From, l.AllowedRoutes.Namespaces.Selector
 		}
-		return false
-	})
+		break
+	}
+	switch from {
+	case gatewayv1.NamespacesFromAll:
+		return true
+	case gatewayv1.NamespacesFromSelector:
+		selector, err := metav1.LabelSelectorAsSelector(selected)
+		set := labels.Merge(labels.Set{corev1.LabelMetadataName: namespace}, w.namespace(namespace).Labels)
+		return err == nil && selector.Matches(set)
+	}
+	return namespace == g.Namespace
 }
 
 func (w *world) ingressUsesWaypoint(meta metav1.ObjectMeta) bool {

@@ -92,7 +92,11 @@ func (c *Cluster) startControlPlane(ctx context.Context) (*authority, error) {
 		return nil, fmt.Errorf("hand over the API server's socket: %w", err)
 	}
 	defer socket.Close()
-	pki, err := c.issue(outside)
+	inside := outside
+	if c.network != nil {
+		inside = fmt.Sprintf("https://%s:%d", hubAddress, apiPort)
+	}
+	pki, err := issue(c.Dir, outside, inside)
 	if err != nil {
 		return nil, err
 	}
@@ -122,15 +126,19 @@ func (c *Cluster) startControlPlane(ctx context.Context) (*authority, error) {
 	})
 }
 
-// issue makes every certificate and kubeconfig of the control plane.
-func (c *Cluster) issue(outside string) (*authority, error) {
-	pki, err := newAuthority(c.Dir)
+// Certificates writes to dir all that the part control-plane needs to serve at server,
+// a URL on loopback: for who starts it without a cluster.
+func Certificates(dir, server string) error {
+	_, err := issue(dir, server, server)
+	return err
+}
+
+// issue makes every certificate and kubeconfig of the control plane, as it is called
+// from this machine's own namespace and from the cluster's.
+func issue(dir, outside, inside string) (*authority, error) {
+	pki, err := newAuthority(dir)
 	if err != nil {
 		return nil, err
-	}
-	inside := outside
-	if c.network != nil {
-		inside = fmt.Sprintf("https://%s:%d", hubAddress, apiPort)
 	}
 	server := subject{
 		name: "kube-apiserver",

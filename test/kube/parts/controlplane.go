@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -19,7 +20,7 @@ import (
 
 // controlPlane is etcd, the API server, the controllers and the scheduler in this
 // process. The directory holds their certificates and keys under fixed names
-// (cluster.PKI writes them) and takes their state.
+// (cluster.Certificates writes them) and takes their state.
 func controlPlane(args []string) error {
 	f := flag.NewFlagSet("control-plane", flag.ContinueOnError)
 	dir := f.String("dir", "", "directory of certificates, keys and state")
@@ -27,12 +28,14 @@ func controlPlane(args []string) error {
 	port := f.Int("port", 0, "port of the API server; 0 leaves it to -inherit")
 	inherit := f.Bool("inherit", false, "file descriptor 3 is a listening socket: serve it too")
 	nodes := f.Bool("nodes", false, "nodes have kubelets: pods of dead nodes are evicted and deleted")
+	written := f.Bool("written", false, "pods are as they are written: nothing makes, schedules or deletes them")
+	services := f.String("services", "10.96.0.0/16", "ranges of the services' addresses, one or one of each family")
 	lifeline := f.Bool("lifeline", false, "end when standard input does: whoever started this is gone")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
 	if *dir == "" {
-		return errors.New("-dir is needed: the directory that cluster.PKI wrote its files to")
+		return errors.New("-dir is needed: the directory that cluster.Certificates wrote its files to")
 	}
 	if *lifeline {
 		go endWith(os.Stdin)
@@ -55,7 +58,7 @@ func controlPlane(args []string) error {
 	if err != nil {
 		return err
 	}
-	serve, err := apiServer(ctx, *dir, *address, l, socket)
+	serve, err := apiServer(ctx, *dir, *address, *services, l, socket)
 	if err != nil {
 		return fmt.Errorf("API server: %w", err)
 	}
@@ -64,14 +67,23 @@ func controlPlane(args []string) error {
 	if err := ready(ctx, filepath.Join(*dir, "controllers.kubeconfig"), ended); err != nil {
 		return err
 	}
-	if serve, err = controllerManager(ctx, *dir, *nodes); err != nil {
+	kinds := slices.Clone(ofAll)
+	if !*written {
+		kinds = append(kinds, ofPods...)
+	}
+	if *nodes {
+		kinds = append(kinds, ofNodes...)
+	}
+	if serve, err = controllerManager(ctx, *dir, kinds); err != nil {
 		return fmt.Errorf("controller manager: %w", err)
 	}
 	start("controller manager", serve)
-	if serve, err = podScheduler(ctx, *dir); err != nil {
-		return fmt.Errorf("scheduler: %w", err)
+	if !*written {
+		if serve, err = podScheduler(ctx, *dir); err != nil {
+			return fmt.Errorf("scheduler: %w", err)
+		}
+		start("scheduler", serve)
 	}
-	start("scheduler", serve)
 	err = <-ended
 	if ctx.Err() != nil {
 		return nil

@@ -18,12 +18,17 @@ import (
 	scheduleroptions "k8s.io/kubernetes/cmd/kube-scheduler/app/options"
 )
 
-// kinds are the controllers that a mesh's cluster needs: no clouds, no volumes, no
-// certificates.
-var kinds = []string{
+// ofAll are the controllers that a mesh's cluster needs in any case: no clouds, no
+// volumes, no certificates.
+var ofAll = []string{
 	"serviceaccount", "serviceaccount-token", "root-ca-certificate-publisher", "namespace", "endpointslice", "endpoints",
-	"garbage-collector", "clusterrole-aggregation", "deployment", "replicaset", "daemonset", "statefulset", "job",
-	"disruption", "horizontal-pod-autoscaler", "validatingadmissionpolicy-status",
+	"clusterrole-aggregation", "validatingadmissionpolicy-status",
+}
+
+// ofPods are the controllers that make pods, and that which deletes what has lost its
+// owner.
+var ofPods = []string{
+	"garbage-collector", "deployment", "replicaset", "daemonset", "statefulset", "job", "disruption", "horizontal-pod-autoscaler",
 }
 
 // ofNodes are the controllers that delete the pods of nodes without a kubelet.
@@ -39,7 +44,7 @@ func parse(sets cliflag.NamedFlagSets, args ...string) error {
 }
 
 // apiServer prepares the API server; what it returns serves until ctx ends.
-func apiServer(ctx context.Context, dir, address string, l net.Listener, etcd string) (func() error, error) {
+func apiServer(ctx context.Context, dir, address, services string, l net.Listener, etcd string) (func() error, error) {
 	in := func(name string) string { return filepath.Join(dir, name) }
 	port := l.Addr().(*net.TCPAddr).Port
 	reconciler := "lease"
@@ -58,7 +63,7 @@ func apiServer(ctx context.Context, dir, address string, l net.Listener, etcd st
 		"--kubelet-preferred-address-types=InternalIP",
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
 		"--service-account-key-file="+in("service-account.pub"), "--service-account-signing-key-file="+in("service-account.key"),
-		"--service-cluster-ip-range=10.96.0.0/16",
+		"--service-cluster-ip-range="+services,
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
 		"--enable-priority-and-fairness=false", "--profiling=false",
 	)
@@ -78,16 +83,12 @@ func apiServer(ctx context.Context, dir, address string, l net.Listener, etcd st
 	return func() error { return apiserver.Run(ctx, completed) }, nil
 }
 
-// controllerManager prepares the controllers; with nodes, those of nodes too.
-func controllerManager(ctx context.Context, dir string, nodes bool) (func() error, error) {
+// controllerManager prepares controllers of those kinds.
+func controllerManager(ctx context.Context, dir string, kinds []string) (func() error, error) {
 	in := func(name string) string { return filepath.Join(dir, name) }
 	o, err := controllersoptions.NewKubeControllerManagerOptions()
 	if err != nil {
 		return nil, err
-	}
-	enabled := kinds
-	if nodes {
-		enabled = append(enabled[:len(enabled):len(enabled)], ofNodes...)
 	}
 	known, disabled, aliases := controllers.KnownControllers(), controllers.ControllersDisabledByDefault(), controllers.ControllerAliases()
 	flags := o.Flags(known, disabled, aliases)
@@ -98,7 +99,7 @@ func controllerManager(ctx context.Context, dir string, nodes bool) (func() erro
 		"--root-ca-file="+in("ca.crt"), "--service-account-private-key-file="+in("service-account.key"),
 		"--kube-api-qps=200", "--kube-api-burst=400", "--controller-start-interval=0s",
 		"--node-monitor-grace-period=16s", "--concurrent-endpoint-syncs=10",
-		"--controllers="+strings.Join(enabled, "-controller,")+"-controller",
+		"--controllers="+strings.Join(kinds, "-controller,")+"-controller",
 	)
 	if err != nil {
 		return nil, err
