@@ -18,6 +18,7 @@ type config struct {
 	configDir, derivedDir, statusDir, stateDir string
 	kubeconfig                                 string
 	inCluster                                  bool
+	namespace, identity                        string
 	deployDir, advertise, advertiseName        string
 	waypointImage, envoyImage                  string
 	listen, adminAddress                       string
@@ -37,6 +38,8 @@ func (c *config) bind(f *pflag.FlagSet) {
 	f.StringVar(&c.configDir, "config-dir", "", "serve a directory of YAML: this one")
 	f.StringVar(&c.kubeconfig, "kubeconfig", "", "serve the cluster whose API server this file names")
 	f.BoolVar(&c.inCluster, "in-cluster", false, "serve the cluster in which this is a pod")
+	f.StringVar(&c.namespace, "namespace", envOr("POD_NAMESPACE", "istio-system"), "the control plane's own namespace: of the CA's Secret and the leader's Lease")
+	f.StringVar(&c.identity, "identity", envOr("POD_NAME", hostname()), "this replica's name in the election of the leader, which no other has")
 	f.StringVar(&c.derivedDir, "derived-dir", "", "a directory of objects made by a program, such as pods with their status")
 	f.StringVar(&c.statusDir, "status-dir", "", "where the objects' status is written; empty writes none")
 	f.StringVar(&c.deployDir, "deploy-dir", "", "where the objects that run waypoints are written; empty writes none")
@@ -44,7 +47,7 @@ func (c *config) bind(f *pflag.FlagSet) {
 	f.StringVar(&c.advertiseName, "advertise-name", "istiod.istio-system.svc", "the name in its certificate that they ask for")
 	f.StringVar(&c.waypointImage, "waypoint-image", "fairlead-waypoint", "what waypoints' pods run")
 	f.StringVar(&c.envoyImage, "envoy-image", "envoyproxy/envoy:v1.40.0", "what runs beside it where a Gateway is annotated fairlead.dev/waypoint-engine: envoy")
-	f.StringVar(&c.stateDir, "state-dir", "", "where the CA's root and key are kept, the key with mode 0600 (required)")
+	f.StringVar(&c.stateDir, "state-dir", "", "where the CA's root and key are kept, the key with mode 0600 (with --config-dir, required)")
 	f.StringVar(&c.listen, "listen", "[::]:15012", "the address of xDS and the CA, with TLS")
 	f.StringVar(&c.adminAddress, "admin-address", "localhost:15014", "metrics, readiness and /debug/syncz; keep it on loopback")
 	f.StringVar(&c.metricsAddress, "metrics-address", "", "metrics alone, for those who may not see the rest; empty leaves them to --admin-address")
@@ -75,10 +78,10 @@ func (c *config) complete() error {
 	if ways != 1 {
 		errs = append(errs, errors.New("exactly one of --config-dir, --kubeconfig and --in-cluster says where the objects are"))
 	}
-	required := map[string]string{"--state-dir": c.stateDir}
-	onlyDirectory := map[string]string{"--derived-dir": c.derivedDir, "--status-dir": c.statusDir, "--deploy-dir": c.deployDir, "--token-keys": c.tokenKeys}
+	required := map[string]string{"--namespace": c.namespace, "--identity": c.identity}
+	onlyDirectory := map[string]string{"--state-dir": c.stateDir, "--derived-dir": c.derivedDir, "--status-dir": c.statusDir, "--deploy-dir": c.deployDir, "--token-keys": c.tokenKeys}
 	if c.configDir != "" {
-		required["--token-keys"] = c.tokenKeys
+		required = map[string]string{"--state-dir": c.stateDir, "--token-keys": c.tokenKeys}
 		onlyDirectory = nil
 	}
 	for _, flag := range slices.Sorted(maps.Keys(required)) {
@@ -116,4 +119,20 @@ func (c *config) complete() error {
 		errs = append(errs, fmt.Errorf("--log-level: %q: want debug, info, warn or error", c.logLevel))
 	}
 	return errors.Join(errs...)
+}
+
+func envOr(name, otherwise string) string {
+	if v := os.Getenv(name); v != "" {
+		return v
+	}
+	return otherwise
+}
+
+// hostname tells replicas apart that are no pods, as long as each has a machine.
+func hostname() string {
+	name, err := os.Hostname()
+	if err != nil {
+		return ""
+	}
+	return name
 }

@@ -5,6 +5,7 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/fairlead-mesh/fairlead/pkg/ca"
 	"github.com/fairlead-mesh/fairlead/pkg/control/deploy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/control/status"
@@ -24,7 +25,19 @@ func openDirectory(c config, registry *prometheus.Registry, log *slog.Logger) (*
 		return nil, usageError{err}
 	}
 	b.objects, b.reviewer, b.pods = directory, keys, &podIndex{directory}
-	if err := b.openAuthority(c, directory.Objects().Mesh.GetTrustDomain(), registry, log); err != nil {
+	holder, err := b.newHolder(c, registry, log)
+	if err != nil {
+		return nil, err
+	}
+	if c.caCert == "" {
+		own, err := ca.Create(c.stateDir, directory.Objects().Mesh.GetTrustDomain())
+		if err != nil {
+			return nil, usageError{err}
+		}
+		holder.Set(own, c.stateDir)
+	}
+	// Who waits for this program to be ready reads the file then.
+	if err := writeRoots(holder, c.rootCertOut); err != nil {
 		return nil, err
 	}
 	if c.deployDir != "" {

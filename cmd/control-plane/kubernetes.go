@@ -5,9 +5,11 @@ import (
 	"fmt"
 	"log/slog"
 	"net"
+	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/grpc/peer"
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/kubernetes"
@@ -15,7 +17,12 @@ import (
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"github.com/fairlead-mesh/fairlead/pkg/ca"
+	"github.com/fairlead-mesh/fairlead/pkg/ca/secret"
 	"github.com/fairlead-mesh/fairlead/pkg/control/informer"
+	"github.com/fairlead-mesh/fairlead/pkg/control/leader"
+	"github.com/fairlead-mesh/fairlead/pkg/control/resident"
+	"github.com/fairlead-mesh/fairlead/pkg/control/rootcert"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 	"github.com/fairlead-mesh/fairlead/pkg/token/tokenreview"
@@ -78,14 +85,85 @@ func openKubernetes(c config, registry *prometheus.Registry, log *slog.Logger) (
 	if err != nil {
 		return nil, err
 	}
-	b.objects, b.pods = objects, &podIndex{objects}
+	b.objects = objects
 	if b.reviewer, err = tokenreview.New(tokenreview.Options{Client: k.core.AuthenticationV1().TokenReviews(), Origin: origin, Registry: registry, Logger: log}); err != nil {
 		return nil, err
 	}
-	if err := b.openAuthority(c, source.DefaultMesh().GetTrustDomain(), registry, log); err != nil {
+	followed := func() []*corev1.Pod { return objectsOf(b).Pods }
+	if b.pods, err = resident.New(resident.Options{Followed: followed, Client: k.core.CoreV1(), Registry: registry}); err != nil {
 		return nil, err
 	}
-	return b, nil
+	holder, err := b.newHolder(c, registry, log)
+	if err != nil {
+		return nil, err
+	}
+	if c.caCert == "" {
+		b.parts = append(b.parts, part{"ca secret", func(ctx context.Context) error { return b.followSecret(ctx, c, k, holder, log) }})
+	}
+	return b, b.elect(c, k, holder, registry, log)
+}
+
+// objectsOf is the latest state, or an empty one.
+func objectsOf(b *backend) *source.Objects {
+	if o := b.objects.Objects(); o != nil {
+		return o
+	}
+	return &source.Objects{}
+}
+
+// followSecret gives the holder what the Secrets of the control plane's namespace hold,
+// from when they can be read and are right.
+func (b *backend) followSecret(ctx context.Context, c config, k *clients, holder *ca.Holder, log *slog.Logger) error {
+	// The trust domain of a new root is the mesh's, so the objects come first.
+	for changed := b.objects.Changed(); b.objects.Objects() == nil; changed = b.objects.Changed() {
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return nil
+		}
+	}
+	said := ""
+	for {
+		s, err := secret.Open(ctx, secret.Options{
+			Secrets: k.core.CoreV1().Secrets(c.namespace), Namespace: c.namespace, TrustDomain: objectsOf(b).Mesh.GetTrustDomain(), Holder: holder, Logger: log,
+		})
+		if err == nil {
+			return s.Run(ctx)
+		}
+		if said != err.Error() {
+			said = err.Error()
+			log.Error("there is no CA, and nothing is served without; trying again", "err", err)
+		}
+		select {
+		case <-time.After(time.Second):
+		case <-ctx.Done():
+			return nil
+		}
+	}
+}
+
+// elect takes part in the election of the replica that writes.
+func (b *backend) elect(c config, k *clients, holder *ca.Holder, registry *prometheus.Registry, log *slog.Logger) error {
+	elector, err := leader.New(leader.Options{Client: k.core.CoordinationV1(), Namespace: c.namespace, Identity: c.identity, Registry: registry, Logger: log})
+	if err != nil {
+		return err
+	}
+	roots, err := rootcert.New(rootcert.Options{
+		Client: k.core, Namespaces: func() []*corev1.Namespace { return objectsOf(b).Namespaces }, Namespaced: b.objects.Changed,
+		Roots: func() []byte {
+			if a := holder.Current(); a != nil {
+				return a.RootsPEM()
+			}
+			return nil
+		},
+		Replaced: holder.Changed, Registry: registry, Logger: log,
+	})
+	if err != nil {
+		return err
+	}
+	elector.Add("root publishing", roots.Run)
+	b.parts = append(b.parts, part{"leader election", elector.Run})
+	return nil
 }
 
 // origin is the address that a call comes from, without its port.

@@ -41,7 +41,7 @@ func command() *cobra.Command {
 Kubernetes and Istio YAML, and serves what follows from it to the node agents: workloads and
 policies by delta xDS, certificates by Istio's certificate service, on one port.`,
 		Example: `  # As a pod of the cluster that it serves.
-  control-plane --in-cluster --state-dir /var/lib/fairlead
+  control-plane --in-cluster
 
   # Serve ./cluster; agents prove themselves with tokens signed by tokens.pem's key.
   control-plane --config-dir ./cluster --state-dir /var/lib/fairlead --token-keys tokens.pem

@@ -48,7 +48,7 @@ type Options struct {
 	// is taken first.
 	Namespaces func() []*corev1.Namespace
 	Namespaced func() <-chan struct{}
-	// Roots are what is to be trusted now, in PEM, and Replaced closes when they may be
+	// Roots are what is to be trusted now, in PEM, or empty: not known yet. Replaced closes when they may be
 	// others. It is taken first.
 	Roots    func() []byte
 	Replaced func() <-chan struct{}
@@ -191,8 +191,8 @@ func (t *term) put(ctx context.Context, namespace string) error {
 	listed, wanted := t.listed, t.wanted[namespace]
 	there, found := t.there[namespace]
 	t.mu.Unlock()
-	if !listed || !wanted {
-		return nil // when it is listed, all are looked at
+	if !listed || !wanted || roots == "" {
+		return nil // when they are there, all are looked at
 	}
 	if !found || there != roots {
 		if err := t.pace.Wait(ctx); err != nil {
