@@ -277,7 +277,7 @@ func (p *parsed) conclude(c *checker, pos Position, node *yaml.Node, gk groupKin
 			p.warn(at, ref, f.field, f.message)
 			continue
 		}
-		p.fail(at, ref, f.field, f.message)
+		p.problems = append(p.problems, Problem{Position: at, Severity: Error, Ref: ref, Field: f.field, Message: f.message, Unknown: f.unknown})
 	}
 	switch {
 	case c.failed(k):

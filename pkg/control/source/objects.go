@@ -113,6 +113,8 @@ type Problem struct {
 	Message string
 	// NotServed marks an object that is right but is not served.
 	NotServed bool
+	// Unknown marks a field that the kind, as this program knows it, does not have.
+	Unknown bool
 }
 
 // String is "file:line: severity: object: field: message".

@@ -1,0 +1,122 @@
+package webhook
+
+import (
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"mime"
+	"net/http"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	admissionv1 "k8s.io/api/admission/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+// Path is where reviews are asked for: Istio's.
+const Path = "/validate"
+
+const (
+	// maxReview bounds one review: it has an object as it was and as it is to be, each of
+	// which the API server bounds to 3 MiB.
+	maxReview = 8 << 20
+	// atOnce is how many reviews are read and made at a time, and maxWait how long
+	// others wait for their turn: less than the API server waits for an answer.
+	atOnce  = 16
+	maxWait = 4 * time.Second
+)
+
+// Handler answers admission reviews. It keeps no state, and asks nobody.
+type Handler struct {
+	logger  *slog.Logger
+	reviews *prometheus.CounterVec
+	turns   chan struct{}
+}
+
+var _ http.Handler = (*Handler)(nil)
+
+// NewHandler makes a Handler.
+func NewHandler(registry prometheus.Registerer, logger *slog.Logger) (*Handler, error) {
+	h := &Handler{
+		logger: logger, turns: make(chan struct{}, atOnce),
+		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
+			Name: "fairlead_validations_total", Help: "Objects that the API server asked about, by result: allowed, refused, or error where the question was none.",
+		}, []string{"result"}),
+	}
+	return h, registry.Register(h.reviews)
+}
+
+// ServeHTTP answers one review.
+func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	if code, text := acceptable(r); code != 0 {
+		h.fail(w, code, text)
+		return
+	}
+	wait := time.NewTimer(maxWait)
+	defer wait.Stop()
+	select {
+	case h.turns <- struct{}{}:
+		defer func() { <-h.turns }()
+	case <-wait.C:
+		h.fail(w, http.StatusServiceUnavailable, "too many reviews at once")
+		return
+	case <-r.Context().Done():
+		h.reviews.WithLabelValues("error").Inc()
+		return
+	}
+	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReview))
+	var large *http.MaxBytesError
+	switch {
+	case errors.As(err, &large):
+		h.fail(w, http.StatusRequestEntityTooLarge, "the review is larger than 8 MiB")
+		return
+	case err != nil:
+		h.fail(w, http.StatusBadRequest, "the review cannot be read: "+err.Error())
+		return
+	}
+	review := &admissionv1.AdmissionReview{}
+	if err := json.Unmarshal(body, review); err != nil {
+		h.fail(w, http.StatusBadRequest, "the body is no AdmissionReview: "+err.Error())
+		return
+	}
+	if review.Request == nil || review.Kind != "AdmissionReview" || review.APIVersion != admissionv1.SchemeGroupVersion.String() {
+		h.fail(w, http.StatusBadRequest, "want an AdmissionReview of "+admissionv1.SchemeGroupVersion.String()+" with a request")
+		return
+	}
+	h.answer(w, review.Request)
+}
+
+func acceptable(r *http.Request) (code int, text string) {
+	if r.Method != http.MethodPost {
+		return http.StatusMethodNotAllowed, "reviews are asked for by POST"
+	}
+	if media, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || media != "application/json" {
+		return http.StatusUnsupportedMediaType, "a review is application/json"
+	}
+	return 0, ""
+}
+
+func (h *Handler) answer(w http.ResponseWriter, request *admissionv1.AdmissionRequest) {
+	response := Review(request)
+	result := "allowed"
+	if !response.Allowed {
+		result = "refused"
+		h.logger.Info("refused an object", "kind", request.Kind.Kind, "namespace", request.Namespace, "name", request.Name, "by", request.UserInfo.Username, "why", response.Result.Message)
+	}
+	h.reviews.WithLabelValues(result).Inc()
+	text, err := json.Marshal(&admissionv1.AdmissionReview{
+		TypeMeta: metav1.TypeMeta{Kind: "AdmissionReview", APIVersion: admissionv1.SchemeGroupVersion.String()}, Response: response,
+	})
+	if err != nil {
+		h.fail(w, http.StatusInternalServerError, err.Error())
+		return
+	}
+	w.Header().Set("Content-Type", "application/json")
+	_, _ = w.Write(text) // who asked has gone
+}
+
+func (h *Handler) fail(w http.ResponseWriter, code int, text string) {
+	h.reviews.WithLabelValues("error").Inc()
+	http.Error(w, text, code)
+}

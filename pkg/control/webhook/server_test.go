@@ -1,0 +1,130 @@
+package webhook
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
+	admissionv1 "k8s.io/api/admission/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+)
+
+func newHandler(t *testing.T) *Handler {
+	t.Helper()
+	h, err := NewHandler(prometheus.NewRegistry(), slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}
+
+func review(t *testing.T, object string) []byte {
+	t.Helper()
+	text, err := json.Marshal(&admissionv1.AdmissionReview{
+		TypeMeta: metav1.TypeMeta{Kind: "AdmissionReview", APIVersion: "admission.k8s.io/v1"}, Request: request(t, object, ""),
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return text
+}
+
+func TestServes(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	// The standard library's own test certificate.
+	made := httptest.NewTLSServer(http.NotFoundHandler())
+	defer made.Close()
+	certificate := made.TLS.Certificates[0]
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- newHandler(t).Serve(ctx, listener, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &certificate, nil })
+	}()
+	client := made.Client()
+	client.Transport.(*http.Transport).ForceAttemptHTTP2 = true
+	post := func(path, media string, body []byte) (*http.Response, string) {
+		t.Helper()
+		response, err := client.Post("https://"+listener.Addr().String()+path, media, bytes.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer response.Body.Close()
+		text, err := io.ReadAll(response.Body)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return response, string(text)
+	}
+	response, text := post(Path, "application/json", review(t, wrong))
+	var answer admissionv1.AdmissionReview
+	if err := json.Unmarshal([]byte(text), &answer); err != nil || answer.Response == nil || answer.Response.Allowed || answer.Response.UID != "u" || answer.Kind != "AdmissionReview" {
+		t.Errorf("%v: %s", err, text)
+	}
+	if response.ProtoMajor != 1 {
+		t.Errorf("served in %s", response.Proto)
+	}
+	for name, c := range map[string]struct {
+		path, media string
+		body        []byte
+		code        int
+	}{
+		"another path":  {"/inject", "application/json", review(t, right), http.StatusNotFound},
+		"another media": {Path, "text/plain", review(t, right), http.StatusUnsupportedMediaType},
+		"no JSON":       {Path, "application/json", []byte("{"), http.StatusBadRequest},
+		"no request":    {Path, "application/json", []byte(`{"kind":"AdmissionReview","apiVersion":"admission.k8s.io/v1"}`), http.StatusBadRequest},
+		"too large":     {Path, "application/json", bytes.Repeat([]byte(" "), maxReview+1), http.StatusRequestEntityTooLarge},
+	} {
+		if response, text := post(c.path, c.media, c.body); response.StatusCode != c.code {
+			t.Errorf("%s: %d %s, want %d", name, response.StatusCode, text, c.code)
+		}
+	}
+	cancel()
+	select {
+	case err := <-done:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Error("it does not stop")
+	}
+}
+
+// More reviews than there are turns wait, and are told when it takes too long.
+func TestTurnsAreBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := newHandler(t)
+		for range atOnce {
+			h.turns <- struct{}{}
+		}
+		ask := func() *httptest.ResponseRecorder {
+			w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, Path, bytes.NewReader(review(t, right)))
+			r.Header.Set("Content-Type", "application/json")
+			h.ServeHTTP(w, r)
+			return w
+		}
+		if w := ask(); w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "too many") {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+		go func() {
+			<-time.After(maxWait / 2)
+			<-h.turns
+		}()
+		if w := ask(); w.Code != http.StatusOK {
+			t.Errorf("%d %s", w.Code, w.Body)
+		}
+	})
+}
