@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -38,8 +39,8 @@ func (c *config) bind(f *pflag.FlagSet) {
 	f.StringVar(&c.configDir, "config-dir", "", "serve a directory of YAML: this one")
 	f.StringVar(&c.kubeconfig, "kubeconfig", "", "serve the cluster whose API server this file names")
 	f.BoolVar(&c.inCluster, "in-cluster", false, "serve the cluster in which this is a pod")
-	f.StringVar(&c.namespace, "namespace", envOr("POD_NAMESPACE", "istio-system"), "the control plane's own namespace: of the CA's Secret and the leader's Lease")
-	f.StringVar(&c.identity, "identity", envOr("POD_NAME", hostname()), "this replica's name in the election of the leader, which no other has")
+	f.StringVar(&c.namespace, "namespace", "", "the control plane's own namespace, of the CA's Secret and the leader's Lease; empty: the variable POD_NAMESPACE, or istio-system")
+	f.StringVar(&c.identity, "identity", "", "this replica's name in the election of the leader, which no other has; empty: the variable POD_NAME, or the host's name and the process's id")
 	f.StringVar(&c.derivedDir, "derived-dir", "", "a directory of objects made by a program, such as pods with their status")
 	f.StringVar(&c.statusDir, "status-dir", "", "where the objects' status is written; empty writes none")
 	f.StringVar(&c.deployDir, "deploy-dir", "", "where the objects that run waypoints are written; empty writes none")
@@ -78,7 +79,15 @@ func (c *config) complete() error {
 	if ways != 1 {
 		errs = append(errs, errors.New("exactly one of --config-dir, --kubeconfig and --in-cluster says where the objects are"))
 	}
-	required := map[string]string{"--namespace": c.namespace, "--identity": c.identity}
+	c.namespace = cmp.Or(c.namespace, os.Getenv("POD_NAMESPACE"), "istio-system")
+	if c.identity = cmp.Or(c.identity, os.Getenv("POD_NAME")); c.identity == "" {
+		host, err := os.Hostname()
+		if err != nil {
+			return fmt.Errorf("--identity: %w", err)
+		}
+		c.identity = fmt.Sprintf("%s-%d", host, os.Getpid())
+	}
+	required := map[string]string{}
 	onlyDirectory := map[string]string{"--state-dir": c.stateDir, "--derived-dir": c.derivedDir, "--status-dir": c.statusDir, "--deploy-dir": c.deployDir, "--token-keys": c.tokenKeys}
 	if c.configDir != "" {
 		required = map[string]string{"--state-dir": c.stateDir, "--token-keys": c.tokenKeys}
@@ -119,20 +128,4 @@ func (c *config) complete() error {
 		errs = append(errs, fmt.Errorf("--log-level: %q: want debug, info, warn or error", c.logLevel))
 	}
 	return errors.Join(errs...)
-}
-
-func envOr(name, otherwise string) string {
-	if v := os.Getenv(name); v != "" {
-		return v
-	}
-	return otherwise
-}
-
-// hostname tells replicas apart that are no pods, as long as each has a machine.
-func hostname() string {
-	name, err := os.Hostname()
-	if err != nil {
-		return ""
-	}
-	return name
 }

@@ -87,7 +87,7 @@ func Start(t testing.TB, c *cluster.Cluster, args ...string) *Plane {
 	p := &Plane{t: t, Cluster: c, dir: t.TempDir(), Address: freePort(t), Admin: freePort(t)}
 	p.Roots = filepath.Join(p.dir, "roots.pem")
 	p.args = append([]string{
-		"--kubeconfig", c.Kubeconfig, "--state-dir", filepath.Join(p.dir, "state"), "--root-cert-out", p.Roots,
+		"--kubeconfig", c.Kubeconfig, "--root-cert-out", p.Roots,
 		"--listen", p.Address, "--admin-address", p.Admin, "--dns-names", "istiod.istio-system.svc",
 	}, args...)
 	config, err := c.Config()
