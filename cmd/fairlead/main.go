@@ -39,6 +39,7 @@ func main() {
 // report prints an error and says which code it is worth.
 func report(err error) int {
 	var missing missingError
+	var coded exitError
 	var ended *exec.ExitError
 	switch {
 	case err == nil:
@@ -48,6 +49,9 @@ func report(err error) int {
 			return 128 + int(status.Signal())
 		}
 		return ended.ExitCode()
+	case errors.As(err, &coded):
+		fmt.Fprintln(os.Stderr, coded.text)
+		return coded.code
 	case errors.As(err, &missing):
 		for _, sentence := range missing {
 			fmt.Fprintln(os.Stderr, sentence)
@@ -57,6 +61,14 @@ func report(err error) int {
 	fmt.Fprintln(os.Stderr, "fairlead:", err)
 	return exitFailure
 }
+
+// exitError ends the process with a code of its own, after its text.
+type exitError struct {
+	code int
+	text string
+}
+
+func (e exitError) Error() string { return e.text }
 
 // missingError is what the machine lacks, a sentence each.
 type missingError []string
@@ -70,7 +82,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newLab(), newApp(), newValidate(), newWaypoint(), newVersion())
+	root.AddCommand(newLab(), newApp(), newValidate(), newWaypoint(), newVersion(), newAnalyze())
 	return root
 }
 

@@ -1,0 +1,58 @@
+package analyze
+
+import (
+	"strings"
+
+	"github.com/fairlead-mesh/fairlead/pkg/control/source"
+)
+
+// lastApplied is where kubectl apply keeps what it was given, with the fields that the
+// API server has pruned.
+const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
+
+// pruned finds fields that were written and are not stored, because no such field
+// exists: the object does less than its author believes.
+func (w *world) pruned() {
+	for _, d := range w.documents {
+		text := str(at(d.value, "metadata", "annotations", lastApplied))
+		if !d.stored || text == "" {
+			continue
+		}
+		for _, p := range source.Parse([]source.File{{Name: stored, Data: []byte(text)}}, nil).Problems {
+			if p.Severity != source.Error || p.NotServed || !strings.HasPrefix(p.Message, "unknown field") || present(d.value, p.Field) {
+				continue
+			}
+			w.reportAt(Error, PrunedFields, d, "", "%s: %s (it was applied, and the API server has dropped it)", p.Field, p.Message)
+		}
+	}
+}
+
+// present tells whether a path such as "spec.rules[0].from" is in a value.
+func present(v any, path string) bool {
+	for _, step := range strings.FieldsFunc(path, func(r rune) bool { return r == '.' || r == '[' || r == ']' }) {
+		switch x := v.(type) {
+		case map[string]any:
+			v = x[step]
+		case []any:
+			i := index(step)
+			if i < 0 || i >= len(x) {
+				return false
+			}
+			v = x[i]
+		default:
+			return false
+		}
+	}
+	return v != nil
+}
+
+func index(text string) int {
+	n := 0
+	for _, r := range text {
+		if r < '0' || r > '9' || n > 1<<20 {
+			return -1
+		}
+		n = n*10 + int(r-'0')
+	}
+	return n
+}
