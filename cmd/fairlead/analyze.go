@@ -86,7 +86,7 @@ func (f *analyzeFlags) run(cmd *cobra.Command, args []string) error {
 	if err != nil {
 		return err
 	}
-	in := analyze.Input{Files: read, Whole: f.useKube}
+	in := analyze.Input{Files: read, Whole: f.useKube, Installer: checkInstaller}
 	if f.useKube {
 		ctx, cancel := context.WithTimeout(cmd.Context(), f.timeout)
 		defer cancel()

@@ -29,7 +29,7 @@ is an error, with its file and line and the field that was probably meant. Files
 			if err != nil {
 				return err
 			}
-			result := validate.Files(read, nil)
+			result := validate.Files(read, checkInstaller)
 			result.Write(cmd.OutOrStdout(), cmd.ErrOrStderr())
 			return result.Err()
 		},

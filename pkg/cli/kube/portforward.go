@@ -8,10 +8,10 @@ import (
 	"net/url"
 	"strings"
 
-	"k8s.io/apimachinery/pkg/util/httpstream"
 	"k8s.io/client-go/rest"
 	"k8s.io/client-go/tools/portforward"
 	"k8s.io/client-go/transport/spdy"
+	"k8s.io/streaming/pkg/httpstream"
 )
 
 // Forward opens a port on loopback that leads to a pod's, until ctx ends. It
@@ -28,7 +28,7 @@ func (c *Client) Forward(ctx context.Context, namespace, pod string, port int) (
 		return "", fmt.Errorf("forward to pod %s/%s: %w", namespace, pod, err)
 	}
 	ready := make(chan struct{})
-	forwarder, err := portforward.NewOnAddresses(dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", port)}, ctx.Done(), ready, io.Discard, io.Discard)
+	forwarder, err := portforward.NewOnAddressesForStreaming(dialer, []string{"127.0.0.1"}, []string{fmt.Sprintf("0:%d", port)}, ctx.Done(), ready, io.Discard, io.Discard)
 	if err != nil {
 		return "", fmt.Errorf("forward to pod %s/%s: %w", namespace, pod, err)
 	}
@@ -55,12 +55,12 @@ func forwardDialer(config *rest.Config, target *url.URL) (httpstream.Dialer, err
 	if err != nil {
 		return nil, err
 	}
-	plain := spdy.NewDialer(upgrader, &http.Client{Transport: transport}, http.MethodPost, target)
-	tunnelled, err := portforward.NewSPDYOverWebsocketDialer(target, config)
+	plain := spdy.NewDialerForStreaming(upgrader, &http.Client{Transport: transport}, http.MethodPost, target)
+	tunnelled, err := portforward.NewSPDYOverWebsocketDialerForStreaming(target, config)
 	if err != nil {
 		return nil, err
 	}
-	return portforward.NewFallbackDialer(tunnelled, plain, func(err error) bool {
+	return portforward.NewFallbackDialerForStreaming(tunnelled, plain, func(err error) bool {
 		return httpstream.IsUpgradeFailure(err) || httpstream.IsHTTPSProxyError(err)
 	}), nil
 }
