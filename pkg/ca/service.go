@@ -11,9 +11,11 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
+	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 	api "istio.io/api/security/v1alpha1"
 
@@ -28,6 +30,8 @@ const (
 	burst, perSecond = 1000, 50
 	// maxCallers bounds the memory of who asked.
 	maxCallers = 10_000
+	// linesPerSecond and linesAtOnce bound what is logged of refusals.
+	linesPerSecond, linesAtOnce = 5, 50
 )
 
 // Pods is what the CA must know of the cluster.
@@ -61,6 +65,8 @@ type Service struct {
 	o       Options
 	issued  prometheus.Counter
 	refused *prometheus.CounterVec
+	// Lines of the log, for refused callers that proved who they are and for others.
+	proved, unproved *rate.Limiter
 
 	// mu guards below.
 	mu      sync.Mutex
@@ -82,6 +88,7 @@ func NewService(o Options) (*Service, error) {
 		issued:  prometheus.NewCounter(prometheus.CounterOpts{Name: "fairlead_ca_certificates_issued_total", Help: "Certificates signed."}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fairlead_ca_requests_refused_total", Help: "Requests refused, by code."}, []string{"code"}),
 		buckets: map[string]*bucket{},
+		proved:  rate.NewLimiter(linesPerSecond, linesAtOnce), unproved: rate.NewLimiter(linesPerSecond, linesAtOnce),
 	}
 	for _, c := range []prometheus.Collector{s.issued, s.refused} {
 		if err := o.Registry.Register(c); err != nil {
@@ -99,11 +106,28 @@ func (s *Service) CreateCertificate(ctx context.Context, r *api.IstioCertificate
 	response, id, caller, err := s.create(ctx, r)
 	if err != nil {
 		s.refused.WithLabelValues(status.Code(err).String()).Inc()
-		s.o.Logger.Warn("certificate refused", "caller", caller.Account(), "node", caller.Node, "identity", id.String(), "err", err)
+		s.say(ctx, caller, id, err)
 		return nil, err
 	}
 	s.issued.Inc()
 	return response, nil
+}
+
+// say logs a refusal. Those of callers that proved nothing have lines of their own, so
+// that they cannot hide the others'; the metric counts all.
+func (s *Service) say(ctx context.Context, caller token.Caller, id mesh.Identity, err error) {
+	from := ""
+	if p, ok := peer.FromContext(ctx); ok {
+		from = p.Addr.String()
+	}
+	switch {
+	case caller == token.Caller{}:
+		if s.unproved.Allow() {
+			s.o.Logger.Warn("certificate refused", "from", from, "err", err)
+		}
+	case s.proved.Allow():
+		s.o.Logger.Warn("certificate refused", "from", from, "caller", caller.Account(), "pod", caller.Pod, "node", caller.Node, "identity", id.String(), "err", err)
+	}
 }
 
 func (s *Service) create(ctx context.Context, r *api.IstioCertificateRequest) (response *api.IstioCertificateResponse, id mesh.Identity, caller token.Caller, err error) {

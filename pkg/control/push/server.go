@@ -53,6 +53,7 @@ type Server struct {
 	o       Options
 	metrics *metrics
 	admit   *rate.Limiter
+	lines   *rate.Limiter // of the log, for refused streams; the metric counts all
 
 	// mu guards below.
 	mu      sync.Mutex
@@ -64,7 +65,7 @@ func NewServer(o Options) (*Server, error) {
 	if o.Log == nil || o.Reviewer == nil || o.Registry == nil || o.Logger == nil || o.StreamsPerSecond <= 0 {
 		return nil, errors.New("push: Log, Reviewer, StreamsPerSecond, Registry and Logger must be set")
 	}
-	s := &Server{o: o, admit: rate.NewLimiter(rate.Limit(o.StreamsPerSecond), o.StreamsPerSecond), clients: map[*client]struct{}{}}
+	s := &Server{o: o, admit: rate.NewLimiter(rate.Limit(o.StreamsPerSecond), o.StreamsPerSecond), lines: rate.NewLimiter(5, 50), clients: map[*client]struct{}{}}
 	var err error
 	s.metrics, err = newMetrics(s, o.Registry)
 	return s, err
@@ -120,7 +121,9 @@ func (s *Server) serve(stream stream, chains ...*chain) error {
 	caller, err := s.authorize(stream.Context())
 	if err != nil {
 		s.metrics.refused.Inc()
-		s.o.Logger.Warn("discovery stream refused", "from", from, "account", caller.Account(), "err", err)
+		if s.lines.Allow() {
+			s.o.Logger.Warn("discovery stream refused", "from", from, "account", caller.Account(), "err", err)
+		}
 		return err
 	}
 	c := &client{server: s, stream: stream, caller: caller, from: from, opened: time.Now(), replaced: make(chan struct{}), chains: chains}
