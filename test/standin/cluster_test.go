@@ -112,7 +112,7 @@ func (c *cluster) start() {
 	}
 	c.waypoints = push.NewWaypoints(log)
 	c.publish()
-	c.server, err = push.NewServer(push.Options{Log: push.NewLog(), Reviewer: everybody{}, Waypoints: c.waypoints, StreamsPerSecond: 100, Registry: c.registry, Logger: log})
+	c.server, err = push.NewServer(push.Options{Log: push.NewLog(), Reviewer: everybody{}, Waypoints: c.waypoints, Beginning: 100, Registry: c.registry, Logger: log})
 	check()
 	certificates, err := ca.NewService(ca.Options{Authority: func() *ca.Authority { return c.authority }, Reviewer: everybody{}, Pods: allPods{}, Registry: c.registry, Logger: log,
 		TrustDomain: func() string { return "cluster.local" }})

@@ -33,6 +33,8 @@ type client struct {
 	opened time.Time
 	// replaced ends the stream: too many others of its agent came after it.
 	replaced chan struct{}
+	// begun gives the turn to begin to the next stream.
+	begun func()
 
 	// mu guards below. The loop writes, others look.
 	mu     sync.Mutex
@@ -62,7 +64,7 @@ func (c *client) run() error {
 	}()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
-	for greeted := false; ; {
+	for greeted, begun := false, false; ; {
 		_, changed := c.server.o.Log.next()
 		var ownChanged <-chan struct{} // or nil: it has none
 		if c.waypoint != nil {
@@ -71,6 +73,10 @@ func (c *client) run() error {
 		wait, err := c.push()
 		if err != nil {
 			return err
+		}
+		if greeted && !begun && c.told() {
+			c.begun()
+			begun = true
 		}
 		var again <-chan time.Time
 		if wait > 0 {
@@ -99,6 +105,21 @@ func (c *client) run() error {
 			return nil
 		}
 	}
+}
+
+// told tells whether a client has what it asked for first: the workloads, which come
+// last of what nodes are sent and are most of it, or a waypoint something of its own.
+func (c *client) told() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for _, chain := range c.chains {
+		for _, s := range chain.subs {
+			if s != nil && !s.first && (s.typeURL == AddressType || c.waypoint != nil) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // greet refuses a client that speaks for another node or pod than its token's,

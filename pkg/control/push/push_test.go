@@ -56,7 +56,7 @@ func newRig(t *testing.T) *rig {
 	var err error
 	r.waypoints = NewWaypoints(slog.New(slog.DiscardHandler))
 	if r.server, err = NewServer(Options{
-		Log: r.log, Reviewer: reviewer{}, NodeAccounts: []string{"istio-system/ztunnel"}, Waypoints: r.waypoints, StreamsPerSecond: 1000,
+		Log: r.log, Reviewer: reviewer{}, NodeAccounts: []string{"istio-system/ztunnel"}, Waypoints: r.waypoints, Beginning: 1000,
 		Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
 	}); err != nil {
 		t.Fatal(err)

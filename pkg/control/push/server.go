@@ -11,6 +11,7 @@ import (
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
+	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -25,8 +26,11 @@ const (
 	// maxStreams is how many streams one agent may have: it needs one, and a
 	// second while the first is being noticed to be dead.
 	maxStreams = 4
-	// longestWait bounds how long a stream waits for its turn.
-	longestWait = time.Second
+	// longestWait bounds how long a stream waits for its turn to begin.
+	longestWait = 15 * time.Second
+	// longestStart is how long a stream that has not been told everything still counts
+	// as one that begins: a client may be slow, or ask for less.
+	longestStart = 2 * time.Second
 )
 
 // Options of a [Server].
@@ -38,12 +42,13 @@ type Options struct {
 	// Waypoints have configurations of their own; their accounts may ask for
 	// workloads and policies as well. Nil serves none.
 	Waypoints *Waypoints
-	// StreamsPerSecond is how many new streams are admitted, so that a restart,
-	// which brings every agent at once, does not starve those that are served.
-	// It must be positive.
-	StreamsPerSecond int
-	Registry         *prometheus.Registry // must be non-nil
-	Logger           *slog.Logger         // must be non-nil
+	// Beginning is how many streams may begin at once, until each was told what it
+	// lacks; the others wait, in their order. So a restart, which brings every agent at
+	// once, does not starve those that are served, and takes no longer than it must. It
+	// must be positive.
+	Beginning int
+	Registry  *prometheus.Registry // must be non-nil
+	Logger    *slog.Logger         // must be non-nil
 }
 
 // Server is the aggregated discovery service.
@@ -52,7 +57,7 @@ type Server struct {
 
 	o       Options
 	metrics *metrics
-	admit   *rate.Limiter
+	turns   *semaphore.Weighted
 	lines   *rate.Limiter // of the log, for refused streams; the metric counts all
 
 	// mu guards below.
@@ -62,10 +67,10 @@ type Server struct {
 
 // NewServer registers its metrics.
 func NewServer(o Options) (*Server, error) {
-	if o.Log == nil || o.Reviewer == nil || o.Registry == nil || o.Logger == nil || o.StreamsPerSecond <= 0 {
-		return nil, errors.New("push: Log, Reviewer, StreamsPerSecond, Registry and Logger must be set")
+	if o.Log == nil || o.Reviewer == nil || o.Registry == nil || o.Logger == nil || o.Beginning <= 0 {
+		return nil, errors.New("push: Log, Reviewer, Beginning, Registry and Logger must be set")
 	}
-	s := &Server{o: o, admit: rate.NewLimiter(rate.Limit(o.StreamsPerSecond), o.StreamsPerSecond), lines: rate.NewLimiter(5, 50), clients: map[*client]struct{}{}}
+	s := &Server{o: o, turns: semaphore.NewWeighted(int64(o.Beginning)), lines: rate.NewLimiter(5, 50), clients: map[*client]struct{}{}}
 	var err error
 	s.metrics, err = newMetrics(s, o.Registry)
 	return s, err
@@ -94,12 +99,19 @@ func (s *Server) authorize(ctx context.Context) (token.Caller, error) {
 	if !slices.Contains(s.o.NodeAccounts, caller.Account()) && len(s.o.Waypoints.of(caller.Account())) == 0 {
 		return caller, status.Errorf(codes.PermissionDenied, "service account %s is no node agent's (%s) and no waypoint Gateway's", caller.Account(), strings.Join(s.o.NodeAccounts, ", "))
 	}
+	return caller, nil
+}
+
+// begin waits for a stream's turn, and returns what ends it.
+func (s *Server) begin(ctx context.Context) (begun func(), err error) {
 	ctx, cancel := context.WithTimeout(ctx, longestWait)
 	defer cancel()
-	if s.admit.Wait(ctx) != nil { // at once, if the turn is further off
-		return caller, status.Error(codes.ResourceExhausted, "many agents are connecting; try again")
+	if s.turns.Acquire(ctx, 1) != nil {
+		return nil, status.Error(codes.ResourceExhausted, "many agents are connecting; try again")
 	}
-	return caller, nil
+	begun = sync.OnceFunc(func() { s.turns.Release(1) })
+	time.AfterFunc(longestStart, begun)
+	return begun, nil
 }
 
 // DeltaAggregatedResources implements the service.
@@ -119,6 +131,10 @@ func (s *Server) serve(stream stream, chains ...*chain) error {
 		from = p.Addr.String()
 	}
 	caller, err := s.authorize(stream.Context())
+	begun := func() {}
+	if err == nil {
+		begun, err = s.begin(stream.Context())
+	}
 	if err != nil {
 		s.metrics.refused.Inc()
 		if s.lines.Allow() {
@@ -126,7 +142,8 @@ func (s *Server) serve(stream stream, chains ...*chain) error {
 		}
 		return err
 	}
-	c := &client{server: s, stream: stream, caller: caller, from: from, opened: time.Now(), replaced: make(chan struct{}), chains: chains}
+	c := &client{server: s, stream: stream, caller: caller, from: from, opened: time.Now(), replaced: make(chan struct{}), begun: begun, chains: chains}
+	defer begun()
 	s.add(c)
 	err = c.run()
 	s.remove(c)

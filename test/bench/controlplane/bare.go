@@ -1,0 +1,117 @@
+package main
+
+import (
+	"bufio"
+	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"encoding/pem"
+	"fmt"
+	"math/big"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/credentials"
+	"google.golang.org/grpc/keepalive"
+)
+
+// bareServer sends what it is told to all streams, and takes what they answer: the
+// least that a server of grpc-go can do. It is told on its standard input.
+type bareServer struct {
+	discovery.UnimplementedAggregatedDiscoveryServiceServer
+	mu   sync.Mutex
+	next chan struct{} // closes with the next message
+	data []byte
+}
+
+func (s *bareServer) DeltaAggregatedResources(stream discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer) error {
+	ended := make(chan error, 1)
+	go func() {
+		for {
+			var m raw
+			if err := stream.RecvMsg(&m); err != nil {
+				ended <- err
+				return
+			}
+		}
+	}()
+	s.mu.Lock()
+	next := s.next
+	s.mu.Unlock()
+	for _, typeURL := range []string{authorizationType, addressType} { // that the client has it
+		if err := stream.SendMsg(&raw{hello(typeURL)}); err != nil {
+			return err
+		}
+	}
+	for {
+		select {
+		case <-next:
+		case err := <-ended:
+			return err
+		}
+		s.mu.Lock()
+		data := s.data
+		next = s.next
+		s.mu.Unlock()
+		if err := stream.SendMsg(&raw{data}); err != nil {
+			return err
+		}
+	}
+}
+
+func (s *bareServer) send(data []byte) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.data = data
+	close(s.next)
+	s.next = make(chan struct{})
+}
+
+// bare is the process: it listens, with the product's options, until its input ends.
+func bare(_ context.Context, args []string) error {
+	address, roots := args[0], args[1]
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		return err
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{serverName}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(24 * time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(roots, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}), 0o600); err != nil {
+		return err
+	}
+	s := &bareServer{next: make(chan struct{})}
+	server := grpc.NewServer(
+		grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, NextProtos: []string{"h2"}})),
+		grpc.ForceServerCodecV2(rawCodec{}), grpc.MaxConcurrentStreams(64),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+	)
+	discovery.RegisterAggregatedDiscoveryServiceServer(server, s)
+	l, err := net.Listen("tcp", address)
+	if err != nil {
+		return err
+	}
+	go func() {
+		defer server.Stop()
+		lines := bufio.NewScanner(os.Stdin)
+		lines.Buffer(nil, 16<<20)
+		for lines.Scan() {
+			if data, err := hex.DecodeString(strings.TrimSpace(lines.Text())); err == nil {
+				s.send(data)
+			}
+		}
+	}()
+	fmt.Println("listening")
+	return server.Serve(l)
+}
