@@ -10,7 +10,7 @@ GOBUILD   := CGO_ENABLED=0 go build -trimpath -tags grpcnotrace
 HUB       ?= localhost/fairlead
 TAG       ?= $(VERSION)
 PLATFORMS ?= linux/amd64,linux/arm64
-COMMANDS  := fairlead node-agent control-plane waypoint
+COMMANDS  := fairlead node-agent control-plane waypoint fairlead-cni
 GOLANGCI  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 GO_TEST   := go test -count=1 -timeout 20m
 

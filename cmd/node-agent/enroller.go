@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"os"
 	"sync"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/handover"
+	"github.com/fairlead-mesh/fairlead/pkg/netns"
 	"github.com/fairlead-mesh/fairlead/pkg/podwatch"
 	"github.com/fairlead-mesh/fairlead/pkg/redirect"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
@@ -26,6 +29,8 @@ type enroller struct {
 	log        *slog.Logger
 	drain      time.Duration
 	tcpOnly    bool // what is not TCP is dropped
+	// inherited are the listeners of another agent, by the pod's cookie.
+	inherited map[uint64][]*os.File
 
 	// work is the proxies that end; leaving ends with the agent.
 	work    sync.WaitGroup
@@ -67,11 +72,14 @@ func (e *enroller) Enroll(ctx context.Context, p podwatch.Pod) (uint64, error) {
 		d.pod.Deafen() // it comes back: the new enrolment listens
 	}
 	e.mu.Unlock()
-	pod, err := e.redirector.Enroll(ctx, redirect.PodSpec{UID: p.UID, NetNS: p.NetNS, Cookie: p.Cookie, Addrs: p.IPs, HostInterface: p.HostInterface, TCPOnly: e.tcpOnly})
+	shared := e.inherit(p.NetNS)
+	pod, err := e.redirector.Enroll(ctx, redirect.PodSpec{
+		UID: p.UID, NetNS: p.NetNS, Cookie: p.Cookie, Addrs: p.IPs, HostInterface: p.HostInterface, TCPOnly: e.tcpOnly, Listeners: shared,
+	})
 	if err != nil {
 		return 0, err
 	}
-	proxy, err := ztunnel.New(e.options, ztunnel.PodInfo{UID: p.UID, Namespace: p.Namespace, Name: p.Name, ServiceAccount: p.ServiceAccount, Addrs: p.IPs}, pod)
+	proxy, err := ztunnel.New(e.options, ztunnel.PodInfo{UID: p.UID, Namespace: p.Namespace, Name: p.Name, ServiceAccount: p.ServiceAccount, Addrs: p.IPs, TakenOver: shared != nil}, pod)
 	if err != nil {
 		return 0, errors.Join(err, pod.Close())
 	}
@@ -80,6 +88,59 @@ func (e *enroller) Enroll(ctx context.Context, p podwatch.Pod) (uint64, error) {
 	e.mu.Unlock()
 	e.log.Info("pod enrolled", "pod", p.Key(), "uid", p.UID, "cookie", pod.Cookie())
 	return pod.Cookie(), nil
+}
+
+// inherit returns the listeners that another agent has in a namespace, once.
+func (e *enroller) inherit(path string) []*os.File {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.inherited) == 0 {
+		return nil
+	}
+	ns, err := netns.Open(path)
+	if err != nil {
+		return nil // the enrolment says why
+	}
+	defer ns.Close()
+	cookie, err := ns.Cookie()
+	if err != nil {
+		return nil
+	}
+	files := e.inherited[cookie]
+	delete(e.inherited, cookie)
+	return files
+}
+
+// hand returns the listeners of all pods, for the next agent.
+func (e *enroller) hand() ([]handover.Sockets, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var out []handover.Sockets
+	for _, p := range e.pods {
+		fds, err := p.pod.Listeners()
+		if err != nil {
+			return out, err
+		}
+		out = append(out, handover.Sockets{Cookie: p.pod.Cookie(), FDs: fds})
+	}
+	return out, nil
+}
+
+// retire takes no more connections: the next agent does. Those there are go on until
+// their end, or the agent's.
+func (e *enroller) retire() {
+	e.mu.Lock()
+	all := e.pods
+	e.pods = map[string]*enrolled{}
+	e.mu.Unlock()
+	for uid, p := range all {
+		e.work.Go(func() {
+			p.proxy.Drain(e.leaving)
+			if err := p.pod.Leave(); err != nil {
+				e.log.Warn("leave pod", "uid", uid, "err", err)
+			}
+		})
+	}
 }
 
 // Remove implements [podwatch.Enroller]. New connections of a pod that lives on

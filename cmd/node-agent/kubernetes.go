@@ -75,7 +75,7 @@ func (k *cluster) note(labels map[string]map[string]string) {
 
 // keep keeps the CNI plugin on the node. When the agent is told to end for good, it
 // lets the pods go and takes the plugin off.
-func (k *cluster) keep(ctx context.Context) error {
+func (k *cluster) keep(ctx context.Context, t *tenure) error {
 	var err error
 	if k.installer == nil {
 		<-ctx.Done()
@@ -83,7 +83,7 @@ func (k *cluster) keep(ctx context.Context) error {
 		err = k.installer.Run(ctx)
 	}
 	ctx = context.WithoutCancel(ctx)
-	if err != nil || !k.isUninstalled(ctx) {
+	if err != nil || t.isOver() || !k.isUninstalled(ctx) {
 		return err
 	}
 	k.uninstalled = true

@@ -32,6 +32,7 @@ type monitor struct {
 	manager      *podwatch.Manager
 	certificates *identity.Manager
 	redirector   *redirect.Redirector
+	tenure       *tenure
 	log          *slog.Logger
 }
 
@@ -59,7 +60,9 @@ func (m *monitor) run(ctx context.Context) error {
 		case <-tick.C:
 			ended = m.lookAtCertificates(ended)
 		case <-order.C:
-			displaced = m.lookAtOrder(displaced)
+			if !m.tenure.isOver() { // the next agent's programs are in force then
+				displaced = m.lookAtOrder(displaced)
+			}
 		}
 	}
 }

@@ -49,6 +49,10 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	if missing := redirect.Precheck(c.kubernetes); len(missing) > 0 {
 		return usageError{errors.New(strings.Join(missing, "\n"))}
 	}
+	tenure, err := begin(ctx, c.enrolSocket, log)
+	if err != nil {
+		return err
+	}
 	// The kernel first: what an earlier run pinned stays in force, and nothing
 	// else is worth starting without it.
 	kernel := redirect.Options{Instance: c.instance, CgroupPath: c.cgroup, KubeletCgroup: c.kubeletCgroup, Logger: log}
@@ -118,16 +122,13 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	if err := registerPods(registry, manager); err != nil {
 		return err
 	}
-	enrolment, err := podwatch.Listen(c.enrolSocket, manager, log)
-	if err != nil {
-		return usageError{err}
-	}
+	tenure.manager, tenure.pods, tenure.ready = manager, pods, ready
+	pods.inherited = tenure.inherited()
 	var cluster *cluster
 	if c.kubernetes {
 		if cluster, err = newCluster(c, manager, redirector, registry, log); err != nil {
 			return err
 		}
-		enrolment.HandleSandboxes(cluster.follower)
 	}
 	pages, err := admin.Listen(admin.Options{
 		AdminAddress: c.adminAddress, MetricsAddress: c.metricsAddress, ReadinessAddress: c.readinessAddress,
@@ -140,38 +141,63 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		return err
 	}
 
+	served := make(chan struct{}) // closed when this agent owns the node and listens
 	group := run.NewGroup(log, c.drain+10*time.Second)
 	// The window first and last.
 	group.Add("admin", pages.Run)
-	group.Add("state on disk", func(ctx context.Context) error {
+	group.Add("state on disk", tenure.within(func(ctx context.Context) error {
 		return state.store.Keep(ctx, filepath.Join(c.stateDir, "state"), func() map[string]map[string]string { return discovery.Versions() }, log)
-	})
+	}))
 	group.Add("discovery", discovery.Run)
-	group.Add("readiness", (&monitor{ready, synced, manager, certificates, redirector, log}).run)
+	group.Add("readiness", (&monitor{ready, synced, manager, certificates, redirector, tenure, log}).run)
 	// Stopped second: no new connections, the old ones drain; pins stay.
 	group.Add("pods", pods.run)
 	if cluster != nil {
-		group.Add("kubelet", cluster.kubelet)
-		group.Add("installation", cluster.keep)
+		group.Add("kubelet", tenure.within(cluster.kubelet))
+		group.Add("installation", tenure.within(func(ctx context.Context) error {
+			select {
+			case <-served:
+				return cluster.keep(ctx, tenure)
+			case <-ctx.Done():
+				return nil
+			}
+		}))
 	}
 	// Pods of the last run are served again before anyone is listened to.
-	group.Add("enrolment", func(ctx context.Context) error {
+	group.Add("enrolment", tenure.within(func(ctx context.Context) error {
 		if err := manager.Restore(ctx); err != nil {
 			log.Error("pods of the last run are not all known: they stay refused until they are told again", "err", err)
 		}
 		if err := certificates.Prune(); err != nil {
 			log.Warn("certificates of earlier pods", "err", err)
 		}
+		if err := tenure.own(ctx); err != nil {
+			return err
+		}
+		enrolment, err := podwatch.Listen(c.enrolSocket, manager, log)
+		if err != nil {
+			return err
+		}
+		close(served)
 		if cluster == nil {
 			return enrolment.Serve(ctx)
 		}
+		enrolment.HandleSandboxes(cluster.follower)
 		following, stop := context.WithCancel(ctx)
 		defer stop()
 		done := make(chan error, 1)
 		go func() { done <- cluster.follower.Run(following) }()
-		err := enrolment.Serve(ctx)
+		err = enrolment.Serve(ctx)
 		stop()
 		return errors.Join(err, <-done)
+	}))
+	group.Add("handover", func(ctx context.Context) error {
+		select {
+		case <-served:
+			return tenure.give(ctx)
+		case <-ctx.Done():
+			return nil
+		}
 	})
 	// Stopped first: whoever sends traffic here hears of it before it ends.
 	group.Add("unready", func(ctx context.Context) error {

@@ -42,6 +42,10 @@ type Manager struct {
 	file     *file // or nil
 	done     chan struct{}
 
+	// frozen keeps changes out while another agent takes over, and after it has.
+	frozen sync.RWMutex
+	ended  bool // guarded by frozen
+
 	// settling keeps enrolments out while Settle compares.
 	settling sync.RWMutex
 
@@ -115,8 +119,25 @@ func (m *Manager) setComplete() {
 	}
 }
 
+// errEnded says that the pods are another agent's.
+var errEnded = errors.New("another agent has taken over")
+
+// Freeze keeps every pod as it is until Thaw: changes wait.
+func (m *Manager) Freeze() { m.frozen.Lock() }
+
+// Thaw goes on after Freeze. With ended the pods are another agent's: changes fail.
+func (m *Manager) Thaw(ended bool) {
+	m.ended = ended
+	m.frozen.Unlock()
+}
+
 // Put makes p as it says and returns when it is.
 func (m *Manager) Put(ctx context.Context, p Pod) (Status, error) {
+	m.frozen.RLock()
+	defer m.frozen.RUnlock()
+	if m.ended {
+		return Status{}, errEnded
+	}
 	e, err := m.entryOf(p)
 	if err != nil {
 		return Status{}, err
@@ -179,6 +200,11 @@ func (m *Manager) entryOf(p Pod) (*entry, error) {
 
 // Delete forgets a pod that is gone. An unknown uid is no error.
 func (m *Manager) Delete(ctx context.Context, uid string) error {
+	m.frozen.RLock()
+	defer m.frozen.RUnlock()
+	if m.ended {
+		return errEnded
+	}
 	m.mu.Lock()
 	e := m.pods[uid]
 	m.mu.Unlock()

@@ -7,6 +7,8 @@ import (
 	"os"
 	"os/exec"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 
@@ -116,4 +118,77 @@ func TestNamespaceIsLeftAsItWas(t *testing.T) {
 	if after := look(); after != before {
 		t.Errorf("before:\n%s\nafter:\n%s", before, after)
 	}
+}
+
+// Another agent takes over listeners, programs and tables while connections are
+// made: none is refused, and none goes around.
+func TestAnotherAgentTakesOverUnderTraffic(t *testing.T) {
+	n := newNode(t)
+	a, b := n.newPod(), n.newPod()
+	n.app(b, 8080)
+	n.enrol(a)
+	carry(a)
+	dst, from := netip.AddrPortFrom(b.ip4, 8080), a
+	var asked atomic.Int64
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for ctx.Err() == nil {
+			if _, _, _, err := ask(from, dst); err != nil {
+				t.Errorf("after %d: %v", asked.Load(), err)
+				return
+			}
+			asked.Add(1)
+		}
+	}()
+	more := func() {
+		from := asked.Load()
+		eventually(t, "more connections", func() bool { return asked.Load() >= from+20 || t.Failed() })
+	}
+	for range 5 {
+		more()
+		before := a
+		fds, err := before.pod.Listeners()
+		if err != nil {
+			t.Fatal(err)
+		}
+		var files []*os.File
+		for _, fd := range fds {
+			files = append(files, os.NewFile(uintptr(fd), "l"))
+		}
+		old := n.r
+		n.start()
+		next := *a
+		next.carrying = &sync.WaitGroup{}
+		a = &next
+		if err := n.ns.Do(func() error {
+			a.pod, err = n.r.Enroll(t.Context(), PodSpec{UID: a.device, NetNS: a.ns.Path(), Addrs: []netip.Addr{a.ip4, a.ip6}, HostInterface: a.device, Listeners: files})
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		for _, f := range files {
+			f.Close()
+		}
+		carry(a)
+		more()
+		before.pod.Deafen()
+		before.carrying.Wait() // what it carried ends in order
+		if err := before.pod.Leave(); err != nil {
+			t.Fatal(err)
+		}
+		if err := old.Close(); err != nil {
+			t.Fatal(err)
+		}
+		more()
+	}
+	cancel()
+	<-done
+	if captured := n.verdict("connect", "captured"); captured < uint64(asked.Load()) {
+		t.Errorf("%d of %d connections captured", captured, asked.Load())
+	}
+	pod, carrying := a.pod, a.carrying
+	t.Cleanup(func() { _ = pod.Leave(); carrying.Wait() })
+	t.Logf("%d connections", asked.Load())
 }

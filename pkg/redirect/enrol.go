@@ -217,6 +217,9 @@ func (p *Pod) attachSteer() error {
 
 // listen opens the agent's listeners in the pod.
 func (p *Pod) listen() error {
+	if p.spec.Listeners != nil {
+		return p.share()
+	}
 	for _, l := range []struct {
 		port int
 		into **net.TCPListener
@@ -245,6 +248,50 @@ func (p *Pod) listen() error {
 		}
 	}
 	return nil
+}
+
+// share takes over the listeners of another agent.
+func (p *Pod) share() error {
+	all := []**net.TCPListener{&p.outbound, &p.inbound, &p.hbone}
+	if len(p.spec.Listeners) != len(all) {
+		return fmt.Errorf("%d listeners of another agent, want %d", len(p.spec.Listeners), len(all))
+	}
+	for i, into := range all {
+		l, err := net.FileListener(p.spec.Listeners[i])
+		if err != nil {
+			return fmt.Errorf("listener of another agent: %w", err)
+		}
+		listener, ok := l.(*net.TCPListener)
+		if !ok {
+			_ = l.Close()
+			return errors.New("listener of another agent: it is not of TCP")
+		}
+		*into = listener
+	}
+	return nil
+}
+
+// Listeners returns new descriptors of the pod's listeners, for another agent.
+func (p *Pod) Listeners() ([]int, error) {
+	var fds []int
+	for _, l := range []*net.TCPListener{p.outbound, p.inbound, p.hbone} {
+		raw, err := l.SyscallConn()
+		if err == nil {
+			var fd int
+			var derr error
+			err = raw.Control(func(from uintptr) { fd, derr = unix.FcntlInt(from, unix.F_DUPFD_CLOEXEC, 0) })
+			if err = errors.Join(err, derr); err == nil {
+				fds = append(fds, fd)
+			}
+		}
+		if err != nil {
+			for _, fd := range fds {
+				_ = unix.Close(fd)
+			}
+			return nil, fmt.Errorf("listeners of pod %s: %w", p.spec.UID, err)
+		}
+	}
+	return fds, nil
 }
 
 func control(set func(fd int) error) func(_, _ string, c syscall.RawConn) error {

@@ -120,6 +120,9 @@ type PodSpec struct {
 	Addrs []netip.Addr
 	// HostInterface is the node's side of its veth; "" finds it from the pod's.
 	HostInterface string
+	// Listeners are those of another agent that serves the pod, in the order of
+	// [Pod.Listeners], to be shared; nil opens new ones.
+	Listeners []*os.File
 	// TCPOnly drops what is not TCP at the guard.
 	TCPOnly bool
 }

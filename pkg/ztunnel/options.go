@@ -78,4 +78,7 @@ func (o *Options) complete() error {
 type PodInfo struct {
 	UID, Namespace, Name, ServiceAccount string
 	Addrs                                []netip.Addr
+	// TakenOver pods were served by another agent until now: their connections are
+	// that one's, or were judged by it.
+	TakenOver bool
 }

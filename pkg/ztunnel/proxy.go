@@ -64,7 +64,9 @@ func New(o Options, info PodInfo, sockets PodSockets) (*Proxy, error) {
 		o.Certificates.Release(p.id)
 		return nil, err
 	}
-	p.noteOlder(p.ctx)
+	if !info.TakenOver {
+		p.noteOlder(p.ctx)
+	}
 	p.accepts.Go(func() { p.accept(sockets.Outbound(), p.outgoing, p.outbound) })
 	p.accepts.Go(func() { p.accept(sockets.InboundPlain(), p.incoming, p.plain) })
 	p.accepts.Go(func() {

@@ -1,0 +1,75 @@
+package handover
+
+import (
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"time"
+)
+
+// Taker is the next agent's end of a handover.
+type Taker struct {
+	// Listeners are the pods', by cookie. Whoever uses some closes them.
+	Listeners map[uint64][]*os.File
+
+	conn *net.UnixConn
+}
+
+// asking bounds how long the first agent may take to hand out the listeners.
+const asking = 30 * time.Second
+
+// Take asks the agent that listens at path for the node.
+func Take(path string) (*Taker, error) {
+	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		return nil, fmt.Errorf("take over from the agent that owns the node: %w", err)
+	}
+	t := &Taker{Listeners: map[uint64][]*os.File{}, conn: c}
+	_ = c.SetDeadline(time.Now().Add(asking))
+	for {
+		m, files, err := receive(c)
+		if err == nil && m.Error != "" {
+			err = errors.New(m.Error)
+		}
+		if err != nil {
+			for _, f := range files {
+				_ = f.Close()
+			}
+			t.Abandon()
+			return nil, fmt.Errorf("take over from the agent that owns the node: %w", err)
+		}
+		if m.Last {
+			return t, nil
+		}
+		t.Listeners[m.Cookie] = files
+	}
+}
+
+// Serving tells the first agent that this one serves all pods, and returns when it
+// has let go of the node.
+func (t *Taker) Serving() error {
+	defer t.Abandon()
+	_ = t.conn.SetDeadline(time.Now().Add(asking))
+	if err := send(t.conn, message{Taken: true}, nil); err != nil {
+		return fmt.Errorf("handover: %w", err)
+	}
+	m, _, err := receive(t.conn)
+	if err == nil && !m.Bye {
+		err = errors.New("it says something else")
+	}
+	if err != nil {
+		return fmt.Errorf("handover: the first agent does not say that it has let go: %w", err)
+	}
+	return nil
+}
+
+// Abandon leaves the node to the first agent, unless Serving was called.
+func (t *Taker) Abandon() {
+	_ = t.conn.Close()
+	for _, files := range t.Listeners {
+		for _, f := range files {
+			_ = f.Close() // those in use have descriptors of their own
+		}
+	}
+}
