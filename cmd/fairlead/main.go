@@ -59,6 +59,9 @@ func report(err error) int {
 		return exitMissing
 	}
 	fmt.Fprintln(os.Stderr, "fairlead:", err)
+	if call := (callError{}); errors.As(err, &call) {
+		return exitMissing
+	}
 	return exitFailure
 }
 
@@ -82,6 +85,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
+	root.AddCommand(newInstall(), newUpgrade(), newUninstall(), newVerifyInstall(), newManifest(), newProfile())
 	root.AddCommand(newLab(), newApp(), newValidate(), newWaypoint(), newVersion(), newAnalyze())
 	return root
 }

@@ -29,8 +29,9 @@ var level = map[string]int{
 
 // siblings are the imports allowed within one level, each with its reason.
 var siblings = map[string][]string{
-	"pkg/authz": {"pkg/mesh"},            // decides on nouns
-	"pkg/hbone": {"pkg/h2", "pkg/relay"}, // CONNECT over h2, relayed
+	"pkg/authz":   {"pkg/mesh"},            // decides on nouns
+	"pkg/hbone":   {"pkg/h2", "pkg/relay"}, // CONNECT over h2, relayed
+	"pkg/install": {"pkg/cli"},             // the command line's way to a cluster
 }
 
 // owners are libraries that only some packages may import.
@@ -47,7 +48,7 @@ var owners = map[string]struct {
 	module + "api":                           {[]string{"pkg/xds", "pkg/control"}, "wire types stop at the edge: past it everything is mesh"},
 	"google.golang.org/grpc":                 {[]string{"pkg/xds", "pkg/sds", "pkg/identity", "pkg/control", "pkg/ca", "cmd/control-plane", "cmd/waypoint"}, "gRPC stays at the edge"},
 	"github.com/prometheus":                  {[]string{"pkg/telemetry", "pkg/admin", "pkg/control", "pkg/ca", "pkg/token/tokenreview", "pkg/waypoint/record", "pkg/waypoint/pages", "cmd"}, "engines report through telemetry"},
-	"helm.sh/helm":                           {[]string{"pkg/install/chart"}, "one place renders the chart; of helm only what renders"},
+	"helm.sh/helm":                           {[]string{"pkg/install/chart", "pkg/install/operator"}, "of Helm only what renders the chart, and its reader of --set"},
 	"github.com/google/go-containerregistry": {[]string{"deploy/images"}, "images are built beside the product"},
 	"github.com/vishvananda/netlink":         {[]string{"pkg/netns", "pkg/redirect", "pkg/lab"}, "devices belong to redirect and the lab"},
 }

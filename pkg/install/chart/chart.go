@@ -129,7 +129,7 @@ func (r Release) Render() ([]*unstructured.Unstructured, error) {
 		}
 		out = append(out, objects...)
 	}
-	return out, nil
+	return out, typed(out)
 }
 
 // required takes the sentence of a template's `required` out of where it was called, and

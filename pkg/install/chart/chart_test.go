@@ -184,6 +184,7 @@ func TestWrongValues(t *testing.T) {
 		{values("webhook.timeoutSeconds", int64(99)), `webhook.timeoutSeconds: 99 is more than 30`},
 		{values("nodeAgent.resources.limits.cpu", "ten"), `nodeAgent.resources.limits.cpu: "ten" does not match `},
 		{values("settings.injectionlabel", true), `settings.injectionlabel: no such value; did you mean "injectionLabel"?`},
+		{values("nodeAgent.affinity.nodeAfinity.x", "y"), `the values make no right DaemonSet fairlead-node-agent: unknown field "spec.template.spec.affinity.nodeAfinity"`},
 		{values("controlPlane.enabled", false), `remote.address: where controlPlane.enabled is false, the address`},
 	} {
 		_, err := Release{Profile: "default", Values: c.values, Version: "v9"}.Render()

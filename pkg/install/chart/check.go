@@ -10,6 +10,9 @@ import (
 
 	"github.com/santhosh-tekuri/jsonschema/v6"
 	"github.com/santhosh-tekuri/jsonschema/v6/kind"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/client-go/kubernetes/scheme"
 
 	"github.com/fairlead-mesh/fairlead/deploy"
 	"github.com/fairlead-mesh/fairlead/pkg/suggest"
@@ -104,6 +107,26 @@ func leaves(e *jsonschema.ValidationError, s *jsonschema.Schema, out *ValueError
 	default:
 		add(at, "%s", e.Error())
 	}
+}
+
+// typed holds objects of Kubernetes' own kinds against their types: what the schema leaves
+// open, such as affinities and quantities, is checked by those before a cluster sees it.
+func typed(objects []*unstructured.Unstructured) error {
+	var out ValueErrors
+	for _, o := range objects {
+		into, err := scheme.Scheme.New(o.GroupVersionKind())
+		if err != nil {
+			continue // a kind that is defined in the cluster
+		}
+		if err := runtime.DefaultUnstructuredConverter.FromUnstructuredWithValidation(o.Object, into, true); err != nil {
+			said := strings.TrimPrefix(err.Error(), "strict decoding error: ")
+			out = append(out, ValueError{Message: fmt.Sprintf("the values make no right %s %s: %s", o.GetKind(), o.GetName(), said)})
+		}
+	}
+	if len(out) > 0 {
+		return out
+	}
+	return nil
 }
 
 // Keys are the names of values below a path, as far as the schema closes them.

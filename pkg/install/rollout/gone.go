@@ -1,0 +1,70 @@
+package rollout
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+)
+
+// Gone waits until no pod in the namespace has the labels.
+func Gone(ctx context.Context, c Cluster, namespace, labels string, timeout time.Duration) error {
+	return until(ctx, timeout, func(ctx context.Context) (string, error) {
+		pods, err := c.List(ctx, pod, namespace, labels)
+		return list(pods), err
+	})
+}
+
+// Removed waits until no definition of a kind has the labels.
+func Removed(ctx context.Context, c Cluster, labels string, timeout time.Duration) error {
+	return until(ctx, timeout, func(ctx context.Context) (string, error) {
+		definitions, err := c.List(ctx, definition, "", labels)
+		return list(definitions), err
+	})
+}
+
+// Ended waits until an object is no more.
+func Ended(ctx context.Context, c Cluster, o *unstructured.Unstructured, timeout time.Duration) error {
+	return until(ctx, timeout, func(ctx context.Context) (string, error) {
+		live, err := c.Get(ctx, o.GroupVersionKind().GroupKind(), o.GetNamespace(), o.GetName())
+		if err != nil || live == nil {
+			return "", err
+		}
+		return o.GetName(), nil
+	})
+}
+
+func list(objects []*unstructured.Unstructured) string {
+	var names []string
+	for _, o := range objects {
+		names = append(names, o.GetName()+where(o))
+	}
+	return strings.Join(names, ", ")
+}
+
+func until(ctx context.Context, timeout time.Duration, left func(context.Context) (string, error)) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	tick := time.NewTicker(every)
+	defer tick.Stop()
+	last := ""
+	for {
+		names, err := left(ctx)
+		if err == nil && names == "" {
+			return nil
+		}
+		if err == nil {
+			last = names
+		}
+		select {
+		case <-ctx.Done():
+			if err != nil && last == "" {
+				return err
+			}
+			return fmt.Errorf("still there after %s: %s", timeout, last)
+		case <-tick.C:
+		}
+	}
+}

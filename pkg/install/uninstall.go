@@ -1,0 +1,163 @@
+package install
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
+	"github.com/fairlead-mesh/fairlead/pkg/install/chart"
+	"github.com/fairlead-mesh/fairlead/pkg/install/plan"
+	"github.com/fairlead-mesh/fairlead/pkg/install/rollout"
+)
+
+// made are the kinds of objects that the control plane makes for a waypoint, all with
+// the label managed.
+var made = []schema.GroupKind{
+	{Group: "apps", Kind: "Deployment"}, {Kind: "Service"}, {Kind: "ServiceAccount"},
+	{Group: "autoscaling", Kind: "HorizontalPodAutoscaler"}, {Group: "policy", Kind: "PodDisruptionBudget"},
+}
+
+const managed = "gateway.istio.io/managed=istio.io-mesh-controller"
+
+// Purge also takes what a later installation would go on with, or what is others' as
+// well: the CA's key, the definitions of kinds with all objects, the namespace.
+type Purge bool
+
+// Uninstall takes the mesh out of the cluster. Options' Request and Adopt say nothing to it.
+func Uninstall(ctx context.Context, o Options, purge Purge) error {
+	p, err := removal(ctx, o.Cluster, purge)
+	if err != nil {
+		return err
+	}
+	if len(p) == 0 {
+		fmt.Fprintln(o.Out, "✔ Nothing to do: nothing of Fairlead is in this cluster")
+		return nil
+	}
+	show(o.Out, p)
+	if o.DryRun {
+		return nil
+	}
+	if o.Confirm != nil {
+		yes, err := o.Confirm("This will take the mesh out of the cluster: its pods talk in clear then. Proceed? (y/N) ")
+		if err != nil {
+			return err
+		}
+		if !yes {
+			return ErrDeclined
+		}
+	}
+	return remove(ctx, o, p)
+}
+
+// removal is what goes.
+func removal(ctx context.Context, c *kube.Client, purge Purge) (plan.Plan, error) {
+	installed, err := Installed(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	if !purge {
+		installed = slices.DeleteFunc(installed, func(o *unstructured.Unstructured) bool { return phaseOf(o) <= definitions })
+	}
+	waypoints, err := labelled(ctx, c, made, managed)
+	if err != nil {
+		return nil, err
+	}
+	published, err := published(ctx, c, purge)
+	if err != nil {
+		return nil, err
+	}
+	p := plan.Plan{}.Prune(slices.Concat(installed, waypoints, published))
+	return p, nil
+}
+
+// published is what the control plane itself has written: roots into namespaces, and
+// with purge the CA's key and the lease.
+func published(ctx context.Context, c *kube.Client, purge Purge) ([]*unstructured.Unstructured, error) {
+	out, err := labelled(ctx, c, []schema.GroupKind{configMap}, "istio.io/config=true")
+	if err != nil {
+		return nil, err
+	}
+	out = slices.DeleteFunc(out, func(o *unstructured.Unstructured) bool { return o.GetName() != "istio-ca-root-cert" })
+	if !purge {
+		return out, nil
+	}
+	for _, k := range []struct {
+		kind schema.GroupKind
+		name string
+	}{{schema.GroupKind{Kind: "Secret"}, "istio-ca-secret"}, {schema.GroupKind{Group: "coordination.k8s.io", Kind: "Lease"}, "istiod"}} {
+		o, err := c.Get(ctx, k.kind, chart.Namespace, k.name)
+		if err != nil {
+			return nil, err
+		}
+		if o != nil {
+			out = append(out, o)
+		}
+	}
+	return out, nil
+}
+
+// agentPods and controlPods are the labels of what runs.
+const (
+	agentPods   = "app=ztunnel"
+	controlPods = "app=istiod"
+)
+
+// remove takes things away in the order in which nothing is missed: the webhook before
+// who answers it, agents while they may still ask and say what they do, waypoints
+// after the control plane that would make them again, definitions at the end.
+func remove(ctx context.Context, o Options, p plan.Plan) error {
+	stages := []struct {
+		what string
+		is   func(*unstructured.Unstructured) bool
+		wait func(context.Context) error
+	}{
+		{"webhook", func(u *unstructured.Unstructured) bool { return phaseOf(u) == checks }, nil},
+		{"node agents", func(u *unstructured.Unstructured) bool { return u.GetKind() == "DaemonSet" }, func(ctx context.Context) error {
+			return rollout.Gone(ctx, o.Cluster, chart.Namespace, agentPods, o.wait())
+		}},
+		{"control plane", func(u *unstructured.Unstructured) bool {
+			return u.GetNamespace() == chart.Namespace && u.GetName() == "istiod" && phaseOf(u) == control
+		}, func(ctx context.Context) error {
+			return rollout.Gone(ctx, o.Cluster, chart.Namespace, controlPods, o.wait())
+		}},
+		{"the rest", func(u *unstructured.Unstructured) bool { return phaseOf(u) > definitions }, nil},
+		{"definitions of kinds", func(u *unstructured.Unstructured) bool { return phaseOf(u) == definitions }, func(ctx context.Context) error {
+			return rollout.Removed(ctx, o.Cluster, plan.Label, o.wait())
+		}},
+		{"namespace", func(u *unstructured.Unstructured) bool { return phaseOf(u) == namespaces }, func(ctx context.Context) error {
+			return rollout.Ended(ctx, o.Cluster, object("v1", "Namespace", "", chart.Namespace), o.wait())
+		}},
+	}
+	for _, stage := range stages {
+		rest, n := plan.Plan{}, 0
+		for _, s := range p {
+			if !stage.is(s.Object) {
+				rest = append(rest, s)
+				continue
+			}
+			n++
+			if err := s.Do(ctx, o.Cluster); err != nil {
+				return err
+			}
+		}
+		if p = rest; n == 0 {
+			continue
+		}
+		if stage.wait != nil {
+			if err := stage.wait(ctx); err != nil {
+				return fmt.Errorf("%s: %w", stage.what, err)
+			}
+		}
+		fmt.Fprintf(o.Out, "✔ %s removed\n", stage.what)
+	}
+	fmt.Fprintln(o.Out, "✔ Uninstall complete")
+	return nil
+}
+
+// wait is how long pods may take to end.
+func (o Options) wait() time.Duration { return max(o.Timeout, time.Minute) }
