@@ -37,6 +37,10 @@ type Cluster struct {
 	network *network
 }
 
+// Keep is the environment variable under which a cluster that did not start, or
+// whose test failed, is left for a look at its logs, until [Down].
+const Keep = "FAIRLEAD_KUBE_KEEP"
+
 // apiPort is the API server's port in the cluster's own network.
 const apiPort = 6443
 
@@ -55,6 +59,9 @@ func Start(ctx context.Context, o Options) (*Cluster, error) {
 		return nil, fmt.Errorf("cluster %s: %w", o.Name, err)
 	}
 	if err := c.start(ctx); err != nil {
+		if os.Getenv(Keep) != "" {
+			return nil, fmt.Errorf("cluster %s, kept in %s: %w", o.Name, c.Dir, err)
+		}
 		return nil, errors.Join(fmt.Errorf("cluster %s: %w", o.Name, err), c.stop())
 	}
 	return c, nil

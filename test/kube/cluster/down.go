@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/netns"
 )
@@ -38,7 +39,7 @@ func Down(name string) error {
 			failed = append(failed, netns.Delete(s))
 		}
 	}
-	failed = append(failed, removeCgroups(name))
+	failed = append(failed, emptied(name))
 	if err := errors.Join(failed...); err != nil {
 		return err
 	}
@@ -50,6 +51,23 @@ func Down(name string) error {
 
 // prefix begins the names of everything a cluster makes outside its directory.
 func prefix(name string) string { return "kube-" + name + "-" }
+
+// emptied removes the nodes' cgroups; the kernel takes a moment to let go of those
+// whose processes it has just ended.
+func emptied(name string) error {
+	deadline := time.After(10 * time.Second)
+	for {
+		err := removeCgroups(name)
+		if err == nil {
+			return nil
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-deadline:
+			return err
+		}
+	}
+}
 
 // removeCgroups removes the nodes' cgroups in every hierarchy, the inner ones first.
 func removeCgroups(name string) error {

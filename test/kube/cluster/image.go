@@ -6,68 +6,89 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path"
 	"runtime"
+	"slices"
 )
 
-// Image is a small image for tests, made from files of this machine.
-type Image struct {
-	// Reference is its full name, registry and tag included.
-	Reference string
-	// Files are the paths in the image and where their contents are here.
+// Archive is small images for tests that share one layer, made from files of this machine.
+type Archive struct {
+	// Files are the paths in the images and where their contents are here.
 	Files map[string]string
-	// Entrypoint is its program with arguments.
-	Entrypoint []string
+	// Images are the programs with arguments of each image, by full reference
+	// (registry and tag included).
+	Images map[string][]string
 }
 
-// Write writes the image as an archive in the form of docker save, with one layer.
-func (i Image) Write(archive string) error {
-	var layer bytes.Buffer
-	tw := tar.NewWriter(&layer)
-	for to, from := range i.Files {
-		b, err := os.ReadFile(from)
-		if err != nil {
-			return fmt.Errorf("image %s: %w", i.Reference, err)
-		}
-		if err := add(tw, path.Clean(to)[1:], b, 0o755); err != nil {
-			return fmt.Errorf("image %s: %w", i.Reference, err)
-		}
-	}
-	if err := tw.Close(); err != nil {
-		return fmt.Errorf("image %s: %w", i.Reference, err)
-	}
-	sum := sha256.Sum256(layer.Bytes())
-	config, err := json.Marshal(map[string]any{
-		"architecture": runtime.GOARCH, "os": "linux",
-		"config": map[string]any{"Entrypoint": i.Entrypoint, "Env": []string{"PATH=/usr/local/bin:/usr/bin:/bin"}},
-		"rootfs": map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + hex.EncodeToString(sum[:])}},
-	})
-	if err != nil {
-		return fmt.Errorf("image %s: %w", i.Reference, err)
-	}
-	manifest, err := json.Marshal([]map[string]any{{"Config": "config.json", "RepoTags": []string{i.Reference}, "Layers": []string{"layer.tar"}}})
-	if err != nil {
-		return fmt.Errorf("image %s: %w", i.Reference, err)
-	}
-	var all bytes.Buffer
-	tw = tar.NewWriter(&all)
-	for _, f := range []struct {
-		name string
-		data []byte
-	}{{"config.json", config}, {"layer.tar", layer.Bytes()}, {"manifest.json", manifest}} {
-		if err := add(tw, f.name, f.data, 0o644); err != nil {
-			return fmt.Errorf("image %s: %w", i.Reference, err)
-		}
-	}
-	if err := tw.Close(); err != nil {
-		return fmt.Errorf("image %s: %w", i.Reference, err)
-	}
-	if err := os.WriteFile(archive, all.Bytes(), 0o644); err != nil {
-		return fmt.Errorf("image %s: %w", i.Reference, err)
+// Write writes the images in the form of docker save.
+func (a Archive) Write(archive string) error {
+	if err := a.write(archive); err != nil {
+		return fmt.Errorf("images %s: %w", archive, err)
 	}
 	return nil
+}
+
+func (a Archive) write(archive string) error {
+	layer, err := a.layer()
+	if err != nil {
+		return err
+	}
+	sum := sha256.Sum256(layer)
+	var all bytes.Buffer
+	tw := tar.NewWriter(&all)
+	if err := add(tw, "layer.tar", layer, 0o644); err != nil {
+		return err
+	}
+	type image struct {
+		Config           string
+		RepoTags, Layers []string
+	}
+	var manifest []image
+	for i, reference := range slices.Sorted(maps.Keys(a.Images)) {
+		config, err := json.Marshal(map[string]any{
+			"architecture": runtime.GOARCH, "os": "linux",
+			"config": map[string]any{"Entrypoint": a.Images[reference], "Env": []string{"PATH=/usr/local/bin:/usr/bin:/bin"}},
+			"rootfs": map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + hex.EncodeToString(sum[:])}},
+		})
+		if err != nil {
+			return err
+		}
+		name := fmt.Sprintf("%d.json", i)
+		if err := add(tw, name, config, 0o644); err != nil {
+			return err
+		}
+		manifest = append(manifest, image{name, []string{reference}, []string{"layer.tar"}})
+	}
+	b, err := json.Marshal(manifest)
+	if err != nil {
+		return err
+	}
+	if err := errors.Join(add(tw, "manifest.json", b, 0o644), tw.Close()); err != nil {
+		return err
+	}
+	return os.WriteFile(archive, all.Bytes(), 0o600)
+}
+
+func (a Archive) layer() ([]byte, error) {
+	var layer bytes.Buffer
+	tw := tar.NewWriter(&layer)
+	for _, to := range slices.Sorted(maps.Keys(a.Files)) {
+		b, err := os.ReadFile(a.Files[to])
+		if err != nil {
+			return nil, err
+		}
+		if err := add(tw, path.Clean(to)[1:], b, 0o755); err != nil {
+			return nil, err
+		}
+	}
+	if err := tw.Close(); err != nil {
+		return nil, err
+	}
+	return layer.Bytes(), nil
 }
 
 func add(tw *tar.Writer, name string, data []byte, mode int64) error {

@@ -35,6 +35,9 @@ type Node struct {
 // startNodes starts every node, kube-proxy beside the control plane (webhooks are
 // called by their Services) and the cluster's DNS, then waits until all nodes are ready.
 func (c *Cluster) startNodes(ctx context.Context, pki *authority) error {
+	if err := c.pause(); err != nil {
+		return err
+	}
 	for i := 1; i <= c.options.Nodes; i++ {
 		n := &Node{Name: fmt.Sprintf("n%d", i), Address: nodeAddress(i), cluster: c, ns: c.network.nodes[i-1]}
 		n.Dir = filepath.Join(c.Dir, n.Name)
@@ -65,6 +68,16 @@ func (c *Cluster) startNodes(ctx context.Context, pki *authority) error {
 	return nil
 }
 
+// pause writes the image of the process that holds a pod's namespaces.
+func (c *Cluster) pause() error {
+	path, err := c.options.part("node")
+	if err != nil {
+		return err
+	}
+	a := Archive{Files: map[string]string{"/pause": path}, Images: map[string][]string{"localhost/pause:1": {"/pause"}}}
+	return a.Write(filepath.Join(c.Dir, "pause.tar"))
+}
+
 // Start boots the node: the first time, or after Kill.
 func (n *Node) Start() error {
 	path, err := n.cluster.options.part("node")
@@ -90,13 +103,17 @@ func (n *Node) Kill() { n.init.kill() }
 
 // Ready waits until the node is Ready in the cluster.
 func (n *Node) Ready(ctx context.Context) error {
-	return n.init.wait(ctx, func() error {
+	err := n.init.wait(ctx, func() error {
 		out, err := n.cluster.Kubectl(ctx, "get", "node", n.Name, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`)
 		if err == nil && out != "True" {
 			err = fmt.Errorf("Ready is %q", out)
 		}
 		return err
 	})
+	if err != nil {
+		return fmt.Errorf("%w\ncontainerd: %s\nkubelet: %s", err, n.Log("containerd"), n.Log("kubelet"))
+	}
+	return nil
 }
 
 // PID is the node's process 1, as this machine counts.

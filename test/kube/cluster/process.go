@@ -85,7 +85,7 @@ func (p *process) failed(err error) error {
 
 // wait polls until ready says so; it gives up when the part ends or ctx does.
 func (p *process) wait(ctx context.Context, ready func() error) error {
-	tick := time.NewTicker(50 * time.Millisecond)
+	tick := time.NewTicker(200 * time.Millisecond) // kubectl is a process of its own
 	defer tick.Stop()
 	for {
 		err := ready()

@@ -26,7 +26,7 @@ const corefile = `.:53 {
 // startServices starts, beside the control plane, the cluster's DNS and a
 // kube-proxy: the API server calls webhooks by the address of their Service.
 func (c *Cluster) startServices(ctx context.Context) error {
-	values := strings.NewReplacer("$DIR", c.Dir, "$CLUSTER", c.Dir, "$HUB", hubAddress, "$NAME", "control-plane", "$RANGE", podRange)
+	values := strings.NewReplacer("$DIR", c.Dir, "$CLUSTER", c.Dir, "$HUB", hubAddress, "$NAME", "n1", "$RANGE", podRange)
 	for name, text := range map[string]string{"Corefile": corefile, "kube-proxy.yaml": proxyConfig} {
 		if err := os.WriteFile(filepath.Join(c.Dir, name), []byte(values.Replace(text)), 0o600); err != nil {
 			return fmt.Errorf("configuration: %w", err)

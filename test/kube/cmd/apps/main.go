@@ -1,0 +1,23 @@
+// Command apps writes the images of the tests' workloads: apps DIRECTORY, run in the repository's root.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+
+	"github.com/fairlead-mesh/fairlead/test/kube/apps"
+)
+
+func main() {
+	if len(os.Args) != 2 {
+		fmt.Fprintln(os.Stderr, "usage: apps DIRECTORY")
+		os.Exit(2)
+	}
+	path, err := apps.Write(context.Background(), ".", os.Args[1])
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "apps:", err)
+		os.Exit(1)
+	}
+	fmt.Println(path)
+}
