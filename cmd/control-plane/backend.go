@@ -26,7 +26,9 @@ type backend struct {
 	authority authority
 	pods      ca.Pods
 	statuses  statusWriter // or nil: none are written
-	deployer  *deployer    // or nil: nothing is deployed
+	deployer  deployments  // or nil: nothing is deployed
+	// again wakes who writes statuses, where deployments say something else; or nil.
+	again chan struct{}
 	// parts run beside, from before the objects are followed until after.
 	parts []part
 }
@@ -85,9 +87,17 @@ func waitAuthority(ctx context.Context, a authority) bool {
 	}
 }
 
-// statusWriter makes the cluster's objects carry exactly these statuses.
+// statusWriter makes the cluster's objects carry exactly these statuses, which follow
+// from the objects of a state.
 type statusWriter interface {
-	Write(all []status.Status) error
+	Write(objects *source.Objects, all []status.Status) error
+}
+
+// deployments run the waypoints that the Gateways of a state ask for.
+type deployments interface {
+	deploy(objects *source.Objects)
+	// statuses say on the Gateways what was wrong with them.
+	statuses() []status.Status
 }
 
 // objectWriter makes the cluster hold exactly these objects of those that it wrote.

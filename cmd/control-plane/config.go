@@ -21,7 +21,8 @@ type config struct {
 	inCluster                                  bool
 	namespace, identity                        string
 	deployDir, advertise, advertiseName        string
-	waypointImage, envoyImage                  string
+	waypointImage, envoyImage, waypointPull    string
+	webhookListen, webhookPolicy               string
 	listen, adminAddress                       string
 	metricsAddress, readinessAddress           string
 	clusterID, network                         string
@@ -44,10 +45,13 @@ func (c *config) bind(f *pflag.FlagSet) {
 	f.StringVar(&c.derivedDir, "derived-dir", "", "a directory of objects made by a program, such as pods with their status")
 	f.StringVar(&c.statusDir, "status-dir", "", "where the objects' status is written; empty writes none")
 	f.StringVar(&c.deployDir, "deploy-dir", "", "where the objects that run waypoints are written; empty writes none")
-	f.StringVar(&c.advertise, "advertise-address", "", "where waypoints reach this control plane, host:port (with --deploy-dir)")
+	f.StringVar(&c.advertise, "advertise-address", "", "where waypoints reach this control plane, host:port (with --deploy-dir, required; else istiod in --namespace)")
 	f.StringVar(&c.advertiseName, "advertise-name", "istiod.istio-system.svc", "the name in its certificate that they ask for")
 	f.StringVar(&c.waypointImage, "waypoint-image", "fairlead-waypoint", "what waypoints' pods run")
 	f.StringVar(&c.envoyImage, "envoy-image", "envoyproxy/envoy:v1.40.0", "what runs beside it where a Gateway is annotated fairlead.dev/waypoint-engine: envoy")
+	f.StringVar(&c.waypointPull, "waypoint-pull-policy", "", "when waypoints' images are pulled: Always, IfNotPresent or Never; empty is Kubernetes' default")
+	f.StringVar(&c.webhookListen, "webhook-listen", "", "the address at which objects are checked for the API server, with TLS; empty checks none")
+	f.StringVar(&c.webhookPolicy, "webhook-failure-policy", "Fail", "what the API server does with objects while no control plane can check them: Fail or Ignore")
 	f.StringVar(&c.stateDir, "state-dir", "", "where the CA's root and key are kept, the key with mode 0600 (with --config-dir, required)")
 	f.StringVar(&c.listen, "listen", "[::]:15012", "the address of xDS and the CA, with TLS")
 	f.StringVar(&c.adminAddress, "admin-address", "localhost:15014", "metrics, readiness and /debug/syncz; keep it on loopback")
@@ -89,9 +93,12 @@ func (c *config) complete() error {
 	}
 	required := map[string]string{}
 	onlyDirectory := map[string]string{"--state-dir": c.stateDir, "--derived-dir": c.derivedDir, "--status-dir": c.statusDir, "--deploy-dir": c.deployDir, "--token-keys": c.tokenKeys}
+	onlyCluster := map[string]string{"--webhook-listen": c.webhookListen}
 	if c.configDir != "" {
 		required = map[string]string{"--state-dir": c.stateDir, "--token-keys": c.tokenKeys}
 		onlyDirectory = nil
+	} else {
+		onlyCluster = nil
 	}
 	for _, flag := range slices.Sorted(maps.Keys(required)) {
 		if required[flag] == "" {
@@ -101,6 +108,11 @@ func (c *config) complete() error {
 	for _, flag := range slices.Sorted(maps.Keys(onlyDirectory)) {
 		if onlyDirectory[flag] != "" {
 			errs = append(errs, fmt.Errorf("%s goes with --config-dir: with an API server, that is where things are", flag))
+		}
+	}
+	for _, flag := range slices.Sorted(maps.Keys(onlyCluster)) {
+		if onlyCluster[flag] != "" {
+			errs = append(errs, fmt.Errorf("%s goes with --kubeconfig or --in-cluster: a directory asks nobody", flag))
 		}
 	}
 	if c.configDir != "" {
@@ -115,6 +127,15 @@ func (c *config) complete() error {
 	}
 	if c.rootSettle < 0 {
 		errs = append(errs, errors.New("--root-settle: must not be negative"))
+	}
+	if c.webhookListen != "" && c.webhookPolicy != "Fail" && c.webhookPolicy != "Ignore" {
+		errs = append(errs, fmt.Errorf("--webhook-failure-policy: %q: want Fail or Ignore", c.webhookPolicy))
+	}
+	if c.waypointPull != "" && !slices.Contains([]string{"Always", "IfNotPresent", "Never"}, c.waypointPull) {
+		errs = append(errs, fmt.Errorf("--waypoint-pull-policy: %q: want Always, IfNotPresent or Never", c.waypointPull))
+	}
+	if c.configDir == "" && c.advertise == "" {
+		c.advertise = "istiod." + c.namespace + ".svc:15012"
 	}
 	if c.deployDir != "" && c.advertise == "" {
 		errs = append(errs, errors.New("--deploy-dir needs --advertise-address: waypoints must know where to ask"))

@@ -5,6 +5,7 @@ import (
 	"strings"
 	"sync"
 
+	corev1 "k8s.io/api/core/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/deploy"
@@ -25,11 +26,9 @@ type deployer struct {
 	said map[string]string // the problems that were logged, by Gateway
 }
 
-// statuses say on the Gateways what was wrong with them.
+var _ deployments = (*deployer)(nil)
+
 func (d *deployer) statuses() []status.Status {
-	if d == nil {
-		return nil
-	}
 	var out []status.Status
 	d.mu.Lock()
 	defer d.mu.Unlock()
@@ -45,9 +44,14 @@ func (d *deployer) statuses() []status.Status {
 }
 
 func newDeployer(c config, w objectWriter, logger *slog.Logger) *deployer {
-	return &deployer{writer: w, logger: logger, said: map[string]string{}, options: deploy.Options{
-		XDSAddress: c.advertise, ServerName: c.advertiseName, ClusterID: c.clusterID, Network: c.network, Image: c.waypointImage, EnvoyImage: c.envoyImage,
-	}}
+	return &deployer{writer: w, logger: logger, said: map[string]string{}, options: deployOptions(c)}
+}
+
+func deployOptions(c config) deploy.Options {
+	return deploy.Options{
+		XDSAddress: c.advertise, ServerName: c.advertiseName, ClusterID: c.clusterID, Network: c.network,
+		Image: c.waypointImage, EnvoyImage: c.envoyImage, PullPolicy: corev1.PullPolicy(c.waypointPull),
+	}
 }
 
 func (d *deployer) deploy(objects *source.Objects) {

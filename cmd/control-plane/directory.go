@@ -48,9 +48,16 @@ func openDirectory(c config, registry *prometheus.Registry, log *slog.Logger) (*
 		b.deployer = newDeployer(c, w, log)
 	}
 	if c.statusDir != "" {
-		if b.statuses, err = status.NewWriter(c.statusDir, log); err != nil {
+		w, err := status.NewWriter(c.statusDir, log)
+		if err != nil {
 			return nil, err
 		}
+		b.statuses = statusFiles{w}
 	}
 	return b, nil
 }
+
+// statusFiles are statuses beside a directory.
+type statusFiles struct{ *status.Writer }
+
+func (s statusFiles) Write(_ *source.Objects, all []status.Status) error { return s.Writer.Write(all) }

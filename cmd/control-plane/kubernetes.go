@@ -162,6 +162,9 @@ func (b *backend) elect(c config, k *clients, holder *ca.Holder, registry *prome
 		return err
 	}
 	elector.Add("root publishing", roots.Run)
+	if err := b.write(c, k, elector, registry, log); err != nil {
+		return err
+	}
 	b.parts = append(b.parts, part{"leader election", elector.Run})
 	return nil
 }

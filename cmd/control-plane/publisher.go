@@ -25,7 +25,8 @@ type publisher struct {
 	waypoints  *push.Waypoints
 	last       *waypoint.Translation // or nil: none yet
 	statuses   statusWriter          // or nil: none are written
-	deployer   *deployer             // or nil: nothing is deployed
+	deployer   deployments           // or nil: nothing is deployed
+	again      <-chan struct{}       // wakes who writes statuses, or nil
 	logger     *slog.Logger
 	published  chan struct{} // closes with the first state
 
@@ -40,7 +41,7 @@ func newPublisher(c config, b *backend, log *push.Log, waypoints *push.Waypoints
 	}
 	p := &publisher{
 		translator: translate.NewTranslator(translate.Options{ClusterID: c.clusterID, Network: c.network}),
-		objects:    b.objects, statuses: b.statuses, deployer: b.deployer, log: log, waypoints: waypoints, logger: logger, published: make(chan struct{}),
+		objects:    b.objects, statuses: b.statuses, deployer: b.deployer, again: b.again, log: log, waypoints: waypoints, logger: logger, published: make(chan struct{}),
 		rejected:  gauge("fairlead_objects_rejected", "Objects that could not be taken as written."),
 		denied:    gauge("fairlead_security_objects_denied", "Security objects that are wrong and, without a last good form, deny what they select."),
 		resources: gauge("fairlead_resources", "Workloads, services and policies served."),
@@ -67,7 +68,7 @@ const (
 
 // run publishes every state, until ctx ends; ready is called after the first.
 func (p *publisher) run(ctx context.Context, ready func()) error {
-	states := make(chan *waypoint.Translation, 1)
+	states := make(chan state, 1)
 	written := make(chan struct{})
 	go func() { defer close(written); p.writeStatuses(states) }()
 	defer func() { close(states); <-written }()
@@ -86,7 +87,7 @@ func (p *publisher) run(ctx context.Context, ready func()) error {
 			case <-states: // it was not taken: only the latest counts
 			default:
 			}
-			states <- p.last
+			states <- state{objects, p.last}
 		}
 		select {
 		case <-changed:
@@ -96,10 +97,17 @@ func (p *publisher) run(ctx context.Context, ready func()) error {
 	}
 }
 
+// state is what was published, and the objects that it follows from.
+type state struct {
+	objects     *source.Objects
+	translation *waypoint.Translation
+}
+
 // writeStatuses writes those of the latest state, the first at once, until there are
 // no more.
-func (p *publisher) writeStatuses(states <-chan *waypoint.Translation) {
-	var state *waypoint.Translation // to be written, or nil
+func (p *publisher) writeStatuses(states <-chan state) {
+	var latest state
+	var due bool // it is to be written
 	var written time.Time
 	timer := time.NewTimer(quiet)
 	defer timer.Stop()
@@ -109,22 +117,26 @@ func (p *publisher) writeStatuses(states <-chan *waypoint.Translation) {
 			if !more {
 				return
 			}
-			state = next
+			latest, due = next, true
 			timer.Reset(min(quiet, max(0, time.Until(written.Add(late)))))
 			continue
+		case <-p.again:
+			due = latest.translation != nil
 		case <-timer.C:
 		}
-		if p.statuses == nil || state == nil {
+		if p.statuses == nil || !due {
 			continue
 		}
-		all := state.Status()
-		if more := p.deployer.statuses(); len(more) > 0 {
-			all = status.Join(all, more)
+		all := latest.translation.Status()
+		if p.deployer != nil {
+			if more := p.deployer.statuses(); len(more) > 0 {
+				all = status.Join(all, more)
+			}
 		}
-		if err := p.statuses.Write(all); err != nil {
+		if err := p.statuses.Write(latest.objects, all); err != nil {
 			p.logger.Warn("status not written", "err", err)
 		}
-		state, written = nil, time.Now()
+		due, written = false, time.Now()
 	}
 }
 

@@ -65,6 +65,10 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	if err != nil {
 		return err
 	}
+	checks, err := newChecks(c, serving, registry, log)
+	if err != nil {
+		return err
+	}
 	server := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(serving.config())),
 		grpc.ForceServerCodecV2(push.Codec()),
@@ -112,5 +116,14 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		defer stopped()
 		return server.Serve(listener)
 	})
+	if checks != nil {
+		// Objects are checked from when there is a certificate, by every replica.
+		group.Add("webhook", func(ctx context.Context) error {
+			if !waitAuthority(ctx, b.authority) {
+				return nil
+			}
+			return checks.run(ctx)
+		})
+	}
 	return group.Run(ctx)
 }

@@ -101,6 +101,7 @@ func written(sent metav1.Object, kindName string) ([]byte, error) {
 			Name: o.GetName(), Namespace: o.GetNamespace(), UID: o.GetUID(), Labels: o.GetLabels(), Annotations: o.GetAnnotations(),
 			CreationTimestamp: o.GetCreationTimestamp(), DeletionTimestamp: o.GetDeletionTimestamp(), OwnerReferences: o.GetOwnerReferences(),
 		})
+		m.Generation = o.GetGeneration() // statuses say which they are of
 		content["metadata"] = m
 		delete(content, "status")
 		status := map[string]any{}

@@ -71,7 +71,9 @@ func named(containers []corev1.Container) (out []corev1.Container) {
 }
 
 func service(s *corev1.Service) *corev1.Service {
-	return &corev1.Service{ObjectMeta: head(s.ObjectMeta), Spec: s.Spec}
+	out := &corev1.Service{ObjectMeta: head(s.ObjectMeta), Spec: s.Spec}
+	out.Generation = s.Generation // statuses say which they are of
+	return out
 }
 
 func namespace(n *corev1.Namespace) *corev1.Namespace {

@@ -1,0 +1,95 @@
+package plane
+
+import (
+	"strings"
+	"testing"
+)
+
+// configuration is the chart's, with a webhook at an address and not at a Service, which
+// nobody runs here.
+const configuration = `
+apiVersion: admissionregistration.k8s.io/v1
+kind: ValidatingWebhookConfiguration
+metadata: {name: istio-validator-istio-system}
+webhooks:
+  - name: rev.validation.istio.io
+    clientConfig: {url: "https://ADDRESS/validate"}
+    rules:
+      - {operations: [CREATE, UPDATE], apiGroups: [security.istio.io, networking.istio.io, telemetry.istio.io, extensions.istio.io], apiVersions: ["*"], resources: ["*"]}
+      - {operations: [CREATE, UPDATE], apiGroups: [gateway.networking.k8s.io], apiVersions: ["*"], resources: [gateways, httproutes, grpcroutes, tcproutes, tlsroutes]}
+    failurePolicy: Ignore
+    sideEffects: None
+    timeoutSeconds: 5
+    admissionReviewVersions: [v1]
+`
+
+// try writes objects in YAML and says what came of it.
+func (p *Plane) try(text string) (string, error) {
+	return p.Cluster.KubectlInput(p.t.Context(), text, "apply", "--server-side", "-f", "-")
+}
+
+// What is wrong is refused, in the sentences that files get; while no control plane is
+// there to say so, what it would be asked about is not stored.
+func TestWebhookRefuses(t *testing.T) {
+	address := freePort(t)
+	p := installed(t, "webhook", "--webhook-listen", address)
+	const route = `{apiVersion: networking.istio.io/v1, kind: VirtualService, metadata: {name: NAME, namespace: shop}, spec: {hosts: [web], http: [{match: [{uri: {regex: "PATTERN"}}], route: [{destination: {host: web}}]}]}}`
+	virtualService := func(name, pattern string) string {
+		return strings.NewReplacer("NAME", name, "PATTERN", pattern).Replace(route)
+	}
+	p.Apply(virtualService("old", "(")) // before there is a webhook
+
+	p.Apply(strings.Replace(configuration, "ADDRESS", address, 1))
+	p.Until("the webhook in force", func() bool {
+		return p.field("validatingwebhookconfiguration", "", "istio-validator-istio-system", "{.webhooks[0].failurePolicy}") == "Fail"
+	})
+	for name, c := range map[string]struct{ object, want string }{
+		"a wrong route":        {virtualService("new", "("), "VirtualService shop/new is invalid: spec.http[0].match[0].uri"},
+		"a wrong old one":      {virtualService("old", "(("), "VirtualService shop/old is invalid: spec.http[0].match[0].uri"},
+		"a wrong policy":       {`{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: a, namespace: shop}, spec: {rules: [{from: [{source: {ipBlocks: [300.1.1.1]}}]}]}}`, "spec.rules[0].from[0].source.ipBlocks[0]"},
+		"a port that is wrong": {`{apiVersion: networking.istio.io/v1, kind: ServiceEntry, metadata: {name: s, namespace: shop}, spec: {hosts: [a.example.com], resolution: DNS, ports: [{number: 80, name: http, protocol: HTPP}]}}`, `did you mean "HTTP"`},
+		"what nobody enforces": {`{apiVersion: security.istio.io/v1, kind: RequestAuthentication, metadata: {name: r, namespace: shop}, spec: {jwtRules: [{issuer: i, jwksUri: "https://i.example.com/jwks"}]}}`, "does not serve RequestAuthentication"},
+	} {
+		if out, err := p.try(c.object); err == nil || !strings.Contains(out, c.want) || !strings.Contains(out, "rev.validation.istio.io") {
+			t.Errorf("%s: %v: %s\nwant %s", name, err, out, c.want)
+		}
+	}
+	for name, object := range map[string]string{
+		"a right route":      virtualService("new", "/a.*"),
+		"a label on a wrong": strings.Replace(virtualService("old", "("), "name: old,", "name: old, labels: {a: b},", 1),
+	} {
+		if out, err := p.try(object); err != nil {
+			t.Errorf("%s: %v: %s", name, err, out)
+		}
+	}
+	// The Gateway API has conditions for what is wrong: it is stored, with a warning.
+	const httpRoute = `{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: h, namespace: shop}, spec: {parentRefs: [{group: "", kind: Service, name: web, port: 80}], rules: [{matches: [{path: {type: RegularExpression, value: "("}}], backendRefs: [{name: web, port: 80}]}]}}`
+	if out, err := p.try(httpRoute); err != nil || !strings.Contains(out, "Warning: spec.rules[0].matches[0].path") {
+		t.Errorf("%v: %s", err, out)
+	}
+	if m := p.Get("/metrics"); !strings.Contains(m, `fairlead_validations_total{result="refused"}`) {
+		t.Errorf("metrics: %s", grep(m, "validations"))
+	}
+
+	// Nobody answers: what it would be asked about is not stored, all else is, and what is
+	// there can go.
+	p.Stop()
+	if out, err := p.try(virtualService("late", "/a.*")); err == nil || !strings.Contains(out, "failed calling webhook") {
+		t.Errorf("stored with nobody to check it: %v: %s", err, out)
+	}
+	p.Apply(`{apiVersion: v1, kind: ConfigMap, metadata: {name: other, namespace: shop}}`)
+	p.Kubectl("delete", "virtualservice", "-n", "shop", "old")
+	p.Run()
+	p.Until("stored again", func() bool { _, err := p.try(virtualService("late", "/a.*")); return err == nil })
+
+	// Another CA: the API server knows the webhook by its new roots at once.
+	before := p.field("validatingwebhookconfiguration", "", "istio-validator-istio-system", "{.webhooks[0].clientConfig.caBundle}")
+	p.Stop()
+	p.Kubectl("delete", "secret", "-n", "istio-system", "istio-ca-secret")
+	p.Run()
+	p.Until("the new root", func() bool {
+		now := p.field("validatingwebhookconfiguration", "", "istio-validator-istio-system", "{.webhooks[0].clientConfig.caBundle}")
+		return now != "" && now != before
+	})
+	p.Until("refused again", func() bool { out, _ := p.try(virtualService("new", "(")); return strings.Contains(out, "is invalid") })
+}
