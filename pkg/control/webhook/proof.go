@@ -23,7 +23,7 @@ func Proof(client dynamic.Interface, namespace string) func(context.Context) err
 		switch {
 		case err == nil:
 			return errors.New("it takes what the webhook refuses")
-		case apierrors.IsInvalid(err) && apierrors.HasStatusCause(err, metav1.CauseTypeFieldValueInvalid):
+		case apierrors.IsBadRequest(err) && apierrors.HasStatusCause(err, metav1.CauseTypeFieldValueInvalid):
 			return nil
 		}
 		return fmt.Errorf("asked for what the webhook refuses, it said: %w", err)

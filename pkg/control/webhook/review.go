@@ -53,8 +53,9 @@ func Review(request *admissionv1.AdmissionRequest) *admissionv1.AdmissionRespons
 		return response
 	}
 	response.Allowed = false
+	// Not as "Invalid", of which kubectl does not say who it was that refused.
 	response.Result = &metav1.Status{
-		Status: metav1.StatusFailure, Code: http.StatusUnprocessableEntity, Reason: metav1.StatusReasonInvalid,
+		Status: metav1.StatusFailure, Code: http.StatusBadRequest, Reason: metav1.StatusReasonBadRequest,
 		Message: ref.String() + " is invalid: " + strings.Join(messages, "; "),
 		Details: &metav1.StatusDetails{Name: request.Name, Group: request.Kind.Group, Kind: request.Kind.Kind, Causes: causes},
 	}

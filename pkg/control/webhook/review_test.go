@@ -82,7 +82,7 @@ func TestReview(t *testing.T) {
 			if got.UID != "u" || got.Allowed != (c.message == "") {
 				t.Fatalf("allowed %v, said %+v, warnings %q", got.Allowed, got.Result, got.Warnings)
 			}
-			if !got.Allowed && (!strings.Contains(got.Result.Message, c.message) || got.Result.Reason != metav1.StatusReasonInvalid || len(got.Result.Details.Causes) == 0) {
+			if !got.Allowed && (!strings.Contains(got.Result.Message, c.message) || got.Result.Reason != metav1.StatusReasonBadRequest || len(got.Result.Details.Causes) == 0) {
 				t.Errorf("refused with %+v, want %q", got.Result, c.message)
 			}
 			if all := strings.Join(got.Warnings, "\n"); (c.warning == "") != (all == "") || !strings.Contains(all, c.warning) {
