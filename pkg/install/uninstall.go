@@ -89,7 +89,7 @@ func published(ctx context.Context, c *kube.Client, purge Purge) ([]*unstructure
 	for _, k := range []struct {
 		kind schema.GroupKind
 		name string
-	}{{schema.GroupKind{Kind: "Secret"}, "istio-ca-secret"}, {schema.GroupKind{Group: "coordination.k8s.io", Kind: "Lease"}, "istiod"}} {
+	}{{schema.GroupKind{Kind: "Secret"}, "istio-ca-secret"}, {schema.GroupKind{Group: "coordination.k8s.io", Kind: "Lease"}, "fairlead-leader"}} {
 		o, err := c.Get(ctx, k.kind, chart.Namespace, k.name)
 		if err != nil {
 			return nil, err
