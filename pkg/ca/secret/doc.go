@@ -9,7 +9,7 @@
 // The control plane needs, in a Role of its own namespace:
 //
 //	resources: ["secrets"], verbs: ["create"]
-//	resources: ["secrets"], resourceNames: ["istio-ca-secret", "cacerts"], verbs: ["get", "list", "watch"]
+//	resources: ["secrets"], resourceNames: ["istio-ca-secret", "cacerts"], verbs: ["get", "watch"]
 //
 // A name cannot bound "create"; everything else is bounded to the two. cmd/control-plane
 // constructs it.
