@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"slices"
+	"strings"
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
@@ -47,14 +48,16 @@ type KeeperOptions struct {
 	Logger *slog.Logger
 }
 
+// Answered is the annotation of a configuration whose webhook the API server was seen to
+// ask.
+const Answered = "fairlead.dev/webhook-answered"
+
 // Keeper keeps a ValidatingWebhookConfiguration: certificates and failure policy. Until
-// the API server has been seen to ask the webhook, a policy of Fail is not set: it would
-// keep everyone from writing what nobody can check.
+// the API server has been seen to ask the webhook, the policy is Ignore: Fail would keep
+// everyone from writing what nobody can check.
 type Keeper struct {
-	o KeeperOptions
-	// proved: the API server was seen to ask.
-	proved bool
-	said   string
+	o    KeeperOptions
+	said string
 }
 
 // NewKeeper makes a Keeper that keeps nothing yet.
@@ -160,29 +163,28 @@ func (k *Keeper) keep(ctx context.Context) (time.Duration, error) {
 	}
 	c, err := k.o.Client.Get(ctx, k.o.Name, metav1.GetOptions{})
 	if apierrors.IsNotFound(err) {
-		k.proved = false
 		return 0, nil // nobody wants one
 	}
 	if err != nil {
 		return 0, err
 	}
-	if wrong := k.write(ctx, c, roots, false); wrong != nil {
-		return 0, wrong
+	if k.o.Policy == admissionregistrationv1.Ignore {
+		return 0, k.write(ctx, c, roots, admissionregistrationv1.Ignore, false)
 	}
-	if !k.lax(c) {
-		return 0, nil
+	if c.Annotations[Answered] != "" {
+		return 0, k.write(ctx, c, roots, k.o.Policy, true)
 	}
-	if !k.proved {
-		if err := k.o.Proved(ctx); err != nil {
-			k.say("the API server was not seen to ask the webhook, so that writes without it are not refused yet", err)
-			return often, nil
-		}
-		k.proved = true
+	if err := k.write(ctx, c, roots, admissionregistrationv1.Ignore, false); err != nil {
+		return 0, err
+	}
+	if err := k.o.Proved(ctx); err != nil {
+		k.say("the API server was not seen to ask the webhook, so that writes without it are not refused yet", err)
+		return often, nil
 	}
 	if c, err = k.o.Client.Get(ctx, k.o.Name, metav1.GetOptions{}); err != nil {
 		return 0, err
 	}
-	if err := k.write(ctx, c, roots, true); err != nil {
+	if err := k.write(ctx, c, roots, k.o.Policy, true); err != nil {
 		return 0, err
 	}
 	k.said = ""
@@ -190,20 +192,15 @@ func (k *Keeper) keep(ctx context.Context) (time.Duration, error) {
 	return 0, nil
 }
 
-// lax tells whether a policy is not the one that is wanted.
-func (k *Keeper) lax(c *admissionregistrationv1.ValidatingWebhookConfiguration) bool {
-	return slices.ContainsFunc(c.Webhooks, func(w admissionregistrationv1.ValidatingWebhook) bool {
-		return w.FailurePolicy == nil || *w.FailurePolicy != k.o.Policy
-	})
+// operation is one of a JSON patch (RFC 6902).
+type operation struct {
+	Op    string `json:"op"`
+	Path  string `json:"path"`
+	Value any    `json:"value"`
 }
 
-// write patches what differs, and nothing else; a policy of Ignore needs no proof.
-func (k *Keeper) write(ctx context.Context, c *admissionregistrationv1.ValidatingWebhookConfiguration, roots []byte, policy bool) error {
-	type operation struct {
-		Op    string `json:"op"`
-		Path  string `json:"path"`
-		Value any    `json:"value"`
-	}
+// write patches what differs, and nothing else.
+func (k *Keeper) write(ctx context.Context, c *admissionregistrationv1.ValidatingWebhookConfiguration, roots []byte, policy admissionregistrationv1.FailurePolicyType, answered bool) error {
 	var patch []operation
 	for i, w := range c.Webhooks {
 		// Another's webhook of the same place would not be moved unseen.
@@ -211,10 +208,16 @@ func (k *Keeper) write(ctx context.Context, c *admissionregistrationv1.Validatin
 		if !bytes.Equal(w.ClientConfig.CABundle, roots) {
 			patch = append(patch, operation{"add", fmt.Sprintf("/webhooks/%d/clientConfig/caBundle", i), roots})
 		}
-		if (policy || k.o.Policy == admissionregistrationv1.Ignore) && (w.FailurePolicy == nil || *w.FailurePolicy != k.o.Policy) {
-			patch = append(patch, operation{"add", fmt.Sprintf("/webhooks/%d/failurePolicy", i), k.o.Policy})
-			c.Webhooks[i].FailurePolicy = &k.o.Policy
+		if w.FailurePolicy == nil || *w.FailurePolicy != policy {
+			patch = append(patch, operation{"add", fmt.Sprintf("/webhooks/%d/failurePolicy", i), policy})
 		}
+	}
+	switch {
+	case !answered || c.Annotations[Answered] != "":
+	case c.Annotations == nil:
+		patch = append(patch, operation{"add", "/metadata/annotations", map[string]string{Answered: "true"}})
+	default:
+		patch = append(patch, operation{"add", "/metadata/annotations/" + strings.ReplaceAll(Answered, "/", "~1"), "true"})
 	}
 	if !slices.ContainsFunc(patch, func(o operation) bool { return o.Op == "add" }) {
 		return nil

@@ -45,10 +45,10 @@ func (c config) until(policy, bundle string) {
 }
 
 func TestKeeper(t *testing.T) {
-	ignore := admissionregistrationv1.Ignore
+	fail := admissionregistrationv1.Fail // as the API server has it where nothing is said
 	object := &admissionregistrationv1.ValidatingWebhookConfiguration{
 		ObjectMeta: metav1.ObjectMeta{Name: configurationName},
-		Webhooks:   []admissionregistrationv1.ValidatingWebhook{{Name: "rev.validation.istio.io", FailurePolicy: &ignore}},
+		Webhooks:   []admissionregistrationv1.ValidatingWebhook{{Name: "rev.validation.istio.io", FailurePolicy: &fail}},
 	}
 	c := config{t, fake.NewClientset(object)}
 	var reached atomic.Bool
@@ -90,7 +90,7 @@ func TestKeeper(t *testing.T) {
 	roots.Store("two")
 	close(changed)
 	c.until("Fail", "two")
-	// An installation that runs again begins anew.
+	// A configuration that is made anew is proved anew.
 	if _, err := c.client.AdmissionregistrationV1().ValidatingWebhookConfigurations().Update(t.Context(), object, metav1.UpdateOptions{}); err != nil {
 		t.Fatal(err)
 	}

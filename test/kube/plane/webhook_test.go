@@ -17,7 +17,6 @@ webhooks:
     rules:
       - {operations: [CREATE, UPDATE], apiGroups: [security.istio.io, networking.istio.io, telemetry.istio.io, extensions.istio.io], apiVersions: ["*"], resources: ["*"]}
       - {operations: [CREATE, UPDATE], apiGroups: [gateway.networking.k8s.io], apiVersions: ["*"], resources: [gateways, httproutes, grpcroutes, tcproutes, tlsroutes]}
-    failurePolicy: Ignore
     sideEffects: None
     timeoutSeconds: 5
     admissionReviewVersions: [v1]
@@ -44,7 +43,7 @@ func TestWebhookRefuses(t *testing.T) {
 
 	p.Apply(strings.Replace(configuration, "ADDRESS", address, 1))
 	p.Until("the webhook in force", func() bool {
-		return p.field("validatingwebhookconfiguration", "", "istio-validator-istio-system", "{.webhooks[0].failurePolicy}") == "Fail"
+		return p.field("validatingwebhookconfiguration", "", "istio-validator-istio-system", `{.webhooks[0].failurePolicy} {.metadata.annotations.fairlead\.dev/webhook-answered}`) == "Fail true"
 	})
 	for name, c := range map[string]struct{ object, want string }{
 		"a wrong route":        {virtualService("new", "("), "VirtualService shop/new is invalid: spec.http[0].match[0].uri"},
