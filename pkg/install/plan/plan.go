@@ -149,10 +149,6 @@ func Compare(ctx context.Context, c Cluster, o *unstructured.Unstructured, absen
 			return step, nil
 		}
 	}
-	if live != nil {
-		step.Object = keepPolicies(o, live)
-		o = step.Object
-	}
 	after, err := resource.Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: FieldManager, Force: true, DryRun: []string{metav1.DryRunAll}})
 	if err != nil {
 		return step, refused(o, err)
@@ -165,35 +161,6 @@ func Compare(ctx context.Context, c Cluster, o *unstructured.Unstructured, absen
 		step.Action = Change
 	}
 	return step, nil
-}
-
-// keepPolicies leaves what an API server does while a webhook does not answer to the
-// control plane, which sets it when it does.
-func keepPolicies(wanted, live *unstructured.Unstructured) *unstructured.Unstructured {
-	if wanted.GetKind() != "ValidatingWebhookConfiguration" {
-		return wanted
-	}
-	policies := map[any]any{}
-	for _, w := range webhooks(live) {
-		policies[w["name"]] = w["failurePolicy"]
-	}
-	out := wanted.DeepCopy()
-	for _, w := range webhooks(out) {
-		if p := policies[w["name"]]; p != nil {
-			w["failurePolicy"] = p
-		}
-	}
-	return out
-}
-
-func webhooks(o *unstructured.Unstructured) (out []map[string]any) {
-	list, _ := o.Object["webhooks"].([]any)
-	for _, w := range list {
-		if m, ok := w.(map[string]any); ok {
-			out = append(out, m)
-		}
-	}
-	return out
 }
 
 // refused says in a sentence what the API server does not take.
