@@ -112,7 +112,8 @@ func (w *world) stats() {
 // services looks at the names of ports, by which their protocol is known.
 func (w *world) services() {
 	for _, s := range w.objects.Services {
-		if len(s.Spec.Selector) == 0 || s.Namespace == "kube-system" {
+		// The mesh's own, of its control plane and of waypoints, are known by other means.
+		if len(s.Spec.Selector) == 0 || s.Namespace == "kube-system" || s.Namespace == w.objects.Mesh.GetRootNamespace() || s.Labels["gateway.istio.io/managed"] != "" {
 			continue
 		}
 		ref := source.Ref{Kind: "Service", Namespace: s.Namespace, Name: s.Name}

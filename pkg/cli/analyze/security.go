@@ -1,6 +1,7 @@
 package analyze
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -68,7 +69,7 @@ func (w *world) principal(d *document, field, text string) {
 		}
 		// A workload that the account is named after is the one that was meant.
 		if strings.Contains(name, x.name) || x.labels["app"] != "" && strings.Contains(name, x.labels["app"]) {
-			runs = append(runs, fmt.Sprintf("%s runs as %s/%s", x.name, x.namespace, x.account))
+			runs = append(runs, fmt.Sprintf("%s runs as %s/%s", cmp.Or(x.labels["app"], x.name), x.namespace, x.account))
 		}
 	}
 	if len(runs) == 0 && !w.Whole {

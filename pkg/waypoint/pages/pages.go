@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
@@ -138,7 +139,7 @@ func message(w http.ResponseWriter, m proto.Message) {
 	write(w, text)
 }
 
-var marshal = protojson.MarshalOptions{UseProtoNames: true, Multiline: true, Indent: " "}
+var marshal = protojson.MarshalOptions{UseProtoNames: true, Multiline: true, Indent: " ", Resolver: types{protoregistry.GlobalTypes}}
 
 func write(w http.ResponseWriter, text []byte) {
 	w.Header().Set("Content-Type", "application/json")
