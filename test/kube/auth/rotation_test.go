@@ -2,8 +2,6 @@ package auth
 
 import (
 	"maps"
-	"os"
-	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -11,55 +9,14 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/test/kube/cluster"
+	"github.com/fairlead-mesh/fairlead/test/kube/page"
 	"github.com/fairlead-mesh/fairlead/test/kube/plane"
 )
 
-// document is a page of the docs whose blocks of shell are run.
-type document struct {
-	sections map[string][]string // the blocks, by heading
-	dir      string
-	cluster  *cluster.Cluster
-	ran      []string
-}
-
-// open reads the page and the heads of its sections.
-func openDocument(t *testing.T, c *cluster.Cluster) *document {
+// certificates is the page docs/certificates.md, in a mesh where certificates live for seconds.
+func certificates(t *testing.T, c *cluster.Cluster) *page.Page {
 	t.Helper()
-	d := &document{sections: map[string][]string{}, dir: t.TempDir(), cluster: c}
-	heading, block := "", []string(nil)
-	for _, line := range strings.Split(read(t, "../../../docs/certificates.md"), "\n") {
-		switch {
-		case block != nil && line == "```":
-			d.sections[heading] = append(d.sections[heading], strings.Join(block[1:], "\n"))
-			block = nil
-		case block != nil:
-			block = append(block, line)
-		case line == "```sh":
-			block = []string{""}
-		case strings.HasPrefix(line, "## "):
-			heading = strings.TrimPrefix(line, "## ")
-		}
-	}
-	if err := os.Symlink(c.KubectlPath(), filepath.Join(d.dir, "kubectl")); err != nil {
-		t.Fatal(err)
-	}
-	return d
-}
-
-// run runs one block of a section. Functions that earlier blocks define are there.
-func (d *document) run(t *testing.T, section string, block int) {
-	t.Helper()
-	if block >= len(d.sections[section]) {
-		t.Fatalf("section %q has %d blocks", section, len(d.sections[section]))
-	}
-	text := d.sections[section][block]
-	script := "set -eo pipefail\ncd " + d.dir + "\n[ ! -f functions ] || . ./functions\n" + text + "\ndeclare -f > functions\n"
-	cmd := exec.Command("bash", "-c", script)
-	cmd.Env = append(os.Environ(), "KUBECONFIG="+d.cluster.Kubeconfig, "PATH="+d.dir+":"+os.Getenv("PATH"), "SETTLE=18", "LEAF_LIFE=18", "HOME="+d.dir)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%s, block %d: %v\n%s\n%s", section, block, err, text, out)
-	}
-	d.ran = append(d.ran, section)
+	return page.Open(t, "../../../docs/certificates.md", c, "SETTLE=18", "LEAF_LIFE=18")
 }
 
 // newMesh is a control plane with two agents' certificates, from the root of its own.
@@ -93,17 +50,17 @@ func signedBy(p *plane.Plane, tr *traffic, ca string) {
 func TestRotationAsWritten(t *testing.T) {
 	t.Parallel()
 	p, tr := newMesh(t, "rotate")
-	d := openDocument(t, p.Cluster)
+	d := certificates(t, p.Cluster)
 	signedBy(p, tr, "Fairlead root")
-	d.run(t, "Make a CA", 0)
+	d.Run(t, "Make a CA", 0)
 	for i := range 3 {
-		d.run(t, "From the mesh's own root to your CA", i)
+		d.Run(t, "From the mesh's own root to your CA", i)
 	}
 	signedBy(p, tr, "ca1")
-	d.run(t, "Another intermediate below the same root", 0)
+	d.Run(t, "Another intermediate below the same root", 0)
 	signedBy(p, tr, "ca2")
 	for i := range 3 {
-		d.run(t, "Another root", i)
+		d.Run(t, "Another root", i)
 	}
 	signedBy(p, tr, "ca3")
 	// Who starts now, with the new root alone, is served: the control plane's own
@@ -120,10 +77,8 @@ func TestRotationAsWritten(t *testing.T) {
 	if !strings.Contains(p.Log(), "certificates signed in the last day are trusted no more") {
 		t.Error("that an old root is dropped is not said")
 	}
-	for section, blocks := range d.sections {
-		if section != "A new mesh with your CA" && len(blocks) > 0 && !slices.Contains(d.ran, section) {
-			t.Errorf("section %q was not run", section)
-		}
+	if unrun := d.Unrun(); !slices.Equal(unrun, []string{"A new mesh with your CA"}) {
+		t.Errorf("sections that were not run: %q", unrun)
 	}
 }
 
@@ -131,13 +86,13 @@ func TestRotationAsWritten(t *testing.T) {
 func TestANewMeshWithACA(t *testing.T) {
 	t.Parallel()
 	c := cluster.ForTest(t, cluster.Options{Name: "plugged"})
-	d := openDocument(t, c)
-	d.run(t, "Make a CA", 0)
-	d.run(t, "A new mesh with your CA", 0)
+	d := certificates(t, c)
+	d.Run(t, "Make a CA", 0)
+	d.Run(t, "A new mesh with your CA", 0)
 	p := plane.Start(t, c)
 	p.Until("the control plane", func() bool { return strings.HasPrefix(p.Get("/healthz/ready"), "200") })
 	p.Until("your root", func() bool {
-		return string(roots(t, p, "default")) == read(t, filepath.Join(d.dir, "root1-cert.pem"))+"\n"
+		return string(roots(t, p, "default")) == read(t, filepath.Join(d.Dir, "root1-cert.pem"))+"\n"
 	})
 	if out, err := c.Kubectl(t.Context(), "get", "secret", "-n", "istio-system", "istio-ca-secret"); err == nil {
 		t.Errorf("a root of its own was made, too: %s", out)
@@ -148,14 +103,14 @@ func TestANewMeshWithACA(t *testing.T) {
 func TestRotationInOneStep(t *testing.T) {
 	t.Parallel()
 	p, tr := newMesh(t, "onestep", "--root-settle", "18s")
-	d := openDocument(t, p.Cluster)
+	d := certificates(t, p.Cluster)
 	signedBy(p, tr, "Fairlead root")
-	d.run(t, "Make a CA", 0)
-	d.sections["one step"] = []string{`
+	d.Run(t, "Make a CA", 0)
+	d.Blocks["one step"] = []string{`
 kubectl get secret -n istio-system istio-ca-secret -o 'jsonpath={.data.ca-cert\.pem}' | base64 -d > own-cert.pem
 cat own-cert.pem root1-cert.pem > ca1/root-cert.pem
 cacerts ca1 | kubectl create -f -`}
-	d.run(t, "one step", 0)
+	d.Run(t, "one step", 0)
 	p.Until("that it is said", func() bool { return strings.Contains(p.Log(), "a root that the mesh does not trust yet") })
 	signedBy(p, tr, "ca1")
 	tr.check(t)
