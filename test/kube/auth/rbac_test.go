@@ -110,12 +110,12 @@ func TestTheChartsPermissions(t *testing.T) {
 		_, err := c.Kubectl(t.Context(), "get", "secret", "-n", "istio-system", secret.Own)
 		return err == nil
 	})
-	d := openDocument(t, c)
-	d.run(t, "Make a CA", 0)
-	d.sections["plug in"] = []string{"cacerts ca1 | kubectl create -f -"}
-	d.run(t, "plug in", 0)
+	d := certificates(t, c)
+	d.Run(t, "Make a CA", 0)
+	d.Blocks["plug in"] = []string{"cacerts ca1 | kubectl create -f -"}
+	d.Run(t, "plug in", 0)
 	p.Until("the root that was plugged in", func() bool {
-		return strings.Contains(string(roots(t, p, "shop")), read(t, filepath.Join(d.dir, "root1-cert.pem")))
+		return strings.Contains(string(roots(t, p, "shop")), read(t, filepath.Join(d.Dir, "root1-cert.pem")))
 	})
 	p.Stop() // gives up the Lease
 	if got := holder(t, p); got != "" {
