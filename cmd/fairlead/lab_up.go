@@ -65,6 +65,7 @@ Without a Node in DIR there is one node, n1. It needs root.`,
 	flags.StringVar(&o.TokenDir, "token-dir", "", "tokens for it: a node's in a file of its name, a pod's in pods/NAMESPACE/NAME (default: the lab's own)")
 	flags.StringVar(&o.TrustDomain, "trust-domain", "", "of identities (default cluster.local)")
 	flags.StringArrayVar(&o.AgentArgs, "agent-arg", nil, "a further argument of the node agents, such as --cert-ttl=10m; may be repeated")
+	flags.StringArrayVar(&o.ControlPlaneArgs, "control-plane-arg", nil, "a further argument of the lab's control plane, such as --ca-cert=FILE; may be repeated")
 	flags.StringVar(&o.Binaries, "binaries", "", "where node-agent and control-plane are (default: beside this program)")
 	return cmd
 }

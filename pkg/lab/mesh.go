@@ -74,14 +74,14 @@ func (l *Lab) startControlPlane(ctx context.Context, actor func(func(context.Con
 		name: "control-plane", lab: l, log: l.log, logFile: LogFile(l.opts.Name, "control-plane"), orders: newMailbox[bool](),
 		spec: sandbox.Spec{
 			Bare: true, NetNS: l.controlHost.NS().Path(), Cgroup: filepath.Join(l.cgroup, "control-plane"), Env: os.Environ(),
-			Argv: []string{
+			Argv: append([]string{
 				filepath.Join(l.opts.Binaries, "control-plane"),
 				"--config-dir", l.opts.Dir, "--derived-dir", derivedDir(l.opts.Dir), "--status-dir", statusDir(l.opts.Dir),
 				"--state-dir", l.place.in("control-plane"), "--listen", "[::]:" + strconv.Itoa(controlPlanePort),
 				"--cluster-id", clusterID, "--token-keys", l.place.tokenKey(), "--node-accounts", agentNamespace + "/" + agentAccount,
 				"--root-cert-out", l.place.rootCert(), "--deploy-dir", deployDir(l.opts.Dir), "--advertise-address", l.controlPlaneAddr().String(),
 				"--advertise-name", l.opts.ControlPlaneName,
-			},
+			}, l.opts.ControlPlaneArgs...),
 		},
 		answers: func(ctx context.Context) error {
 			return untilDialled(ctx, l.controlHost.NS(), net.JoinHostPort("localhost", strconv.Itoa(controlPlanePort)))

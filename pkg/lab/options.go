@@ -42,6 +42,8 @@ type Options struct {
 	Binaries string
 	// AgentArgs are further arguments of the node agents.
 	AgentArgs []string
+	// ControlPlaneArgs are further arguments of the lab's own control plane.
+	ControlPlaneArgs []string
 	// Logger must be non-nil.
 	Logger *slog.Logger
 }
