@@ -145,7 +145,7 @@ func (i *Informer) change(how func() bool) {
 
 // publishAll publishes a state whenever something has changed: a lone change at once.
 func (i *Informer) publishAll(ctx context.Context) error {
-	pace := rate.NewLimiter(perSecond, atOnce)
+	began, pace := time.Now(), rate.NewLimiter(perSecond, atOnce)
 	late := time.NewTicker(patience)
 	defer late.Stop()
 	for {
@@ -163,6 +163,9 @@ func (i *Informer) publishAll(ctx context.Context) error {
 		}
 		if len(i.missing()) > 0 {
 			continue
+		}
+		if i.Objects() == nil {
+			i.opts.Logger.Info("all objects are listed", "took", time.Since(began).Round(time.Millisecond))
 		}
 		if err := pace.Wait(ctx); err != nil {
 			return nil // ctx ended
@@ -210,16 +213,19 @@ func (i *Informer) publish() {
 	scope, err := newScope(next.Mesh, i.namespaces.rows.latest())
 	again := !scope.equal(i.scope)
 	i.scope = scope
-	i.namespaces.settle(next, scope, again)
-	servicesChanged := i.services.settle(next, scope, again)
-	i.slices.settle(next, scope, again || servicesChanged)
+	namespacesChanged, servicesChanged := i.namespaces.settle(next, scope, again), i.services.settle(next, scope, again)
+	changed := i.slices.settle(next, scope, again || servicesChanged) || namespacesChanged || servicesChanged || aside || again
 	for _, k := range i.kinds {
-		k.settle(next, scope, again)
+		changed = k.settle(next, scope, again) || changed
 	}
 	if aside || again {
 		i.asideLocked(next, err)
 	}
 	i.aside = false
+	if !changed && i.current != nil { // of what is not shown
+		i.mu.Unlock()
+		return
+	}
 	next.Generation++
 	i.current = next
 	close(i.changed)

@@ -42,8 +42,8 @@ func (i *Informer) addCore() {
 	endpoints := kube.DiscoveryV1().EndpointSlices(all)
 	i.follow("namespaces", i.namespaces, core("", "Namespace", namespace), &corev1.Namespace{}, listWatch(kube, namespaces.List, namespaces.Watch))
 	i.follow("services", i.services, core("", "Service", service), &corev1.Service{}, listWatch(kube, services.List, services.Watch))
-	i.follow("pods", pods, core("", "Pod", pod), &corev1.Pod{}, listWatch(kube, podsOf.List, podsOf.Watch))
-	i.follow("endpointslices", i.slices, core(discoveryv1.GroupName, "EndpointSlice", endpointSlice), &discoveryv1.EndpointSlice{}, listWatch(kube, endpoints.List, endpoints.Watch))
+	i.follow("pods", pods, core("", "Pod", newPools().pod), &corev1.Pod{}, listWatch(kube, podsOf.List, podsOf.Watch))
+	i.follow("endpointslices", i.slices, core(discoveryv1.GroupName, "EndpointSlice", newPools().endpointSlice), &discoveryv1.EndpointSlice{}, listWatch(kube, endpoints.List, endpoints.Watch))
 
 	metadata := i.opts.Metadata.Resource(schema.GroupVersionResource{Version: "v1", Resource: "nodes"})
 	i.follow("nodes", nodes, core("", "Node", node), &metav1.PartialObjectMetadata{}, listWatch(i.opts.Metadata, metadata.List, metadata.Watch))

@@ -1,7 +1,9 @@
 package informer
 
 import (
+	"fmt"
 	"maps"
+	"strings"
 
 	corev1 "k8s.io/api/core/v1"
 	discoveryv1 "k8s.io/api/discovery/v1"
@@ -25,49 +27,60 @@ func head(m metav1.ObjectMeta) metav1.ObjectMeta {
 	return out
 }
 
+// readyAs are the conditions of pods, as far as they are read.
+var readyAs = map[corev1.ConditionStatus][]corev1.PodCondition{
+	corev1.ConditionTrue:    {{Type: corev1.PodReady, Status: corev1.ConditionTrue}},
+	corev1.ConditionFalse:   {{Type: corev1.PodReady, Status: corev1.ConditionFalse}},
+	corev1.ConditionUnknown: {{Type: corev1.PodReady, Status: corev1.ConditionUnknown}},
+}
+
 // pod is what translation, and the CA, read of a pod.
-func pod(p *corev1.Pod) *corev1.Pod {
+func (p *pools) pod(sent *corev1.Pod) *corev1.Pod {
 	out := &corev1.Pod{
-		ObjectMeta: head(p.ObjectMeta),
+		ObjectMeta: head(sent.ObjectMeta),
 		Spec: corev1.PodSpec{
-			ServiceAccountName: p.Spec.ServiceAccountName, NodeName: p.Spec.NodeName, HostNetwork: p.Spec.HostNetwork,
-			Containers: named(p.Spec.Containers), InitContainers: named(p.Spec.InitContainers),
+			ServiceAccountName: p.text(sent.Spec.ServiceAccountName), NodeName: p.text(sent.Spec.NodeName), HostNetwork: sent.Spec.HostNetwork,
+			Containers: p.named(sent.Spec.Containers), InitContainers: p.named(sent.Spec.InitContainers),
 		},
-		Status: corev1.PodStatus{Phase: p.Status.Phase, PodIPs: p.Status.PodIPs},
+		Status: corev1.PodStatus{Phase: sent.Status.Phase, PodIPs: sent.Status.PodIPs},
 	}
-	out.OwnerReferences = nil
-	if owner := metav1.GetControllerOf(p); owner != nil {
-		out.OwnerReferences = []metav1.OwnerReference{{APIVersion: owner.APIVersion, Kind: owner.Kind, Name: owner.Name, Controller: owner.Controller}}
+	out.Namespace, out.Labels, out.Annotations, out.OwnerReferences = p.text(out.Namespace), p.set(out.Labels), nil, nil
+	if o := metav1.GetControllerOf(sent); o != nil {
+		out.OwnerReferences = p.owners.share(o.Kind+"/"+o.Name, []metav1.OwnerReference{{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, Controller: o.Controller}})
 	}
-	out.Annotations = nil
-	if value, ok := p.Annotations[annotationRedirection]; ok {
-		out.Annotations = map[string]string{annotationRedirection: value}
+	if value, ok := sent.Annotations[annotationRedirection]; ok {
+		out.Annotations = p.set(map[string]string{annotationRedirection: value})
 	}
 	if len(out.Status.PodIPs) == 0 {
-		out.Status.PodIP = p.Status.PodIP
+		out.Status.PodIP = sent.Status.PodIP
 	}
-	for _, c := range p.Status.Conditions {
+	for _, c := range sent.Status.Conditions {
 		if c.Type == corev1.PodReady {
-			out.Status.Conditions = []corev1.PodCondition{{Type: c.Type, Status: c.Status}}
+			out.Status.Conditions = readyAs[c.Status]
 		}
 	}
 	return out
 }
 
 // named are the containers with ports that a service can name.
-func named(containers []corev1.Container) (out []corev1.Container) {
+func (p *pools) named(containers []corev1.Container) (out []corev1.Container) {
+	var text strings.Builder
 	for _, c := range containers {
 		var ports []corev1.ContainerPort
-		for _, p := range c.Ports {
-			if p.Name != "" {
-				ports = append(ports, corev1.ContainerPort{Name: p.Name, ContainerPort: p.ContainerPort, Protocol: p.Protocol})
+		for _, port := range c.Ports {
+			if port.Name != "" {
+				ports = append(ports, corev1.ContainerPort{Name: port.Name, ContainerPort: port.ContainerPort, Protocol: port.Protocol})
+				fmt.Fprintf(&text, "%s/%s/%d/%s ", c.Name, port.Name, port.ContainerPort, port.Protocol)
 			}
 		}
 		if len(ports) > 0 {
 			out = append(out, corev1.Container{Name: c.Name, Ports: ports})
 		}
 	}
-	return out
+	if len(out) == 0 {
+		return nil
+	}
+	return p.containers.share(text.String(), out)
 }
 
 func service(s *corev1.Service) *corev1.Service {
@@ -86,22 +99,54 @@ func node(n *metav1.PartialObjectMetadata) *corev1.Node {
 	return out
 }
 
-func endpointSlice(s *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
+func (p *pools) endpointSlice(s *discoveryv1.EndpointSlice) *discoveryv1.EndpointSlice {
 	out := &discoveryv1.EndpointSlice{
-		ObjectMeta:  metav1.ObjectMeta{Name: s.Name, Namespace: s.Namespace, UID: s.UID},
-		AddressType: s.AddressType, Ports: s.Ports,
+		ObjectMeta:  metav1.ObjectMeta{Name: s.Name, Namespace: p.text(s.Namespace)},
+		AddressType: s.AddressType, Ports: p.endpointPorts(s.Ports),
+		Endpoints: make([]discoveryv1.Endpoint, 0, len(s.Endpoints)),
 	}
 	if name, ok := s.Labels[discoveryv1.LabelServiceName]; ok {
-		out.Labels = map[string]string{discoveryv1.LabelServiceName: name}
+		out.Labels = p.set(map[string]string{discoveryv1.LabelServiceName: name})
 	}
 	for _, e := range s.Endpoints {
-		kept := discoveryv1.Endpoint{Addresses: e.Addresses, Conditions: discoveryv1.EndpointConditions{Ready: e.Conditions.Ready, Terminating: e.Conditions.Terminating}}
+		kept := discoveryv1.Endpoint{Addresses: e.Addresses, Conditions: discoveryv1.EndpointConditions{Ready: truth(e.Conditions.Ready), Terminating: truth(e.Conditions.Terminating)}}
 		if e.TargetRef != nil && e.TargetRef.Kind == "Pod" {
 			kept.TargetRef = podReference
 		}
 		out.Endpoints = append(out.Endpoints, kept)
 	}
 	return out
+}
+
+func (p *pools) endpointPorts(ports []discoveryv1.EndpointPort) []discoveryv1.EndpointPort {
+	var text strings.Builder
+	for _, port := range ports {
+		if port.Name != nil {
+			text.WriteString(*port.Name)
+		}
+		if port.Port != nil {
+			fmt.Fprintf(&text, "/%d", *port.Port)
+		}
+		text.WriteByte(' ')
+	}
+	kept := make([]discoveryv1.EndpointPort, 0, len(ports))
+	for _, port := range ports {
+		kept = append(kept, discoveryv1.EndpointPort{Name: port.Name, Port: port.Port})
+	}
+	return p.ports.share(text.String(), kept)
+}
+
+var yes, no = true, false
+
+// truth is one of two values that all share.
+func truth(b *bool) *bool {
+	switch {
+	case b == nil:
+		return nil
+	case *b:
+		return &yes
+	}
+	return &no
 }
 
 // podReference is what is kept of a reference to a pod: that it is one.

@@ -24,6 +24,7 @@ type process struct {
 	roots          string
 	input          io.WriteCloser // or nil
 	started        time.Time
+	ended          chan struct{} // closes with its end
 }
 
 func freePort() (string, error) {
@@ -51,11 +52,20 @@ func startPlane(o options, kubeconfig, dir string, before *process) (*process, e
 		return nil, err
 	}
 	defer log.Close()
-	p.cmd = exec.Command(filepath.Join(o.bin, "control-plane"), "--kubeconfig", kubeconfig, "--state-dir", filepath.Join(dir, "state"),
-		"--root-cert-out", p.roots, "--listen", p.address, "--admin-address", p.admin, "--dns-names", serverName, "--log-level", "warn")
+	p.cmd = exec.Command(filepath.Join(o.bin, "control-plane"), "--kubeconfig", kubeconfig, "--root-cert-out", p.roots, "--listen", p.address, "--admin-address", p.admin, "--dns-names", serverName)
 	p.cmd.Stdout, p.cmd.Stderr = log, log
 	p.started = time.Now()
-	return p, p.cmd.Start()
+	return p, p.begin()
+}
+
+// begin starts the process.
+func (p *process) begin() error {
+	if err := p.cmd.Start(); err != nil {
+		return err
+	}
+	p.ended = make(chan struct{})
+	go func() { defer close(p.ended); _ = p.cmd.Wait() }()
+	return nil
 }
 
 // ready waits until a control plane is, and tells how long that took from its start.
@@ -71,9 +81,35 @@ func (p *process) ready(ctx context.Context) (time.Duration, error) {
 		select {
 		case <-ctx.Done():
 			return 0, fmt.Errorf("the control plane does not become ready: %w", ctx.Err())
+		case <-p.ended:
+			return 0, errors.New("the control plane has ended: " + p.said())
 		case <-time.After(10 * time.Millisecond):
 		}
 	}
+}
+
+// listed is how long after its start a control plane had all objects, as it says.
+func (p *process) listed() time.Duration {
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(p.roots), "control-plane.log"))
+	if err != nil {
+		return 0
+	}
+	for line := range strings.Lines(string(text)) {
+		stamp, rest, _ := strings.Cut(strings.TrimPrefix(line, "time="), " ")
+		if at, err := time.Parse(time.RFC3339Nano, stamp); err == nil && at.After(p.started) && strings.Contains(rest, "all objects are listed") {
+			return at.Sub(p.started)
+		}
+	}
+	return 0
+}
+
+// said is the end of what a control plane has logged.
+func (p *process) said() string {
+	text, err := os.ReadFile(filepath.Join(filepath.Dir(p.roots), "control-plane.log"))
+	if err != nil {
+		return err.Error()
+	}
+	return string(text[max(0, len(text)-1000):])
 }
 
 // startBare starts the server that only sends.
@@ -96,7 +132,7 @@ func startBare(dir string) (*process, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := p.cmd.Start(); err != nil {
+	if err := p.begin(); err != nil {
 		return nil, err
 	}
 	line, err := bufio.NewReader(out).ReadString('\n')
@@ -107,17 +143,15 @@ func startBare(dir string) (*process, error) {
 }
 
 func (p *process) stop() {
-	if p == nil || p.cmd.Process == nil {
+	if p == nil || p.ended == nil {
 		return
 	}
 	_ = p.cmd.Process.Signal(os.Interrupt)
-	ended := make(chan struct{})
-	go func() { defer close(ended); _ = p.cmd.Wait() }()
 	select {
-	case <-ended:
+	case <-p.ended:
 	case <-time.After(15 * time.Second):
 		_ = p.cmd.Process.Kill()
-		<-ended
+		<-p.ended
 	}
 }
 
