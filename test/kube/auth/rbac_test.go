@@ -1,87 +1,24 @@
 package auth
 
 import (
-	"bytes"
-	"encoding/json"
-	"fmt"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
-	authenticationv1 "k8s.io/api/authentication/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/kubernetes"
-	"k8s.io/client-go/tools/clientcmd"
-	clientcmdapi "k8s.io/client-go/tools/clientcmd/api"
-
 	"github.com/fairlead-mesh/fairlead/pkg/ca/secret"
 	"github.com/fairlead-mesh/fairlead/pkg/control/rootcert"
-	"github.com/fairlead-mesh/fairlead/pkg/install/chart"
 	"github.com/fairlead-mesh/fairlead/test/kube/cluster"
 	"github.com/fairlead-mesh/fairlead/test/kube/plane"
 )
-
-const account = "istiod"
-
-// permissions writes what the chart allows to the control plane, as kubectl would.
-func permissions(t *testing.T, c *cluster.Cluster) {
-	t.Helper()
-	objects, err := chart.Release{Profile: "default", Version: "test"}.Render()
-	if err != nil {
-		t.Fatal(err)
-	}
-	var text bytes.Buffer
-	for _, o := range objects {
-		if slices.Contains([]string{"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}, o.GetKind()) {
-			b, err := json.Marshal(o)
-			if err != nil {
-				t.Fatal(err)
-			}
-			fmt.Fprintf(&text, "---\n%s\n", b)
-		}
-	}
-	if out, err := c.KubectlInput(t.Context(), world+text.String(), "apply", "-f", "-"); err != nil {
-		t.Fatal(err, out)
-	}
-}
-
-// asAccount is the control plane's own access to the API server.
-func asAccount(t *testing.T, c *cluster.Cluster) string {
-	t.Helper()
-	admin, err := c.Config()
-	if err != nil {
-		t.Fatal(err)
-	}
-	kube, err := kubernetes.NewForConfig(admin)
-	if err != nil {
-		t.Fatal(err)
-	}
-	expires := int64(3600)
-	made, err := kube.CoreV1().ServiceAccounts(chart.Namespace).CreateToken(t.Context(), account, &authenticationv1.TokenRequest{Spec: authenticationv1.TokenRequestSpec{ExpirationSeconds: &expires}}, metav1.CreateOptions{})
-	if err != nil {
-		t.Fatal(err)
-	}
-	config, err := clientcmd.LoadFromFile(c.Kubeconfig)
-	if err != nil {
-		t.Fatal(err)
-	}
-	for name := range config.AuthInfos {
-		config.AuthInfos[name] = &clientcmdapi.AuthInfo{Token: made.Status.Token}
-	}
-	path := filepath.Join(t.TempDir(), "istiod.kubeconfig")
-	if err := clientcmd.WriteToFile(*config, path); err != nil {
-		t.Fatal(err)
-	}
-	return path
-}
 
 // With the chart's permissions and no others the control plane has its CA, proves callers,
 // publishes roots, leads, and follows a CA that is plugged in; and it may not read other Secrets.
 func TestTheChartsPermissions(t *testing.T) {
 	c := cluster.ForTest(t, cluster.Options{Name: "rbac"})
-	permissions(t, c)
-	p := plane.Start(t, c, "--kubeconfig", asAccount(t, c))
+	if out, err := c.KubectlInput(t.Context(), world, "apply", "-f", "-"); err != nil {
+		t.Fatal(err, out)
+	}
+	p := plane.Start(t, c, "--kubeconfig", plane.AsAccount(t, c))
 	p.Node("n1", nil)
 	agent := p.Pod("istio-system", "ztunnel-n1", "ztunnel", "n1", "10.1.0.1", nil, nil)
 	p.Pod("shop", "web-1", "web", "n1", "10.1.0.2", nil, nil)
@@ -130,7 +67,7 @@ func TestTheChartsPermissions(t *testing.T) {
 		"get secret/istio-ca-secret -n shop", "patch configmap/other -n shop", "delete configmap/istio-ca-root-cert -n shop", "update lease/other -n istio-system",
 		"create pods -n shop", "create pods --subresource=exec -n shop", "create serviceaccounts --subresource=token -n shop", "create clusterrolebindings", "impersonate users",
 	} {
-		args := append([]string{"auth", "can-i", "--quiet", "--as=system:serviceaccount:istio-system:" + account}, strings.Fields(forbidden)...)
+		args := append([]string{"auth", "can-i", "--quiet", "--as=system:serviceaccount:istio-system:" + plane.Account}, strings.Fields(forbidden)...)
 		if _, err := c.Kubectl(t.Context(), args...); err == nil {
 			t.Errorf("the control plane may %s", forbidden)
 		}

@@ -15,7 +15,8 @@ import (
 // class is the GatewayClass of the chart.
 const class = `{apiVersion: gateway.networking.k8s.io/v1, kind: GatewayClass, metadata: {name: istio-waypoint}, spec: {controllerName: istio.io/mesh-controller}}`
 
-// installed is a control plane of a cluster with all definitions, which leads.
+// installed is a control plane of a cluster with all definitions, with the permissions
+// that the chart gives it.
 func installed(t *testing.T, name string, args ...string) *Plane {
 	t.Helper()
 	c := cluster.ForTest(t, cluster.Options{Name: name})
@@ -25,7 +26,12 @@ func installed(t *testing.T, name string, args ...string) *Plane {
 	p.Kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 	p.Apply(shop)
 	p.Apply(class)
-	p = Start(t, c, args...)
+	p = Start(t, c, append([]string{"--kubeconfig", AsAccount(t, c)}, args...)...)
+	t.Cleanup(func() {
+		if strings.Contains(p.Log(), "forbidden") {
+			t.Errorf("something is forbidden:\n%s", grep(p.Log(), "forbidden"))
+		}
+	})
 	p.Until("ready", func() bool { return strings.HasPrefix(p.Get("/healthz/ready"), "200") })
 	return p
 }
