@@ -1,0 +1,117 @@
+package cli
+
+import (
+	"encoding/json"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/test/kube/cluster"
+)
+
+const productpage = `
+apiVersion: v1
+kind: Service
+metadata: {name: productpage, namespace: shop}
+spec: {selector: {app: productpage}, ports: [{name: http, port: 9080}]}
+---
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: productpage, namespace: shop}
+spec:
+  selector: {matchLabels: {app: productpage}}
+  template:
+    metadata: {labels: {app: productpage, version: v1}}
+    spec: {containers: [{name: app, image: "localhost/pause:1", imagePullPolicy: IfNotPresent}]}
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {name: productpage, namespace: shop}
+spec: {host: productpage, subsets: [{name: v1, labels: {version: v1}}]}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: productpage, namespace: shop}
+spec: {hosts: [productpage], http: [{match: [{uri: {prefix: /login}}], route: [{destination: {host: productpage, subset: v1}}]}, {route: [{destination: {host: productpage}}]}]}
+`
+
+// TestProxies installs the mesh on a node and looks into its agent and a waypoint, as a
+// person would who looks for why something does not work.
+func TestProxies(t *testing.T) {
+	dir := t.TempDir()
+	o := cluster.Options{Name: "clip", Nodes: 1}
+	for _, image := range []string{"control-plane", "node-agent", "waypoint"} {
+		o.Images = append(o.Images, filepath.Join(dir, image+".tar"))
+	}
+	if err := o.Possible(); err == nil {
+		t.Chdir("../../..")
+		(&mesh{T: t}).command("go", "run", "./deploy/images", "--platform", "linux/amd64", "--tag", "test", "--out", dir)
+		t.Chdir("test/kube/cli")
+	}
+	m := start(t, o)
+	m.says([]string{"Installation complete"}, "install", "-y", "--set", "hub=localhost/fairlead", "--set", "tag=test")
+	m.apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}}")
+	m.says([]string{"waypoint shop/waypoint is ready!"}, "waypoint", "apply", "-n", "shop", "--enroll-namespace", "--wait")
+	m.apply(productpage)
+	for _, name := range []string{"waypoint", "productpage"} {
+		if out, err := m.Kubectl(t.Context(), "-n", "shop", "rollout", "status", "deploy/"+name, "--timeout=90s"); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+	}
+	const web = "productpage.shop.svc.cluster.local"
+	m.eventually("the subset at the waypoint", func() bool {
+		out, _ := m.run(0, "proxy-config", "clusters", "deploy/waypoint.shop", "--subset", "v1")
+		return strings.Contains(plain(out), web+" 9080 http/v1 inbound-vip EDS")
+	})
+
+	m.says([]string{"client version: test", "control plane version: test", "data plane version: test (2 proxies)"}, "version")
+	m.says([]string{"NAME CLUSTER CDS LDS EDS RDS", "waypoint-", "SYNCED"}, "proxy-status")
+	if out, _ := m.run(0, "ps", "deploy/productpage", "-n", "shop"); strings.Count(plain(out), "\n") != 3 {
+		t.Errorf("of a workload, its agent and its waypoint are shown:\n%s", out)
+	}
+
+	m.says([]string{"has no proxy of its own", web + " 9080 http/v1 inbound-vip EDS"}, "pc", "clusters", "deploy/productpage", "-n", "shop")
+	m.says([]string{"inbound-vip|9080|http|" + web + " inbound|http|9080 * /login* productpage.shop"}, "pc", "routes", "deploy/productpage", "-n", "shop")
+	m.says([]string{"0.0.0.0 15008 ALL", "Route: inbound-vip|9080|http|" + web}, "pc", "listeners", "deploy/productpage", "-n", "shop")
+	m.says([]string{":9080 HEALTHY OK inbound-vip|9080|http/v1|" + web}, "pc", "endpoints", "deploy/productpage.shop")
+	m.says([]string{"default Cert Chain ACTIVE true", "ROOTCA CA ACTIVE true"}, "pc", "secrets", "deploy/productpage", "-n", "shop")
+	m.says([]string{"waypoint: debug"}, "pc", "logging", "deploy/productpage", "-n", "shop", "--level", "debug")
+	m.says([]string{"waypoint: info"}, "pc", "log", "deploy/productpage", "-n", "shop", "--reset")
+	var routes []struct {
+		Name         string
+		VirtualHosts []struct{ Routes []any }
+	}
+	if err := json.Unmarshal([]byte(m.says(nil, "pc", "route", "deploy/productpage", "-n", "shop", "-o", "json")), &routes); err != nil || len(routes) == 0 || len(routes[0].VirtualHosts[0].Routes) != 2 {
+		t.Errorf("routes as JSON: %v %+v", err, routes)
+	}
+
+	m.says([]string{"shop productpage-", "n1 None HBONE"}, "zc", "workload", "deploy/productpage", "-n", "shop")
+	m.says([]string{"shop productpage", "waypoint 1/1"}, "ztunnel-config", "service", "--node", "n1")
+	m.says([]string{"spiffe://cluster.local/ns/shop/sa/default Leaf Available true"}, "zc", "certificate", "deploy/productpage.shop")
+	m.says([]string{"WORKLOAD DIRECTION LOCAL REMOTE REMOTE TARGET PROTOCOL"}, "zc", "connections", "deploy/productpage.shop")
+	m.says([]string{"current log level is debug"}, "zc", "log", "--level", "debug")
+	m.says([]string{"current log level is info"}, "zc", "log", "--reset")
+	m.says([]string{"No validation issues found"}, "analyze", "-n", "shop")
+
+	if _, errs := m.run(1, "pc", "route", "deploy/istiod.istio-system"); !strings.Contains(errs, "has no waypoint") {
+		t.Errorf("a workload without a waypoint: %s", errs)
+	}
+	if _, errs := m.run(1, "pc", "route", "deploy/nobody.shop"); !strings.Contains(errs, "no deployment nobody in namespace shop") {
+		t.Errorf("a workload that is not there: %s", errs)
+	}
+}
+
+// eventually waits for a condition.
+func (m *mesh) eventually(what string, condition func() bool) {
+	m.Helper()
+	deadline := time.Now().Add(time.Minute)
+	tick := time.NewTicker(200 * time.Millisecond)
+	defer tick.Stop()
+	for !condition() {
+		if time.Now().After(deadline) {
+			m.Fatalf("does not come: %s", what)
+		}
+		<-tick.C
+	}
+}
