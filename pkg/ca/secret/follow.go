@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -24,8 +25,10 @@ func (s *Store) Run(ctx context.Context) error {
 		default:
 		}
 	}
+	var watches sync.WaitGroup
+	defer watches.Wait()
 	for _, name := range []string{PluggedIn, Own} {
-		go s.watch(ctx, name, tell)
+		watches.Go(func() { s.watch(ctx, name, tell) })
 	}
 	// A watch may have missed what came after Open.
 	tell()
@@ -45,12 +48,18 @@ func (s *Store) Run(ctx context.Context) error {
 // watch calls tell when the Secret of that name changes, and after each gap in which it
 // may have.
 func (s *Store) watch(ctx context.Context, name string, tell func()) {
+	said := ""
 	for ctx.Err() == nil {
 		w, err := s.o.Secrets.Watch(ctx, metav1.ListOptions{FieldSelector: fields.OneTermEqualSelector("metadata.name", name).String()})
-		if err == nil {
+		switch {
+		case err == nil:
+			said = ""
 			tell()
 			drain(ctx, w, tell)
 			w.Stop()
+		case ctx.Err() == nil && said != err.Error():
+			said = err.Error()
+			s.o.Logger.Warn("changes of the CA's Secret are seen late", "secret", s.name(name), "every", s.look, "err", err)
 		}
 		select {
 		case <-ctx.Done():

@@ -22,8 +22,10 @@ import (
 )
 
 const (
-	// Name is the ConfigMap's, and Key that of the roots in it.
-	Name, Key = "istio-ca-root-cert", "root-cert.pem"
+	// Name is the ConfigMap's.
+	Name = "istio-ca-root-cert"
+	// Key is that of the roots in it.
+	Key = "root-cert.pem"
 	// label marks it as configuration of the mesh, as istiod does.
 	label = "istio.io/config"
 
