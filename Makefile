@@ -66,6 +66,15 @@ test-envoy-faults:
 kube-parts:
 	@test/kube/build.sh $(PARTS)
 
+## test-kube: Fairlead on real Kubernetes: API server, two nodes with kubelet and containerd, `fairlead install` (as root)
+.PHONY: test-kube
+test-kube: kube-setup kube-parts
+	FAIRLEAD_KUBE=1 go test -count=1 -p 1 -timeout 40m ./test/kube/...
+
+.PHONY: kube-setup
+kube-setup: setup
+	@test/setup.sh containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins conntrack:conntrack
+
 ## lint: vet, golangci-lint and the layer rules
 .PHONY: lint
 lint: $(CACHE)/golangci-lint

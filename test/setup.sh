@@ -1,12 +1,13 @@
 #!/usr/bin/env bash
 # Installs the Debian packages whose programs the lab, the tests and the demo call.
-# Says what is missing and how to get it where it cannot install.
+# Says what is missing and how to get it where it cannot install. Arguments are
+# further programs, as program:package.
 set -euo pipefail
 
 # program:package
 needed=(
   nft:nftables ip:iproute2 curl:curl nc:netcat-openbsd haproxy:haproxy h2load:nghttp2-client
-  pip3:python3-pip
+  pip3:python3-pip "$@"
 )
 missing=()
 for entry in "${needed[@]}"; do

@@ -93,11 +93,12 @@ func people(t *testing.T, m *mesh.Mesh, namespace string) map[string]person {
 	return out
 }
 
-// enrolled waits until every pod of a namespace says that it is in the mesh.
+// enrolled waits until every pod of a namespace says that it is in the mesh;
+// waypoints are it without.
 func enrolled(t *testing.T, m *mesh.Mesh, namespace string) {
 	t.Helper()
 	mesh.Eventually(t, "every pod is enrolled", func() error {
-		out := m.Do(t, "-n", namespace, "get", "pods", "-o", `jsonpath={range .items[*]}{.metadata.name}={.metadata.annotations.ambient\.istio\.io/redirection}{"\n"}{end}`)
+		out := m.Do(t, "-n", namespace, "get", "pods", "-l", "!gateway.networking.k8s.io/gateway-name", "-o", `jsonpath={range .items[*]}{.metadata.name}={.metadata.annotations.ambient\.istio\.io/redirection}{"\n"}{end}`)
 		for line := range strings.Lines(out) {
 			if name, state, _ := strings.Cut(strings.TrimSpace(line), "="); state != "enabled" {
 				return errors.New(name + " is not")

@@ -124,7 +124,7 @@ spec:
 
 func TestPodThatConnectsAtOnceIsInTheMesh(t *testing.T) {
 	m := installed(t)
-	const ns, mark = "hasty", "said-in-the-first-millisecond"
+	const ns, outside, mark = "hasty", "stranger", "said-in-the-first-millisecond"
 	m.Namespace(t, ns, true)
 	m.Apply(t, server+"\n---\n"+client, "-n", ns)
 	m.Do(t, "-n", ns, "rollout", "status", "deploy/server", "--timeout=60s")
@@ -134,17 +134,17 @@ func TestPodThatConnectsAtOnceIsInTheMesh(t *testing.T) {
 		m.Do(t, "-n", space, "wait", "--for=jsonpath={.status.phase}=Succeeded", "pod/"+name, "--timeout=60s")
 	}
 	// Positive control: a pod outside of the mesh says the same, and the capture has it.
-	m.Namespace(t, "hastyout", false)
-	m.Do(t, "-n", "hastyout", "create", "serviceaccount", "client")
+	m.Namespace(t, outside, false)
+	m.Do(t, "-n", outside, "create", "serviceaccount", "client")
 	wire := between(t, m)
-	run("outside", "hastyout")
+	run("outside", outside)
 	for i := range 5 {
 		run("inside-"+string(rune('a'+i)), ns)
 	}
 	if err := wire.Stop(); err != nil {
 		t.Fatal(err)
 	}
-	if !onWire(wire, mark+"-hastyout") {
+	if !onWire(wire, mark+"-"+outside) {
 		t.Error("the capture does not have what the pod outside said: it proves nothing")
 	}
 	if onWire(wire, mark+"-"+ns) {
