@@ -1,9 +1,9 @@
 package push
 
 import (
-	"fmt"
 	"net/netip"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -47,6 +47,7 @@ type client struct {
 // run serves the stream until it ends.
 func (c *client) run() error {
 	requests := make(chan *discovery.DeltaDiscoveryRequest)
+	acked := make(chan struct{}, 1)
 	ended := make(chan error, 1)
 	go func() { // ends with the stream, which ends when run returns
 		for {
@@ -54,6 +55,15 @@ func (c *client) run() error {
 			if err != nil {
 				ended <- err
 				return
+			}
+			if last, more := c.acknowledge(r); last {
+				if more {
+					select {
+					case acked <- struct{}{}:
+					default: // the loop will look
+					}
+				}
+				continue
 			}
 			select {
 			case requests <- r:
@@ -95,6 +105,7 @@ func (c *client) run() error {
 				return err
 			}
 		case <-changed:
+		case <-acked:
 		case <-ownChanged:
 		case <-again:
 		case err := <-ended:
@@ -173,6 +184,33 @@ func (c *client) findLocked(typeURL string) (slot **subscription) {
 	return nil
 }
 
+// acknowledge handles a request that is nothing but an ACK of a node's agent: a change
+// brings one of each, and most have nothing follow. It tells whether it was one, and
+// whether there may be more to send.
+func (c *client) acknowledge(r *discovery.DeltaDiscoveryRequest) (ack, more bool) {
+	if r.GetResponseNonce() == "" || r.GetErrorDetail() != nil || len(r.GetResourceNamesSubscribe()) > 0 || len(r.GetResourceNamesUnsubscribe()) > 0 {
+		return false, false
+	}
+	now := time.Now()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.waypoint != nil {
+		return false, false
+	}
+	sub := c.findLocked(r.GetTypeUrl())
+	if sub == nil || *sub == nil {
+		return false, false
+	}
+	c.answered(*sub, r.GetResponseNonce(), "", false, now)
+	for _, chain := range c.chains {
+		newest, _ := chain.log.next()
+		for _, s := range chain.subs {
+			more = more || s != nil && !s.settled(newest)
+		}
+	}
+	return true, more
+}
+
 // take handles a request: a subscription, an ACK or a NACK.
 func (c *client) take(r *discovery.DeltaDiscoveryRequest) error {
 	now := time.Now()
@@ -209,7 +247,7 @@ func (c *client) answered(sub *subscription, nonce, reason string, refused bool,
 	if w == nil {
 		return // of a response that a later answer stood for already
 	}
-	c.server.metrics.acknowledged.WithLabelValues(kindOf(sub.typeURL)).Observe(now.Sub(w.at).Seconds())
+	c.server.metrics.of(sub.typeURL).acknowledged.Observe(now.Sub(w.at).Seconds())
 	if refused {
 		c.server.metrics.nacks.WithLabelValues(kindOf(sub.typeURL)).Inc()
 		c.server.o.Logger.Error("client refused resources; they are sent again", "pod", c.caller.Namespace+"/"+c.caller.Pod, "node", c.caller.Node, "from", c.from,
@@ -274,14 +312,14 @@ func (c *client) push() (wait time.Duration, err error) {
 	}
 	for i := range steps {
 		c.nonces++
-		nonce := fmt.Sprintf("%x", c.nonces)
+		nonce := strconv.FormatUint(c.nonces, 16)
 		steps[i].msg.nonce, steps[i].msg.typeURL = nonce, steps[i].sub.typeURL
 		steps[i].sub.waiting = append(steps[i].sub.waiting, &sent{nonce: nonce, diff: steps[i].msg.diff, upTo: steps[i].sub.cursor, at: now})
 	}
 	c.mu.Unlock()
 	for _, s := range steps {
 		_, size := s.msg.diff.encoded()
-		c.server.metrics.pushes.WithLabelValues(kindOf(s.sub.typeURL)).Inc()
+		c.server.metrics.of(s.sub.typeURL).pushes.Inc()
 		c.server.metrics.bytes.Add(float64(size))
 		if err := c.stream.send(s.msg); err != nil {
 			return 0, err

@@ -1,13 +1,27 @@
 package push
 
-import "github.com/prometheus/client_golang/prometheus"
+import (
+	"slices"
+
+	"github.com/prometheus/client_golang/prometheus"
+)
 
 // metrics are the server's.
 type metrics struct {
 	pushes, nacks  *prometheus.CounterVec
 	refused, bytes prometheus.Counter
 	acknowledged   *prometheus.HistogramVec
+	types          map[string]typeMetrics // never changed
 }
+
+// typeMetrics are those of one type, found once: a change is sent to thousands.
+type typeMetrics struct {
+	pushes       prometheus.Counter
+	acknowledged prometheus.Observer
+}
+
+// of are those of a type that is served.
+func (m *metrics) of(typeURL string) typeMetrics { return m.types[typeURL] }
 
 func newMetrics(s *Server, registry *prometheus.Registry) (*metrics, error) {
 	m := &metrics{
@@ -19,6 +33,10 @@ func newMetrics(s *Server, registry *prometheus.Registry) (*metrics, error) {
 			Name: "fairlead_xds_acknowledged_seconds", Help: "From sending a response to its answer.",
 			Buckets: []float64{.001, .0025, .005, .01, .025, .05, .1, .25, 1, 5, 30},
 		}, []string{"type"}),
+	}
+	m.types = map[string]typeMetrics{}
+	for _, t := range slices.Concat(meshTypes, envoyTypes) {
+		m.types[t] = typeMetrics{m.pushes.WithLabelValues(kindOf(t)), m.acknowledged.WithLabelValues(kindOf(t))}
 	}
 	count := func(name, help string, counts func(*client) bool) prometheus.Collector {
 		return prometheus.NewGaugeFunc(prometheus.GaugeOpts{Name: name, Help: help}, func() float64 {

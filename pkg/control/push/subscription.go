@@ -83,6 +83,12 @@ func (s *subscription) answered(nonce, reason string, now time.Time) *sent {
 	return w
 }
 
+// settled tells whether a subscription was told of everything up to a change, and has
+// nothing else to be told.
+func (s *subscription) settled(newest uint64) bool {
+	return !s.first && s.cursor == newest && len(s.asked)+len(s.late)+len(s.apart)+len(s.refused) == 0
+}
+
 // refuse notes which resources of a response the client refused: those that its
 // words name, or else all.
 func (s *subscription) refuse(d *difference, reason string, now time.Time) {

@@ -4,12 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"sync/atomic"
+	"net"
+	"sync"
 	"time"
 
 	core "github.com/envoyproxy/go-control-plane/envoy/config/core/v3"
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -45,7 +48,10 @@ func (rawCodec) Unmarshal(data mem.BufferSlice, v any) error {
 var _ encoding.CodecV2 = rawCodec{}
 
 // agent is who a client is.
-type agent struct{ node, pod, tokenFile string }
+type agent struct {
+	node, pod, tokenFile string
+	ip                   net.IP
+}
 
 // client is one agent's stream.
 type client struct {
@@ -58,8 +64,19 @@ type client struct {
 	cancel context.CancelFunc
 }
 
+// newClient connects as an agent does, from an address of the agent's own: who asks is
+// told apart by it.
 func newClient(a agent, address, roots string) (*client, error) {
-	conn, err := identity.Dial(address, serverName, roots, identity.Token{File: a.tokenFile, Cluster: "Kubernetes"})
+	dialer := &net.Dialer{LocalAddr: &net.TCPAddr{IP: a.ip}}
+	redial := backoff.DefaultConfig
+	redial.BaseDelay = 100 * time.Millisecond
+	redial.MaxDelay = 15 * time.Second
+	conn, err := grpc.NewClient(address,
+		grpc.WithTransportCredentials(credentials.NewTLS(identity.ControlPlaneTLS(roots, serverName))),
+		grpc.WithPerRPCCredentials(identity.Token{File: a.tokenFile, Cluster: "Kubernetes"}),
+		grpc.WithContextDialer(func(ctx context.Context, to string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", to) }),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: 5 * time.Second}),
+	)
 	if err != nil {
 		return nil, err
 	}
@@ -184,12 +201,33 @@ func (c *client) sync(ctx context.Context, keep bool) (resources int, err error)
 		case <-time.After(wait/2 + wait*time.Duration(time.Now().UnixNano()%100)/100):
 		}
 		wait = min(2*wait, 15*time.Second)
-		retried.Add(1)
+		retries.note(err)
 	}
 }
 
-// retried counts the streams that did not get what they asked for.
-var retried atomic.Int64
+// failures counts streams that did not get what they asked for, by why.
+type failures struct {
+	mu sync.Mutex
+	by map[string]int
+}
+
+var retries = &failures{by: map[string]int{}}
+
+func (f *failures) note(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	text := err.Error()
+	f.by[text[:min(len(text), 120)]]++
+}
+
+// take is what was counted since the last time.
+func (f *failures) take() map[string]int {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	by := f.by
+	f.by = map[string]int{}
+	return by
+}
 
 func (c *client) syncOnce(ctx context.Context, keep bool) (resources int, err error) {
 	if err := c.open(ctx); err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -181,7 +182,7 @@ func tokens(ctx context.Context, kube kubernetes.Interface, n int, dir string) (
 			return err
 		}
 		path := filepath.Join(dir, fmt.Sprint("token-", i))
-		agents[i] = agent{node: pod.Spec.NodeName, pod: pod.Name, tokenFile: path}
+		agents[i] = agent{node: pod.Spec.NodeName, pod: pod.Name, tokenFile: path, ip: net.IPv4(127, 1, byte(i>>8), byte(i))}
 		return os.WriteFile(path, []byte(token.Status.Token), 0o600)
 	})
 	if len(agents) == 0 {

@@ -38,7 +38,7 @@ func reconnect(ctx context.Context, o options, kubeconfig, dir string, plane *pr
 	if err != nil {
 		return plane, err
 	}
-	retried.Store(0)
+	_ = retries.take()
 	if o.before { // they wait at the door
 		go func() { _, _ = next.ready(ctx) }()
 	} else if _, err := next.ready(ctx); err != nil {
@@ -67,7 +67,7 @@ func reconnect(ctx context.Context, o options, kubeconfig, dir string, plane *pr
 	}
 	took, cpu := time.Since(start), next.cpu()-before
 	now, most := next.memory()
-	fmt.Printf("%d reconnects in a world of %d resources: %.1f s (ready after %.1f s), CPU %.2f ms each, %d resources sent, %d tries again, memory %.0f MB (at most %.0f)\n",
-		len(clients), held, took.Seconds(), ready.Seconds(), milliseconds(cpu)/float64(len(clients)), sent.Load(), retried.Load(), now, most)
+	fmt.Printf("%d reconnects in a world of %d resources: %.1f s (ready after %.1f s), CPU %.2f ms each, %d resources sent, tries again %v, memory %.0f MB (at most %.0f)\n",
+		len(clients), held, took.Seconds(), ready.Seconds(), milliseconds(cpu)/float64(len(clients)), sent.Load(), retries.take(), now, most)
 	return next, nil
 }
