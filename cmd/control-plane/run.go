@@ -46,7 +46,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	xds, err := push.NewServer(push.Options{Log: changes, Reviewer: b.reviewer, NodeAccounts: c.nodeAccounts, Waypoints: waypoints, Beginning: 16 + 8*runtime.NumCPU(), Registry: registry, Logger: log})
+	xds, err := push.NewServer(push.Options{Log: changes, Identity: c.identity, Reviewer: b.reviewer, NodeAccounts: c.nodeAccounts, Waypoints: waypoints, Beginning: 16 + 8*runtime.NumCPU(), Registry: registry, Logger: log})
 	if err != nil {
 		return err
 	}

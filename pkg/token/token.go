@@ -39,10 +39,20 @@ func (c Caller) Account() string { return c.Namespace + "/" + c.ServiceAccount }
 // caller should try again.
 var ErrUnavailable = errors.New("tokens cannot be looked into now")
 
+// UnboundError is of a token that proves a service account and no pod: who has it is a
+// person's tool, and may look at most.
+type UnboundError struct {
+	Namespace, ServiceAccount string
+}
+
+func (e *UnboundError) Error() string {
+	return fmt.Sprintf("token: that of %s/%s is bound to no pod; mount it as a projected serviceAccountToken, or make it with --bound-object-kind=Pod", e.Namespace, e.ServiceAccount)
+}
+
 // Reviewer proves tokens.
 type Reviewer interface {
 	// Review returns the token's caller, or an error that says why it proves nothing,
-	// or [ErrUnavailable].
+	// such as an [UnboundError], or [ErrUnavailable].
 	Review(ctx context.Context, token string) (Caller, error)
 }
 

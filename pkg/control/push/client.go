@@ -42,6 +42,8 @@ type client struct {
 	nonces uint64
 	// waypoint is the Gateway whose configuration is sent, or nil.
 	waypoint *served
+	// cluster and version are what the client says of itself.
+	cluster, version string
 }
 
 // run serves the stream until it ends.
@@ -148,6 +150,9 @@ func (c *client) greet(r *discovery.DeltaDiscoveryRequest) error {
 	if name != c.caller.Node && (name != "" || !isWaypoint) {
 		return status.Errorf(codes.PermissionDenied, "NODE_NAME is %q, the token is of a pod on node %q", name, c.caller.Node)
 	}
+	c.mu.Lock()
+	c.cluster, c.version = metadata["CLUSTER_ID"].GetStringValue(), metadata["ISTIO_VERSION"].GetStringValue()
+	c.mu.Unlock()
 	if !isWaypoint {
 		if !slices.Contains(c.server.o.NodeAccounts, c.caller.Account()) {
 			return status.Errorf(codes.PermissionDenied, "service account %s is no node agent's; those that are: %s", c.caller.Account(), strings.Join(c.server.o.NodeAccounts, ", "))

@@ -29,11 +29,15 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/token"
 )
 
-// reviewer takes "namespace/account/pod/node" for a token.
+// reviewer takes "namespace/account/pod/node" for a token, or "namespace/account" for one
+// without a pod.
 type reviewer struct{}
 
 func (reviewer) Review(_ context.Context, bearer string) (token.Caller, error) {
 	p := strings.Split(bearer, "/")
+	if len(p) == 2 {
+		return token.Caller{}, &token.UnboundError{Namespace: p[0], ServiceAccount: p[1]}
+	}
 	if len(p) != 4 {
 		return token.Caller{}, errors.New("not a token")
 	}
@@ -56,7 +60,7 @@ func newRig(t *testing.T) *rig {
 	var err error
 	r.waypoints = NewWaypoints(slog.New(slog.DiscardHandler))
 	if r.server, err = NewServer(Options{
-		Log: r.log, Reviewer: reviewer{}, NodeAccounts: []string{"istio-system/ztunnel"}, Waypoints: r.waypoints, Beginning: 1000,
+		Log: r.log, Reviewer: reviewer{}, Identity: "replica-1", NodeAccounts: []string{"istio-system/ztunnel"}, Waypoints: r.waypoints, Beginning: 1000,
 		Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
 	}); err != nil {
 		t.Fatal(err)

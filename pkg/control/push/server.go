@@ -47,13 +47,18 @@ type Options struct {
 	// once, does not starve those that are served, and takes no longer than it must. It
 	// must be positive.
 	Beginning int
-	Registry  *prometheus.Registry // must be non-nil
-	Logger    *slog.Logger         // must be non-nil
+	// Identity is this replica's name, for who inspects it.
+	Identity string
+	Registry *prometheus.Registry // must be non-nil
+	Logger   *slog.Logger         // must be non-nil
 }
 
 // Server is the aggregated discovery service.
 type Server struct {
 	discovery.UnimplementedAggregatedDiscoveryServiceServer
+
+	// inspectors has room for those who inspect at the same time.
+	inspectors chan struct{}
 
 	o       Options
 	metrics *metrics
@@ -70,7 +75,7 @@ func NewServer(o Options) (*Server, error) {
 	if o.Log == nil || o.Reviewer == nil || o.Registry == nil || o.Logger == nil || o.Beginning <= 0 {
 		return nil, errors.New("push: Log, Reviewer, Beginning, Registry and Logger must be set")
 	}
-	s := &Server{o: o, turns: semaphore.NewWeighted(int64(o.Beginning)), lines: rate.NewLimiter(5, 50), clients: map[*client]struct{}{}}
+	s := &Server{o: o, turns: semaphore.NewWeighted(int64(o.Beginning)), lines: rate.NewLimiter(5, 50), clients: map[*client]struct{}{}, inspectors: make(chan struct{}, maxInspectors)}
 	var err error
 	s.metrics, err = newMetrics(s, o.Registry)
 	return s, err
@@ -119,8 +124,12 @@ func (s *Server) DeltaAggregatedResources(stream discovery.AggregatedDiscoverySe
 	return s.serve(delta{stream}, meshChain(s.o.Log))
 }
 
-// StreamAggregatedResources implements the service, for a waypoint's own types.
+// StreamAggregatedResources implements the service, for a waypoint's own types and for
+// who inspects the control plane.
 func (s *Server) StreamAggregatedResources(stream discovery.AggregatedDiscoveryService_StreamAggregatedResourcesServer) error {
+	if s.inspector(stream.Context()) {
+		return s.inspect(stream)
+	}
 	return s.serve(world{stream, map[string]map[string]bool{}})
 }
 

@@ -49,7 +49,7 @@ func callerOf(s authenticationv1.TokenReviewStatus) (token.Caller, error) {
 	c.Pod, c.PodUID, c.Node = extra(podName), extra(podUID), extra(nodeName)
 	switch {
 	case c.Pod == "" || c.PodUID == "":
-		err = fmt.Errorf("token: that of %s is bound to no pod; mount it as a projected serviceAccountToken, or make it with --bound-object-kind=Pod", c.Account())
+		err = &token.UnboundError{Namespace: namespace, ServiceAccount: account}
 	case c.Node == "":
 		err = fmt.Errorf("token: that of pod %s/%s names no node: it was made before the pod was on one, or by a Kubernetes older than 1.32", c.Namespace, c.Pod)
 	}

@@ -110,15 +110,16 @@ func (r *Reviewer) find(ctx context.Context, key [sha256.Size]byte, bearer strin
 	defer leave()
 	caller, err := r.ask(ctx, bearer)
 	now := time.Now()
+	var unbound *token.UnboundError
 	switch {
-	case err == nil:
+	case err == nil, errors.As(err, &unbound): // who it is of is proven in any case
 		until := now.Add(provenFor)
 		if expires.Before(until) {
 			until = expires
 		}
-		r.proven.put(key, answer{caller: caller, until: until}, now)
+		r.proven.put(key, answer{caller: caller, err: err, until: until}, now)
 		r.metrics.reviews.WithLabelValues("proven").Inc()
-		return caller, nil
+		return caller, err
 	case errors.Is(err, token.ErrUnavailable):
 		r.metrics.reviews.WithLabelValues("unavailable").Inc()
 		return token.Caller{}, err
