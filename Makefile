@@ -75,6 +75,13 @@ test-kube: kube-setup kube-parts
 kube-setup: setup
 	@test/setup.sh containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins conntrack:conntrack
 
+## test-interop: a real istiod drives our agents and our waypoint through the lab's scenarios, and istioctl reads what our parts show (as root; builds Istio once)
+.PHONY: test-interop
+test-interop: setup build
+	@test/kube/build.sh kube istio
+	FAIRLEAD_ISTIOD=1 go test -count=1 -timeout 40m -run 'TestScenarios|TestTour' ./test/e2e
+	FAIRLEAD_KUBE=1 go test -count=1 -p 1 -timeout 10m -run 'TestIstioctl' ./test/e2e ./test/kube/istioctl
+
 ## lint: vet, golangci-lint and the layer rules
 .PHONY: lint
 lint: $(CACHE)/golangci-lint

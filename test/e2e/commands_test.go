@@ -19,7 +19,7 @@ import (
 
 // retryFor bounds a command that begins with `*`. It is long because two cores
 // may be shared with anything; a condition that comes true ends the wait.
-const retryFor = 40 * time.Second
+var retryFor = 40 * time.Second
 
 // command is one word of the scenarios. It returns an error rather than failing
 // so that `*` can try it again.
@@ -110,7 +110,7 @@ func labVerb(ts *testscript.TestScript, args []string) error {
 		if err != nil {
 			return err
 		}
-		argv = append(argv, append(more, "--detach", ts.MkAbs("cluster"))...)
+		argv = slices.Concat([]string{"lab", "up", "--name", ts.Getenv("LAB")}, more, args[1:], []string{"--detach", ts.MkAbs("cluster")})
 	}
 	out, err := fairlead(ts, argv...)
 	ts.Logf("%s", out)

@@ -30,6 +30,9 @@ func TestMain(m *testing.M) {
 		os.Exit(1)
 	}
 	binaries = filepath.Join(root, "bin")
+	if underIstiod() {
+		retryFor *= 3 // a cluster of its own is made for each lab
+	}
 	code := m.Run()
 	forgetTokens()
 	os.Exit(code)

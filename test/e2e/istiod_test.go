@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
+	"strings"
 	"sync"
 	"testing"
 )
@@ -35,13 +37,19 @@ var besideIstiod sync.Once
 // control plane.
 func withIstiod(t *testing.T) {
 	t.Helper()
+	parts := ""
+	for _, name := range []string{"control-plane", "pilot-discovery", "istio"} {
+		parts = filepath.Dir(part(t, name))
+	}
 	besideIstiod.Do(func() {
 		var err error
 		if tokens, err = os.MkdirTemp("", "e2e-tokens-"); err != nil {
 			t.Fatal(err)
 		}
-		if err := os.Setenv(tokensVariable, tokens); err != nil { //nolint:usetesting // for all tests
-			t.Fatal(err)
+		for variable, value := range map[string]string{tokensVariable: tokens, "FAIRLEAD_PARTS": parts} {
+			if err := os.Setenv(variable, value); err != nil { //nolint:usetesting // for all tests
+				t.Fatal(err)
+			}
 		}
 		dir := filepath.Join(root, ".cache", "interop")
 		if err := os.MkdirAll(dir, 0o755); err != nil {
@@ -83,4 +91,51 @@ func condition(name string) (bool, error) {
 		return underIstiod(), nil
 	}
 	return false, fmt.Errorf("no condition %q", name)
+}
+
+// istiodDiffers are the tour's stops that istiod has our waypoint do otherwise, or not
+// at all, each with why. docs/interop.md has them for users.
+var istiodDiffers = map[string]string{
+	"caller's namespace":                "istiod compares sourceNamespace with the waypoint's own namespace",
+	"caller's labels":                   "istiod compares sourceLabels with the waypoint's own labels",
+	"fields of a rule and of a backend": "istiod passes a percent sign on, which begins a command in Envoy's formats: Envoy refuses the update, we refuse the requests of the route's port",
+	"a session":                         "istiod does not read sessionPersistence",
+	"a consumer's route":                "istiod gives a waypoint no routes of its consumers",
+	"filters of single backends":        "istiod passes on of a backend's filters those of header fields alone",
+	"a rule that is wrong, and one whose filter is not served": "istiod leaves the whole route out",
+	"connections by who calls":                                 "istiod compares sourceNamespace and sourceLabels with the waypoint's own",
+	"a consumer's TCPRoute, and what it is lent":               "istiod gives a waypoint no routes of its consumers",
+	"requests alone are denied":                                "istiod denies all bytes where a DENY rule names what only requests have",
+	"who asks":                                                 "istiod has the waypoint pass x-forwarded-for on as it came",
+}
+
+// TestInteropDocumentNamesWhatDiffers holds docs/interop.md to the table of stops and to
+// the scenarios' conditions.
+func TestInteropDocumentNamesWhatDiffers(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "docs", "interop.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name := range istiodDiffers {
+		if !slices.ContainsFunc(tourStops, func(s stop) bool { return s.name == name }) {
+			t.Errorf("there is no stop %q", name)
+		}
+		if !strings.Contains(string(text), "| "+name+" |") {
+			t.Errorf("docs/interop.md has no row for the stop %q", name)
+		}
+	}
+	scenarios, err := filepath.Glob("testdata/*.txtar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range scenarios {
+		scenario, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := strings.TrimSuffix(filepath.Base(path), ".txtar")
+		if differs, said := strings.Contains(string(scenario), "istiod]"), strings.Contains(string(text), "| "+name+" |"); differs != said {
+			t.Errorf("scenario %s differs under istiod: %v; docs/interop.md has a row for it: %v", name, differs, said)
+		}
+	}
 }

@@ -14,20 +14,38 @@ func TestTour(t *testing.T) {
 	build(t)
 	engines(t, func(t *testing.T, engine string) {
 		w := newTour(t, engine)
+		alike := 0
 		for _, s := range tourStops {
+			patience, times := 20*time.Second, 1
+			differs := underIstiod() && istiodDiffers[s.name] != ""
+			if differs { // and not only at times
+				patience, times = 5*time.Second, 10
+			}
 			w.write(t, "stop.yaml", s.yaml)
-			missing := ""
-			for start := time.Now(); ; {
-				if missing = w.missing(s); missing == "" {
-					break
-				}
-				if time.Since(start) > retryFor/2 {
-					t.Errorf("%s: %s", s.name, missing)
-					break
-				}
+			missing := w.settled(s, patience, times)
+			switch {
+			case missing == "" && differs:
+				t.Errorf("%s: under istiod it is as it should be, and istiodDiffers says otherwise: %s", s.name, istiodDiffers[s.name])
+			case missing == "":
+				alike++
+			case !differs:
+				t.Errorf("%s: %s", s.name, missing)
 			}
 		}
+		t.Logf("%d of %d stops are as they should be", alike, len(tourStops))
 	})
+}
+
+// settled is what is missing of a stop that is to be all there several times in a row,
+// after some patience, or "".
+func (w *tour) settled(s stop, patience time.Duration, times int) (missing string) {
+	seen := 0
+	for start := time.Now(); seen < times && time.Since(start) < patience; seen++ {
+		if missing = w.missing(s); missing != "" {
+			seen = -1
+		}
+	}
+	return missing
 }
 
 // virtualService is one for reviews, of rules in YAML.

@@ -103,11 +103,9 @@ func (m *mirror) run(ctx context.Context) error {
 
 // sync makes the API server hold what the lab says, and reports whether it does.
 func (m *mirror) sync(ctx context.Context) bool {
-	w, err := m.read()
-	if err != nil {
-		m.say(key{name: "the directories"}, err)
-	}
-	done := true
+	w, again, err := m.read()
+	m.say(key{name: "the directories"}, err)
+	done := !again
 	for _, o := range w.sorted() {
 		err := m.put(ctx, o)
 		if m.say(keyOf(o), err); err != nil && !refused(err) {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -76,12 +77,23 @@ func decode(text []byte) (out []*unstructured.Unstructured, err error) {
 // directory is one as it was last read.
 type directory struct {
 	root string
-	good map[string][]*unstructured.Unstructured // of each file, its last good state
+	good map[string]file
 }
 
-// read reads all files; what does not decode stays as it was, and is said.
-func (d *directory) read() (out []*unstructured.Unstructured, problems error) {
-	now := map[string][]*unstructured.Unstructured{}
+// file is the last good state of one, and since when it is missing: a look at a
+// directory may miss one that is just being replaced.
+type file struct {
+	objects []*unstructured.Unstructured
+	missing time.Time
+}
+
+// grace is how long a missing file still counts.
+const grace = 250 * time.Millisecond
+
+// read reads all files; what does not decode stays as it was, and is said. again says
+// that it is to be looked at once more.
+func (d *directory) read() (out []*unstructured.Unstructured, again bool, problems error) {
+	now := map[string]file{}
 	err := filepath.WalkDir(d.root, func(path string, e fs.DirEntry, err error) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
@@ -106,14 +118,25 @@ func (d *directory) read() (out []*unstructured.Unstructured, problems error) {
 		}
 		if err != nil {
 			problems = errors.Join(problems, fmt.Errorf("%s: %w", path, err))
-			objects = d.good[path]
+			objects = d.good[path].objects
 		}
-		now[path] = objects
+		now[path] = file{objects: objects}
 		return nil
 	})
+	for path, f := range d.good {
+		if _, there := now[path]; there {
+			continue
+		}
+		if f.missing.IsZero() {
+			f.missing = time.Now()
+		}
+		if time.Since(f.missing) < grace {
+			now[path], again = f, true
+		}
+	}
 	d.good = now
-	for _, objects := range now {
-		for _, o := range objects {
+	for _, f := range now {
+		for _, o := range f.objects {
 			o = o.DeepCopy()
 			if gk := o.GroupVersionKind().GroupKind(); o.GetNamespace() == "" && !clusterWide[gk] {
 				o.SetNamespace(corev1.NamespaceDefault)
@@ -121,7 +144,7 @@ func (d *directory) read() (out []*unstructured.Unstructured, problems error) {
 			out = append(out, o)
 		}
 	}
-	return out, errors.Join(problems, err)
+	return out, again, errors.Join(problems, err)
 }
 
 // uid is one made of a name, for objects that are not there.

@@ -36,11 +36,11 @@ var order = map[schema.GroupKind]int{kindNamespace: 1, kindAccount: 2, kindNode:
 // world is what the API server is to hold, by what it is.
 type world map[key]*unstructured.Unstructured
 
-// read takes the world of the lab's directories.
-func (m *mirror) read() (world, error) {
-	own, err1 := m.own.read()
-	derived, err2 := m.derived.read()
-	w := world{}
+// read takes the world of the lab's directories. again says that it may not be whole.
+func (m *mirror) read() (w world, again bool, problems error) {
+	own, again1, err1 := m.own.read()
+	derived, again2, err2 := m.derived.read()
+	w = world{}
 	for _, o := range own {
 		switch gk := o.GroupVersionKind().GroupKind(); {
 		case gk.Group == "apps" || gk.Group == "batch", gk == kindPod, gk == kindNode:
@@ -78,7 +78,7 @@ func (m *mirror) read() (world, error) {
 			w.add(object("v1", "Namespace", "", o.GetNamespace()))
 		}
 	}
-	return w, errors.Join(err1, err2)
+	return w, again1 || again2, errors.Join(err1, err2)
 }
 
 // add takes an object in, without what only an API server says of it. Of two of one

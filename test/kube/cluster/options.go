@@ -72,6 +72,15 @@ func partsDir() (string, error) {
 	return filepath.Join(filepath.Dir(strings.TrimSpace(string(out))), ".cache", "parts"), nil
 }
 
+// Part is the path of a program that build.sh has built, for tests that run one.
+func Part(name string) (string, error) {
+	dir, err := partsDir()
+	if err != nil {
+		return "", err
+	}
+	return (&Options{Parts: dir}).part(name)
+}
+
 // part is the path of a built program.
 func (o *Options) part(name string) (string, error) {
 	path := filepath.Join(o.Parts, name)
