@@ -165,6 +165,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	}
 	// Pods of the last run are served again before anyone is listened to.
 	group.Add("enrolment", tenure.within(func(ctx context.Context) error {
+		tenure.prepare(ctx, synced.arrived)
 		if err := manager.Restore(ctx); err != nil {
 			log.Error("pods of the last run are not all known: they stay refused until they are told again", "err", err)
 		}

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"sync"
 
 	"github.com/fairlead-mesh/fairlead/pkg/admin"
@@ -13,15 +14,20 @@ type synced struct {
 	known  bool // there is a last state
 	usable chan struct{}
 	once   sync.Once
+	// arrived closes when everything has arrived.
+	arrived chan struct{}
 
 	mu      sync.Mutex
 	pending map[string]func()
+	missing []string // types that have not arrived, waited for or not
+	all     bool
 }
 
 func newSynced(ready *admin.Readiness, known bool) *synced {
-	s := &synced{known: known, usable: make(chan struct{}), pending: map[string]func(){
+	s := &synced{known: known, usable: make(chan struct{}), arrived: make(chan struct{}), pending: map[string]func(){
 		xds.AddressType: ready.Wait("workloads from the control plane"), xds.AuthorizationType: ready.Wait("policies from the control plane"),
 	}}
+	s.missing = []string{xds.AddressType, xds.AuthorizationType}
 	if known {
 		s.once.Do(func() { close(s.usable) })
 	}
@@ -35,6 +41,11 @@ func (s *synced) mark(typeURL string) {
 	if done := s.pending[typeURL]; done != nil {
 		done()
 		delete(s.pending, typeURL)
+	}
+	s.missing = slices.DeleteFunc(s.missing, func(t string) bool { return t == typeURL })
+	if len(s.missing) == 0 && !s.all {
+		s.all = true
+		close(s.arrived)
 	}
 	if len(s.pending) == 0 {
 		s.once.Do(func() { close(s.usable) })

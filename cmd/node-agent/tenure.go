@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/admin"
 	"github.com/fairlead-mesh/fairlead/pkg/handover"
@@ -59,6 +60,25 @@ func (t *tenure) inherited() map[uint64][]*os.File {
 		return nil
 	}
 	return t.taker.Listeners
+}
+
+// takeoverPatience is how long the next agent waits for the control plane before it
+// serves: the one before serves meanwhile, and knows what the disk may not.
+const takeoverPatience = 10 * time.Second
+
+// prepare waits until this agent knows as much as the one that it takes over from.
+func (t *tenure) prepare(ctx context.Context, arrived <-chan struct{}) {
+	if t.taker == nil {
+		return
+	}
+	timer := time.NewTimer(takeoverPatience)
+	defer timer.Stop()
+	select {
+	case <-arrived:
+	case <-timer.C:
+		t.log.Warn("the control plane has not answered: taking over with the last state")
+	case <-ctx.Done():
+	}
 }
 
 // own is called when all pods of the last run are served: it returns when no other
