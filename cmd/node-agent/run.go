@@ -209,7 +209,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	log.Info("node agent started", "node", c.node, "instance", c.instance, "version", telemetry.Version)
 	err = group.Run(ctx)
 	if cluster != nil && cluster.uninstalled {
-		err = errors.Join(err, redirector.Close(), redirect.Purge("", c.instance, hostproc.Open(c.hostProc).NodeNetNS()), os.RemoveAll(c.stateDir), os.RemoveAll(c.certDir))
+		err = errors.Join(err, redirector.Close(), redirect.Purge("", c.instance, hostproc.Open(c.hostProc).NodeNetNS()), os.RemoveAll(c.stateDir), os.RemoveAll(c.certDir), tenure.remove())
 		log.Info("the agent was uninstalled: nothing of it is left on the node", "err", err)
 	}
 	return err

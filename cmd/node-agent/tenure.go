@@ -101,6 +101,17 @@ func (t *tenure) own(ctx context.Context) error {
 	return nil
 }
 
+// remove takes what the tenure had on disk away; no agent comes after this one.
+func (t *tenure) remove() error {
+	var errs []error
+	for _, path := range []string{t.socket, t.lockPath} {
+		if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
+			errs = append(errs, err)
+		}
+	}
+	return errors.Join(errs...)
+}
+
 // within returns an actor that runs until the tenure is over, and then does nothing
 // until it is stopped.
 func (t *tenure) within(run func(ctx context.Context) error) func(ctx context.Context) error {
