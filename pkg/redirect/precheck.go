@@ -14,7 +14,7 @@ import (
 // mounted is whether the BPF file system must be there already: in a container.
 func Precheck(mounted bool) []string {
 	if os.Geteuid() != 0 {
-		return []string{"The agent needs root, or CAP_BPF, CAP_NET_ADMIN, CAP_SYS_ADMIN and CAP_PERFMON: it loads programs into the kernel."}
+		return []string{"The agent needs root with CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_SYS_PTRACE: it loads programs into the kernel, and enters pods' namespaces."}
 	}
 	var missing []string
 	add := func(format string, args ...any) { missing = append(missing, fmt.Sprintf(format, args...)) }

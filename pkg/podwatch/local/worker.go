@@ -36,6 +36,9 @@ func (c *Controller) workOn(ctx context.Context, uid string, p *pod) {
 		}
 		c.mu.Lock()
 		c.tried(uid)
+		if !again && told != "" && c.told {
+			c.tell() // its failure kept what earlier runs left in the kernel from being forgotten
+		}
 		if ctx.Err() != nil || !again && len(p.changed) == 0 {
 			p.working = false
 			if p.gone && err == nil && c.pods[uid] == p {

@@ -1,17 +1,9 @@
-{{/* capabilities of the node agent: each is needed, and why. */}}
+{{/* capabilities of the node agent: each is needed, and why; test/kube/agent takes each away. */}}
 {{- define "fairlead.capabilities" -}}
-# loads and attaches the programs, and makes their maps
-- BPF
-# attaches to cgroups and network devices; listens within pods; sets marks and source addresses
-- NET_ADMIN
-# enters pods' network namespaces
+# loads and attaches programs; enters pods' network namespaces; mounts a procfs of its own, for parameters there
 - SYS_ADMIN
-# reads the namespaces of processes that are not its own
+# attaches to network devices; rules, routes, marks and source addresses within pods; resets connections
+- NET_ADMIN
+# reads which namespaces processes of other pods are in
 - SYS_PTRACE
-# reads BPF programs' types of the kernel, and its event buffers
-- PERFMON
-# raw sockets
-- NET_RAW
-# files of other users under /host/proc and in the node's CNI directories
-- DAC_OVERRIDE
 {{- end -}}

@@ -1,0 +1,231 @@
+package agent
+
+import (
+	"context"
+	"strings"
+	"testing"
+)
+
+const label = "istio.io/dataplane-mode=ambient"
+
+const strict = `
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: default, namespace: istio-system}
+spec: {mtls: {mode: STRICT}}
+`
+
+// One cluster lives through it all: parts of it are steps, in their order.
+func TestAgentOnTwoNodes(t *testing.T) {
+	w := begin(t, "agent")
+	for _, step := range []struct {
+		name string
+		run  func(w *world)
+	}{
+		{"a running namespace is enrolled live", enrolledLive},
+		{"a pod is captured before its first process, and probes pass, under STRICT", firstMillisecond},
+		{"an agent is replaced by the next version and back under traffic", replaced},
+		{"without an agent what is in the mesh is held back, and nothing else", agentDown},
+		{"a node that boots says nothing in clear", reboot},
+		{"each capability is needed, and no other", privileges},
+		{"an uninstalled agent leaves nothing", uninstalled},
+	} {
+		if !t.Run(step.name, func(t *testing.T) { step.run(&world{T: t, c: w.c, fairlead: w.fairlead}) }) {
+			return
+		}
+	}
+}
+
+func enrolledLive(w *world) {
+	w.apply(talker("shop/before", "n1"))
+	w.until("it talks", func() bool { return w.lastSaid("shop/before") == "ok" })
+	seen := w.listen(0)
+	uid := w.of("shop/server", ".metadata.uid")
+	out := w.load(func() { w.kubectl("label", "namespace", "shop", label) }, "--rate", "100", "--duration", "6s")
+	if !strings.Contains(out, `"failed":0`) {
+		w.Errorf("while it was labelled: %s", out)
+	}
+	for _, pod := range []string{"shop/server", "shop/client", "shop/before"} {
+		w.until(pod+" says so", func() bool { return w.of(pod, annotation) == "enabled" })
+	}
+	if !seen() {
+		w.Error("the capture saw nothing before the label: it proves nothing after")
+	}
+	seen = w.listen(0)
+	if out := w.load(func() {}, "--rate", "100", "--duration", "2s"); !strings.Contains(out, `"failed":0`) {
+		w.Errorf("in the mesh: %s", out)
+	}
+	if seen() {
+		w.Error("said in clear although it is enrolled")
+	}
+	if got := w.of("shop/server", ".metadata.uid") + w.of("shop/server", ".status.containerStatuses[*].restartCount"); got != uid+"0" {
+		w.Errorf("uid and restarts %s, want %s0", got, uid)
+	}
+	// And out again, live.
+	w.kubectl("-n", "shop", "label", "pod", "before", "istio.io/dataplane-mode=none")
+	w.until("it says nothing any more", func() bool { return w.of("shop/before", annotation) == "" })
+	w.kubectl("-n", "shop", "delete", "pod", "before")
+}
+
+func firstMillisecond(w *world) {
+	w.apply(strict)
+	w.apply(talker("plain/outside", "n1"))
+	w.until("plaintext is refused", func() bool {
+		return strings.HasPrefix(w.lastSaid("plain/outside"), "broken") || strings.HasPrefix(w.lastSaid("plain/outside"), "refused")
+	})
+	seen := w.listen(1)
+	w.apply(talker("shop/early", "n1"))
+	w.until("it talks", func() bool { return w.lastSaid("shop/early") == "ok" })
+	if said := w.said("shop/early"); len(said) != 1 {
+		w.Errorf("the first connection was not captured: %q", said)
+	}
+	w.kubectl("-n", "plain", "delete", "pod", "outside")
+	_ = seen()
+	seen = w.listen(1)
+	// Probes every second, for some.
+	w.until("probes go on", func() bool { return probes(w) >= 5 })
+	if got := w.of("shop/server", ".status.containerStatuses[*].restartCount") + w.of("shop/server", ".status.containerStatuses[*].ready"); got != "0true" {
+		w.Errorf("probes under STRICT: restarts and readiness %s", got)
+	}
+	if seen() {
+		w.Error("said in clear")
+	}
+}
+
+var first = -1
+
+// probes counts those that the server's agent has seen since the first call.
+func probes(w *world) int {
+	w.Helper()
+	ip := w.kubectl("-n", "istio-system", "get", "pods", "-l", "app=ztunnel", "--field-selector", "spec.nodeName=n2", "-o", "jsonpath={.items[0].status.podIP}")
+	out, err := w.c.Nodes[1].Run(w.Context(), "curl", "-s", "http://"+ip+":15020/metrics")
+	if err != nil {
+		w.Fatal(err)
+	}
+	n := 0
+	for line := range strings.Lines(out) {
+		if rest, ok := strings.CutPrefix(line, `fairlead_bpf_verdicts_total{hook="connect",verdict="pass_probe"} `); ok {
+			for _, d := range strings.TrimSpace(rest) {
+				n = 10*n + int(d-'0')
+			}
+		}
+	}
+	if first < 0 {
+		first = n
+	}
+	return n - first
+}
+
+func replaced(w *world) {
+	out := w.load(func() {
+		for _, tag := range []string{"next", "n", "next"} {
+			w.kubectl("-n", "istio-system", "set", "image", "daemonset/fairlead-node-agent", "istio-proxy=localhost/fairlead/node-agent:"+tag)
+			w.kubectl("-n", "istio-system", "rollout", "status", "daemonset/fairlead-node-agent", "--timeout=100s")
+		}
+	}, "--rate", "100", "--duration", "90s")
+	if !strings.Contains(out, `"failed":0`) {
+		w.Errorf("while agents were replaced: %s\n%s", out, w.agents())
+	}
+	if said := w.said("shop/early"); len(said) != 1 {
+		w.Errorf("a pod heard of it: %q", said)
+	}
+}
+
+// away has no agent run on any node, without its DaemonSet being deleted.
+const away = `{"spec":{"template":{"spec":{"nodeSelector":{"nowhere":"x"}}}}}`
+
+// gone ends all agents.
+func (w *world) gone() {
+	w.Helper()
+	w.kubectl("-n", "istio-system", "patch", "daemonset", "fairlead-node-agent", "-p", away)
+	w.until("no agent runs", func() bool {
+		return w.kubectl("-n", "istio-system", "get", "pods", "-l", "app=ztunnel", "-o", "name") == ""
+	})
+}
+
+// back starts agents again.
+func (w *world) back() {
+	w.Helper()
+	w.kubectl("-n", "istio-system", "patch", "daemonset", "fairlead-node-agent", "--type=json", "-p", `[{"op":"remove","path":"/spec/template/spec/nodeSelector/nowhere"}]`)
+}
+
+func agentDown(w *world) {
+	w.gone()
+	w.until("what is enrolled is refused", func() bool { return strings.HasPrefix(w.lastSaid("shop/early"), "refused") })
+	seen := w.listen(0)
+	w.apply(talker("shop/late", "n1") + "---" + talker("plain/late", "n1") + "---" + talker("kube-system/late", "n1"))
+	for _, pod := range []string{"plain/late", "kube-system/late"} {
+		w.until(pod+" starts", func() bool { return w.of(pod, ".status.phase") == "Running" })
+	}
+	w.until("the kubelet says why a pod is held back", func() bool {
+		return strings.Contains(w.kubectl("-n", "shop", "get", "events", "--field-selector", "involvedObject.name=late"), "node agent is down")
+	})
+	if got := w.of("shop/late", ".status.phase"); got != "Pending" {
+		w.Errorf("a pod of the mesh is %s without an agent", got)
+	}
+	w.kubectl("-n", "plain", "delete", "pod", "late")
+	w.kubectl("-n", "kube-system", "delete", "pod", "late")
+	_ = seen() // theirs
+	seen = w.listen(0)
+	w.back()
+	w.until("it starts when the agent is there", func() bool { return w.lastSaid("shop/late") == "ok" })
+	w.until("and what ran talks again", func() bool { return w.lastSaid("shop/early") == "ok" })
+	if said := w.said("shop/late"); len(said) != 1 {
+		w.Errorf("the first connection was not captured: %q", said)
+	}
+	if seen() {
+		w.Error("said in clear")
+	}
+}
+
+// A node loses power and boots with pods on it that talk at once.
+func reboot(w *world) {
+	n := w.c.Nodes[0]
+	seen := w.listen(0)
+	n.Kill()
+	if err := n.Start(); err != nil {
+		w.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(w.Context())
+	defer cancel()
+	if err := n.Ready(ctx); err != nil {
+		w.Fatal(err)
+	}
+	w.until("the pod is started again", func() bool { return w.of("shop/early", ".status.containerStatuses[*].restartCount") == "1" })
+	w.until("and talks", func() bool { return w.lastSaid("shop/early") == "ok" })
+	if said := w.said("shop/early"); len(said) != 1 {
+		w.Errorf("the first connection was not captured: %q", said)
+	}
+	if seen() {
+		w.Error("said in clear while the node booted")
+	}
+}
+
+func uninstalled(w *world) {
+	w.kubectl("-n", "istio-system", "delete", "daemonset", "fairlead-node-agent", "--cascade=foreground")
+	w.until("the agents are gone", func() bool {
+		return w.kubectl("-n", "istio-system", "get", "pods", "-l", "app=ztunnel", "-o", "name") == ""
+	})
+	for _, n := range w.c.Nodes {
+		out, err := n.Run(w.Context(), "sh", "-ec", `find /sys/fs/bpf /run/fairlead /var/lib/fairlead /opt/cni/bin -mindepth 1 | grep -i -e fairlead/ -e fairlead-cni || true
+grep -l fairlead /etc/cni/net.d/* || true
+for ns in /run/netns/*; do nsenter --net=$ns sh -c 'ip rule; ip -6 rule' | grep 'lookup 100' || true; done`)
+		if err != nil {
+			w.Fatal(err)
+		}
+		if out != "" {
+			w.Errorf("left on %s:\n%s", n.Name, out)
+		}
+	}
+	for _, pod := range []string{"shop/server", "shop/early"} {
+		if got := w.of(pod, annotation); got != "" {
+			w.Errorf("%s is annotated still: %s", pod, got)
+		}
+	}
+	w.kubectl("-n", "istio-system", "delete", "peerauthentication", "--all")
+	if out := w.load(func() {}, "--rate", "50", "--duration", "1s"); !strings.Contains(out, `"failed":0`) {
+		w.Errorf("plain again: %s", out)
+	}
+	w.apply(talker("shop/after", "n1"))
+	w.until("new pods start", func() bool { return w.lastSaid("shop/after") == "ok" })
+}
