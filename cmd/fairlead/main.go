@@ -87,7 +87,7 @@ func newRoot() *cobra.Command {
 	}
 	root.AddCommand(newInstall(), newUpgrade(), newUninstall(), newVerifyInstall(), newManifest(), newProfile())
 	root.AddCommand(newLab(), newApp(), newValidate(), newWaypoint(), newVersion(), newAnalyze())
-	root.AddCommand(newProxyStatus(), newProxyConfig(), newZtunnelConfig(), newTag())
+	root.AddCommand(newProxyStatus(), newProxyConfig(), newZtunnelConfig(), newTag(), newWorkloadLogs(), newTroubleshoot())
 	return root
 }
 

@@ -117,9 +117,6 @@ func (b *builder) compile(ctx context.Context, r recipe, dir, goos, arch string)
 	}
 	var built []string
 	for _, name := range r.binaries {
-		if _, err := os.Stat(filepath.Join("cmd", name)); err != nil {
-			continue
-		}
 		args = append(args, module+"/cmd/"+name)
 		built = append(built, filepath.Join(dir, name))
 	}

@@ -2,6 +2,8 @@ package cli
 
 import (
 	"encoding/json"
+	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -94,6 +96,13 @@ func TestProxies(t *testing.T) {
 	m.says([]string{"current log level is info"}, "zc", "log", "--reset")
 	m.says([]string{"No validation issues found"}, "analyze", "-n", "shop")
 
+	m.says([]string{
+		"=== Enrolment ===", "in the mesh: its traffic is captured", "waypoint: waypoint-", "=== Sync state ===", "=== Routes and clusters ===", web + " 9080 http/v1",
+		"=== Recent failures ===", "=== Analysis ===\n✔ No validation issues found in namespace shop.",
+	}, "troubleshoot", "deploy/productpage", "-n", "shop")
+	m.says([]string{"agent fairlead-node-agent-"}, "logs", "deploy/productpage", "-n", "shop")
+	m.script()
+
 	if _, errs := m.run(1, "pc", "route", "deploy/istiod.istio-system"); !strings.Contains(errs, "has no waypoint") {
 		t.Errorf("a workload without a waypoint: %s", errs)
 	}
@@ -113,5 +122,34 @@ func (m *mesh) eventually(what string, condition func() bool) {
 			m.Fatalf("does not come: %s", what)
 		}
 		<-tick.C
+	}
+}
+
+// script runs the tutorial's script for troubleshooting, unchanged but for the namespace,
+// with the command line under istioctl's name. Only the line that looks into a sidecar's
+// container differs: there is none.
+func (m *mesh) script() {
+	m.Helper()
+	text, err := os.ReadFile("../../../../shared/seed/scripts/troubleshoot.sh")
+	if err != nil {
+		m.T.Log("the tutorial's script is not here")
+		return
+	}
+	dir := m.TempDir()
+	for name, to := range map[string]string{"istioctl": m.binary, "kubectl": m.KubectlPath()} {
+		if err := os.Symlink(to, filepath.Join(dir, name)); err != nil {
+			m.Fatal(err)
+		}
+	}
+	cmd := exec.CommandContext(m.Context(), "bash", "-c", strings.Replace(string(text), `NAMESPACE="default"`, `NAMESPACE="shop"`, 1))
+	cmd.Env = append(os.Environ(), "KUBECONFIG="+m.Kubeconfig, "PATH="+dir+":"+os.Getenv("PATH"))
+	out, err := cmd.CombinedOutput()
+	if err != nil {
+		m.Fatalf("the tutorial's script: %v\n%s", err, out)
+	}
+	for _, want := range []string{"waypoint-", "SYNCED", `"virtualHosts"`, "productpage.shop.svc.cluster.local 9080 http/v1 inbound-vip EDS", "container istio-proxy is not valid", "No validation issues found"} {
+		if !strings.Contains(plain(string(out)), want) {
+			m.Errorf("the tutorial's script does not say %q:\n%s", want, out)
+		}
 	}
 }
