@@ -42,12 +42,14 @@ func open(t *testing.T, secrets typedcorev1.SecretInterface) (*replica, error) {
 	return &replica{s, h}, nil
 }
 
-// run follows the Secrets until the test ends.
-func (r *replica) run(t *testing.T) {
+// run follows the Secrets until the test ends, or stop is called.
+func (r *replica) run(t *testing.T) (stop func()) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { defer close(done); _ = r.store.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
+	stop = func() { cancel(); <-done }
+	t.Cleanup(stop)
+	return stop
 }
 
 // roots waits until r publishes exactly these.
@@ -122,7 +124,7 @@ func TestAPluggedInCAGoesFirstAndIsFollowed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	r.run(t)
+	stop := r.run(t)
 	r.roots(t, first.Cert)
 	update := func(m ca.Material) {
 		t.Helper()
@@ -137,6 +139,7 @@ func TestAPluggedInCAGoesFirstAndIsFollowed(t *testing.T) {
 	update(ca.Material{Cert: second.Cert, Key: second.Key, Roots: second.Cert})
 	r.roots(t, second.Cert)
 	// Nor does a deletion.
+	stop()
 	before := r.holder.Current()
 	if err := secrets.Delete(t.Context(), PluggedIn, metav1.DeleteOptions{}); err != nil {
 		t.Fatal(err)
