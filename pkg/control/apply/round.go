@@ -179,6 +179,9 @@ func (r *round) object(ctx context.Context, o rendered) error {
 			return fmt.Errorf("there is a %s %s without the label %s: it is someone else's, and in the way", o.key.kind.name, o.key.name, labelManaged)
 		}
 	}
+	if err := r.handOver(ctx, o); err != nil {
+		return err
+	}
 	force := true
 	m, err := client.Patch(ctx, o.key.name, types.ApplyPatchType, o.text, metav1.PatchOptions{FieldManager: FieldManager, Force: &force})
 	if err != nil {

@@ -10,6 +10,9 @@ import (
 type quiet struct{ slog.Handler }
 
 func (q quiet) Enabled(ctx context.Context, level slog.Level) bool {
+	if level < slog.LevelDebug {
+		return false // what is sent and received, Secrets among it
+	}
 	if level < slog.LevelWarn {
 		level = slog.LevelDebug
 	}

@@ -1,6 +1,7 @@
 package report
 
 import (
+	"slices"
 	"strings"
 
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -66,6 +67,9 @@ var kinds = []*kind{
 	{group: groupNetworking, name: "ProxyConfig", resource: "proxyconfigs", versions: []string{"v1beta1"}, fields: []string{fieldConditions}, lazy: true},
 	{group: groupExtensions, name: "WasmPlugin", resource: "wasmplugins", versions: []string{"v1alpha1"}, fields: []string{fieldConditions}, lazy: true},
 }
+
+// route tells whether all that is said of the kind's objects is said by parent.
+func (k *kind) route() bool { return slices.Contains(k.fields, fieldParents) }
 
 func (k *kind) groupKind() schema.GroupKind { return schema.GroupKind{Group: k.group, Kind: k.name} }
 

@@ -173,3 +173,33 @@ func TestMessagesAreBounded(t *testing.T) {
 		t.Errorf("%d bytes, valid %v", len(got), utf8.ValidString(got))
 	}
 }
+
+// What is wrong with an object of the Gateway API is said where that API has a place.
+func TestRefusedOfTheGatewayAPI(t *testing.T) {
+	wrong := status.Condition{Type: status.Accepted, Status: "False", Reason: "Invalid", Message: "spec.rules[0]: no"}
+	route := kindOf(t, groupGateway, "HTTPRoute")
+	r := &record{refs: meshParents([]any{
+		map[string]any{"name": "gateway"}, map[string]any{"group": "", "kind": "Service", "name": "web", "port": int64(80)},
+		map[string]any{"group": groupNetworking, "kind": "ServiceEntry", "name": "out", "namespace": "other"}, map[string]any{"kind": "Service", "name": "of-the-gateway-api"},
+	})}
+	got := route.refused(status.Status{Conditions: []status.Condition{wrong}}, r)
+	if len(got.Parents) != 2 || got.Parents[0].Ref != (status.ParentRef{Kind: "Service", Name: "web", Port: 80}) || got.Parents[1].Ref.Namespace != "other" {
+		t.Fatalf("parents %+v", got.Parents)
+	}
+	if c := got.Parents[0].Conditions[0]; c.Type != "Accepted" || c.Status != "False" || c.Reason != "UnsupportedValue" || c.Message != wrong.Message {
+		t.Errorf("condition %+v", c)
+	}
+	earlier := status.Status{Conditions: []status.Condition{wrong}, Parents: []status.Parent{{Controller: status.Controller, Conditions: []status.Condition{{Type: "Accepted", Status: "True"}}}}}
+	got = route.refused(earlier, r)
+	if c := got.Parents[0].Conditions; len(c) != 2 || c[1] != wrong || len(earlier.Parents[0].Conditions) != 1 {
+		t.Errorf("conditions %+v; what was given %+v", c, earlier.Parents)
+	}
+	gateway := kindOf(t, groupGateway, "Gateway").refused(status.Status{Conditions: []status.Condition{wrong}}, &record{})
+	if c := gateway.Conditions[0]; c.Type != "Accepted" || c.Reason != "Invalid" {
+		t.Errorf("conditions %+v", gateway.Conditions)
+	}
+	service := kindOf(t, "", "Service").refused(status.Status{Conditions: []status.Condition{wrong}}, &record{})
+	if len(service.Conditions) != 1 {
+		t.Errorf("conditions %+v", service.Conditions)
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
 
+	"github.com/fairlead-mesh/fairlead/pkg/control/deploy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/status"
 )
 
@@ -25,8 +26,9 @@ type record struct {
 	generation int64
 	// class is a Gateway's class, controller a GatewayClass's controller.
 	class, controller string
-	status            []byte // JSON, of the parts that the kind has; nil: empty
-	claimed           bool   // it holds something of ours
+	refs              []status.ParentRef // a route's parents of the mesh
+	status            []byte             // JSON, of the parts that the kind has; nil: empty
+	claimed           bool               // it holds something of ours
 	// tried is what was written last of all, with the version that came of it. The API
 	// may drop a part that its schema lacks: it is not written again and again.
 	tried        *wanted
@@ -111,6 +113,9 @@ func (t *table) Transformer() cache.TransformFunc {
 				kept[field] = v
 			}
 		}
+		if refs, ok := spec["parentRefs"]; ok && t.kind.route() {
+			kept["parentRefs"] = refs
+		}
 		if len(kept) > 0 {
 			out.Object["spec"] = kept
 		}
@@ -143,6 +148,7 @@ func (t *table) record(o any) (name, *record, error) {
 	}
 	r := &record{version: u.GetResourceVersion(), generation: u.GetGeneration()}
 	spec := object(u.Object["spec"])
+	r.refs = meshParents(list(spec["parentRefs"]))
 	r.class, _ = spec["gatewayClassName"].(string)
 	r.controller, _ = spec["controllerName"].(string)
 	if have := object(u.Object["status"]); len(have) > 0 {
@@ -213,6 +219,9 @@ func (t *table) Replace(all []any, _ string) error {
 			r.tried, r.triedVersion = old.tried, old.triedVersion
 		}
 		t.putLocked(n, r)
+	}
+	if t.kind.name == "GatewayClass" {
+		t.w.enqueueGatewaysLocked(deploy.Class) // of which there may be no object
 	}
 	return nil
 }

@@ -18,6 +18,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/util/workqueue"
 
+	"github.com/fairlead-mesh/fairlead/pkg/control/deploy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/status"
 )
 
@@ -232,10 +233,14 @@ func (w *Writer) enqueueGatewaysLocked(class string) {
 }
 
 // servesLocked tells whether Gateways of a class are ours: its GatewayClass names our
-// controller.
+// controller, or there is none and the class has the name of waypoints'.
 func (w *Writer) servesLocked(class string) bool {
-	r := w.tables[schema.GroupKind{Group: groupGateway, Kind: "GatewayClass"}].records[name{"", class}]
-	return r != nil && r.controller == ClassController
+	classes := w.tables[schema.GroupKind{Group: groupGateway, Kind: "GatewayClass"}]
+	r := classes.records[name{"", class}]
+	if r == nil {
+		return classes.synced && class == deploy.Class
+	}
+	return r.controller == ClassController
 }
 
 // write makes one object's status what is wanted.
@@ -275,6 +280,7 @@ func (w *Writer) write(key status.Object) error {
 		return err
 	}
 	w.writes.WithLabelValues(key.Kind, "ok").Inc()
+	w.logger.Debug("status written", "kind", key.Kind, "namespace", key.Namespace, "name", key.Name, "patch", string(patch))
 	w.wrote(t, n, r, want, after)
 	return nil
 }
@@ -291,7 +297,8 @@ func (k *kind) patch(r *record, n name, want *wanted, now time.Time) ([]byte, er
 	if generation == 0 {
 		generation = r.generation
 	}
-	next := k.next(have, n.namespace, &want.status, generation, now)
+	said := k.refused(want.status, r)
+	next := k.next(have, n.namespace, &said, generation, now)
 	if next == nil {
 		return nil, nil
 	}

@@ -192,7 +192,7 @@ func TestWriterServesItsClass(t *testing.T) {
 		return thing(groupGateway+"/v1", "GatewayClass", "", name, map[string]any{"controllerName": controller}, nil)
 	}
 	a := newAPI(t, class("other", "example.com/c"))
-	for _, g := range []*unstructured.Unstructured{gateway("ours", "istio-waypoint"), gateway("theirs", "other")} {
+	for _, g := range []*unstructured.Unstructured{gateway("ours", "mesh"), gateway("theirs", "other"), gateway("named", "istio-waypoint")} {
 		if _, err := a.Resource(gateways).Namespace("shop").Create(t.Context(), g, metav1.CreateOptions{}); err != nil { // the stand-in guesses the plural "gatewaies"
 			t.Fatal(err)
 		}
@@ -203,17 +203,18 @@ func TestWriterServesItsClass(t *testing.T) {
 		return status.Status{Object: status.Object{APIVersion: groupGateway + "/v1", Kind: "Gateway", Namespace: "shop", Name: name},
 			Conditions: []status.Condition{{Type: "Accepted", Status: "True", Reason: "Accepted"}}}
 	}
-	w.Set([]status.Status{said("ours"), said("theirs")}, unknown)
+	w.Set([]status.Status{said("ours"), said("theirs"), said("named")}, unknown)
+	until(t, "that of a class without an object", func() bool { return slices.Equal(a.conditions(gateways, "shop", "named"), []string{"Accepted=True"}) })
 	// What comes between a list and its watch, the stand-in loses.
 	until(t, "a watch", func() bool {
 		return slices.ContainsFunc(a.Actions(), func(action ktesting.Action) bool { return action.Matches("watch", "gatewayclasses") })
 	})
-	if _, err := a.Resource(classes).Create(t.Context(), class("istio-waypoint", ClassController), metav1.CreateOptions{}); err != nil {
+	if _, err := a.Resource(classes).Create(t.Context(), class("mesh", ClassController), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
 	until(t, "ours", func() bool { return slices.Equal(a.conditions(gateways, "shop", "ours"), []string{"Accepted=True"}) })
 	until(t, "the class", func() bool {
-		return slices.Equal(a.conditions(classes, "", "istio-waypoint"), []string{"Accepted=True"})
+		return slices.Equal(a.conditions(classes, "", "mesh"), []string{"Accepted=True"})
 	})
 	if got := a.conditions(gateways, "shop", "theirs"); !slices.Equal(got, []string{"Accepted=Unknown"}) {
 		t.Errorf("another's Gateway says %v", got)

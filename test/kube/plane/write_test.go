@@ -67,7 +67,7 @@ func waypointWith(infrastructure string) string {
 // What the control plane says about objects stands on them, in Istio's words; what others
 // say there stays.
 func TestStatusIsWritten(t *testing.T) {
-	p := installed(t, "status")
+	p := installed(t, "status", "--log-level", "debug")
 	p.Until("the class", func() bool {
 		return strings.HasPrefix(p.condition("gatewayclass", "", "istio-waypoint", "Accepted"), "True Accepted")
 	})
@@ -105,6 +105,11 @@ kind: HTTPRoute
 metadata: {name: web, namespace: shop}
 spec: {parentRefs: [{group: "", kind: Service, name: web, port: 80}], rules: [{backendRefs: [{name: web, port: 80}]}]}
 ---
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: bad, namespace: shop}
+spec: {parentRefs: [{group: "", kind: Service, name: web, port: 80}], rules: [{matches: [{path: {type: RegularExpression, value: "("}}], backendRefs: [{name: web, port: 80}]}]}
+---
 apiVersion: networking.istio.io/v1
 kind: ServiceEntry
 metadata: {name: out, namespace: shop}
@@ -134,6 +139,10 @@ spec: {selector: {matchLabels: {app: none}}, jwtRules: [{issuer: i, jwksUri: "ht
 		return p.field("httproute", "shop", "web", `{range .status.parents[?(@.controllerName=="fairlead.dev/gateway-controller")].conditions[?(@.type=="`+which+`")]}{.status} {.observedGeneration}{end}`)
 	}
 	p.Until("the route is accepted", func() bool { return parent("Accepted") == "True 1" && parent("ResolvedWaypoints") == "True 1" })
+	p.Until("the route that is wrong is not", func() bool {
+		got := p.field("httproute", "shop", "bad", `{range .status.parents[*].conditions[?(@.type=="Accepted")]}{.status} {.reason} {.message}{end}`)
+		return strings.HasPrefix(got, "False UnsupportedValue") && strings.Contains(got, "spec.rules[0].matches[0].path")
+	})
 	p.Until("addresses of the entry", func() bool {
 		return strings.HasPrefix(p.field("serviceentry", "shop", "out", "{.status.addresses[*].value}"), "240.240.")
 	})
@@ -178,9 +187,9 @@ spec: {selector: {matchLabels: {app: none}}, jwtRules: [{issuer: i, jwksUri: "ht
 	// The label is of these three; all else has been as it is since before the start.
 	for line := range strings.Lines(grep(p.Get("/metrics"), "fairlead_status_writes_total{")) {
 		switch strings.TrimSpace(line) {
-		case `fairlead_status_writes_total{kind="HTTPRoute",result="ok"} 1`, `fairlead_status_writes_total{kind="Service",result="ok"} 1`, `fairlead_status_writes_total{kind="ServiceEntry",result="ok"} 1`:
+		case `fairlead_status_writes_total{kind="HTTPRoute",result="ok"} 2`, `fairlead_status_writes_total{kind="Service",result="ok"} 1`, `fairlead_status_writes_total{kind="ServiceEntry",result="ok"} 1`:
 		default:
-			t.Errorf("written after a start: %s", line)
+			t.Errorf("written after a start: %s%s", line, grep(p.Log(), "status written"))
 		}
 	}
 }
@@ -224,6 +233,15 @@ func TestWaypointIsDeployed(t *testing.T) {
 	}
 
 	// Scaling by hand stays; parameters come and go.
+	p.Kubectl("annotate", "gateway", "-n", "shop", "waypoint", "fairlead.dev/waypoint-replicas=2")
+	p.Until("as many as the Gateway says", func() bool { return p.field("deployment", "shop", "waypoint", "{.spec.replicas}") == "2" })
+	p.Kubectl("annotate", "gateway", "-n", "shop", "waypoint", "fairlead.dev/waypoint-replicas-")
+	p.Until("the number that is nobody's", func() bool {
+		return strings.Contains(p.field("deployment", "shop", "waypoint", "{range .metadata.managedFields[*]}{.manager} {end}"), "fairlead-waypoint-replicas")
+	})
+	if got := p.field("deployment", "shop", "waypoint", "{.spec.replicas}"); got != "2" {
+		t.Errorf("%s replicas where the Gateway does not say any more, after 2", got)
+	}
 	p.Kubectl("scale", "deployment", "-n", "shop", "waypoint", "--replicas=3")
 	p.Apply(`{apiVersion: v1, kind: ConfigMap, metadata: {name: defaults, namespace: istio-system, labels: {gateway.istio.io/defaults-for-class: istio-waypoint}}, data: {deployment: "spec: {template: {spec: {priorityClassName: system-cluster-critical}}}"}}`)
 	p.Until("the class's parameters", func() bool {
@@ -243,6 +261,10 @@ func TestWaypointIsDeployed(t *testing.T) {
 	p.Until("its own parameters", func() bool {
 		return p.field("deployment", "shop", "waypoint", "{.spec.template.spec.containers[0].resources.requests.cpu}") == "10m"
 	})
+	// Who hands over to the autoscaler does not drop to one pod on the way.
+	if got := p.field("deployment", "shop", "waypoint", "{.spec.replicas}"); got != "3" {
+		t.Errorf("%s replicas with an autoscaler, after 3", got)
+	}
 	p.Until("no complaint", func() bool { return strings.HasPrefix(p.condition("gateway", "shop", "waypoint", "Accepted"), "True") })
 	p.Apply(`{apiVersion: v1, kind: ConfigMap, metadata: {name: own, namespace: shop}, data: {service: "metadata: {labels: {extra: \"yes\"}}"}}`)
 	p.Until("no autoscaler", func() bool {
