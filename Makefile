@@ -71,6 +71,12 @@ kube-parts:
 test-kube: kube-setup kube-parts
 	FAIRLEAD_KUBE=1 go test -count=1 -p 1 -timeout 40m ./test/kube/...
 
+## test-conformance: the Gateway API's own suite on real nodes, profiles MESH-HTTP and MESH-GRPC; the report goes to docs/conformance (as root)
+.PHONY: test-conformance
+test-conformance: kube-setup kube-parts
+	FAIRLEAD_KUBE=1 FAIRLEAD_CONFORMANCE_REPORT=$(CURDIR)/docs/conformance/v1.6.3-standard-default-report.yaml \
+	  go test -count=1 -v -timeout 25m ./test/kube/conformance
+
 .PHONY: kube-setup
 kube-setup: setup
 	@test/setup.sh containerd:containerd runc:runc /usr/lib/cni/bridge:containernetworking-plugins conntrack:conntrack
