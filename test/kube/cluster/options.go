@@ -89,13 +89,3 @@ func (o *Options) part(name string) (string, error) {
 	}
 	return path, nil
 }
-
-// Part is the path of a program that build.sh built: conformance.test, istioctl,
-// pilot-discovery, and server and client, Istio's echo programs.
-func Part(name string) (string, error) {
-	dir, err := partsDir()
-	if err != nil {
-		return "", err
-	}
-	return (&Options{Parts: dir}).part(name)
-}
