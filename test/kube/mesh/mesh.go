@@ -41,11 +41,16 @@ type Built struct {
 // Build builds the product's images and the workloads' from the repository at
 // root, into dir: a quarter of a minute when the tree is built already.
 func Build(ctx context.Context, root, dir string) (*Built, error) {
+	return BuildAs(ctx, root, dir, Hub, Tag)
+}
+
+// BuildAs is Build, with the product's images under another hub and tag.
+func BuildAs(ctx context.Context, root, dir, hub, tag string) (*Built, error) {
 	workloads, err := apps.Write(ctx, root, dir)
 	if err != nil {
 		return nil, err
 	}
-	images := exec.CommandContext(ctx, "go", "run", "./deploy/images", "--hub", Hub, "--tag", Tag, "--platform", "linux/"+arch(), "--out", dir)
+	images := exec.CommandContext(ctx, "go", "run", "./deploy/images", "--hub", hub, "--tag", tag, "--platform", "linux/"+arch(), "--out", dir)
 	images.Dir = root
 	if out, err := images.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("images: %w: %s", err, out)

@@ -100,14 +100,16 @@ func (p *Page) Run(t testing.TB, section string, block int) string {
 	return string(out)
 }
 
-// RunAll runs all blocks in order.
-func (p *Page) RunAll(t testing.TB) {
+// RunAll runs all blocks in order, and returns what they printed.
+func (p *Page) RunAll(t testing.TB) string {
 	t.Helper()
+	var said strings.Builder
 	for _, section := range p.Sections {
 		for i := range p.Blocks[section] {
-			t.Logf("%s: %s\n%s", p.file, section, p.Run(t, section, i))
+			said.WriteString(p.Run(t, section, i))
 		}
 	}
+	return said.String()
 }
 
 // Unrun are the sections of which no block was run.

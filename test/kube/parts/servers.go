@@ -66,6 +66,8 @@ func apiServer(ctx context.Context, dir, address, services string, l net.Listene
 		"--service-cluster-ip-range="+services,
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
 		"--enable-priority-and-fairness=false", "--profiling=false",
+		// Webhooks are called at their pods: no kube-proxy runs beside the API server.
+		"--enable-aggregator-routing=true",
 	)
 	if err != nil {
 		return nil, err
