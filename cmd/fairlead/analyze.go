@@ -59,6 +59,12 @@ what does not do what it seems to. Codes IST... are Istio's, codes FL... are in 
 	flags.Var(&f.threshold, "output-threshold", "The severity level of analysis at which to display messages. Valid values: [Info Warning Error]")
 	flags.StringArrayVarP(&f.suppress, "suppress", "S", nil, `Suppress reporting a message code on a specific resource: <code>=<resource> (e.g. "IST0102=DestinationRule primary-dr.default"); * matches any text`)
 	flags.StringArrayVar(&f.only, "analyzer", nil, "Select specific analyzers to run. Can be repeated.")
+	for _, name := range []string{"ignore-unknown", "recursive"} {
+		flags.Bool(name, false, "Accepted for istioctl's sake")
+		_ = flags.MarkHidden(name)
+	}
+	flags.StringP("revision", "r", "default", "Accepted for istioctl's sake: there is one revision")
+	_ = flags.MarkHidden("revision")
 	flags.DurationVar(&f.timeout, "timeout", 30*time.Second, "The duration to wait before failing")
 	return cmd
 }

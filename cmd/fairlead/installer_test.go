@@ -2,6 +2,7 @@ package main
 
 import (
 	"os"
+	"strings"
 	"testing"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
@@ -36,5 +37,21 @@ func TestSeedInstallation(t *testing.T) {
 	problems := checkInstaller(source.File{Name: "16.yaml", Data: text})
 	if len(problems) != 1 || problems[0].Line != 28 || problems[0].Field != "spec.values.pilot.enableEDSDebounce" {
 		t.Errorf("%v", problems)
+	}
+}
+
+func TestFlagsMayStandBeforeTheCommand(t *testing.T) {
+	for given, want := range map[string]string{
+		"-n shop proxy-status":                      "proxy-status -n shop",
+		"--namespace=shop -i mesh pc routes web":    "pc --namespace=shop -i mesh routes web",
+		"proxy-status -n shop":                      "proxy-status -n shop",
+		"--help":                                    "--help",
+		"-n shop":                                   "-n shop",
+		"lab exec client -- curl -s":                "lab exec client -- curl -s",
+		"--context c analyze -A --use-kube=false a": "analyze --context c -A --use-kube=false a",
+	} {
+		if got := strings.Join(commandFirst(strings.Fields(given)), " "); got != want {
+			t.Errorf("%s: %s, want %s", given, got, want)
+		}
 	}
 }

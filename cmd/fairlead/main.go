@@ -10,6 +10,8 @@ import (
 	"os"
 	"os/exec"
 	"os/signal"
+	"slices"
+	"strings"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -32,7 +34,9 @@ func main() {
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	err := newRoot().ExecuteContext(ctx)
+	root := newRoot()
+	root.SetArgs(commandFirst(os.Args[1:]))
+	err := root.ExecuteContext(ctx)
 	os.Exit(report(err))
 }
 
@@ -77,6 +81,27 @@ func (e exitError) Error() string { return e.text }
 type missingError []string
 
 func (m missingError) Error() string { return fmt.Sprintf("%d things are missing", len(m)) }
+
+// commandFirst puts flags that stand before the command after it, as istioctl takes
+// them: `-n shop proxy-status`.
+func commandFirst(args []string) []string {
+	i := 0
+	for i < len(args) && strings.HasPrefix(args[i], "-") && len(args[i]) > 1 {
+		switch flag := strings.TrimLeft(args[i], "-"); flag {
+		case "h", "help", "version":
+			return args
+		default:
+			i++
+			if !strings.Contains(flag, "=") {
+				i++ // its value
+			}
+		}
+	}
+	if i == 0 || i >= len(args) {
+		return args
+	}
+	return slices.Concat(args[i:i+1], args[:i], args[i+1:])
+}
 
 func newRoot() *cobra.Command {
 	root := &cobra.Command{
