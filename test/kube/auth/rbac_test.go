@@ -18,7 +18,7 @@ func TestTheChartsPermissions(t *testing.T) {
 	if out, err := c.KubectlInput(t.Context(), world, "apply", "-f", "-"); err != nil {
 		t.Fatal(err, out)
 	}
-	p := plane.Start(t, c, "--kubeconfig", plane.AsAccount(t, c))
+	p := plane.Start(t, c)
 	p.Node("n1", nil)
 	agent := p.Pod("istio-system", "ztunnel-n1", "ztunnel", "n1", "10.1.0.1", nil, nil)
 	p.Pod("shop", "web-1", "web", "n1", "10.1.0.2", nil, nil)

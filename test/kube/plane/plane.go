@@ -81,15 +81,12 @@ var build = sync.OnceValues(func() (string, error) {
 	return path, nil
 })
 
-// Start runs a control plane until the test ends. More flags may be given.
+// Start runs a control plane until the test ends, with the rights that the chart gives it
+// and no others. More flags may be given.
 func Start(t testing.TB, c *cluster.Cluster, args ...string) *Plane {
 	t.Helper()
 	p := &Plane{t: t, Cluster: c, dir: t.TempDir(), Address: freePort(t), Admin: freePort(t)}
 	p.Roots = filepath.Join(p.dir, "roots.pem")
-	p.args = append([]string{
-		"--kubeconfig", c.Kubeconfig, "--root-cert-out", p.Roots,
-		"--listen", p.Address, "--admin-address", p.Admin, "--dns-names", "istiod.istio-system.svc",
-	}, args...)
 	config, err := c.Config()
 	if err != nil {
 		t.Fatal(err)
@@ -98,6 +95,10 @@ func Start(t testing.TB, c *cluster.Cluster, args ...string) *Plane {
 	if p.Kube, err = kubernetes.NewForConfig(config); err != nil {
 		t.Fatal(err)
 	}
+	p.args = append([]string{
+		"--kubeconfig", AsAccount(t, c), "--root-cert-out", p.Roots,
+		"--listen", p.Address, "--admin-address", p.Admin, "--dns-names", "istiod.istio-system.svc",
+	}, args...)
 	t.Cleanup(p.Stop)
 	p.Run()
 	return p

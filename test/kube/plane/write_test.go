@@ -26,7 +26,7 @@ func installed(t *testing.T, name string, args ...string) *Plane {
 	p.Kubectl("wait", "--for=condition=Established", "crd", "--all", "--timeout=60s")
 	p.Apply(shop)
 	p.Apply(class)
-	p = Start(t, c, append([]string{"--kubeconfig", AsAccount(t, c)}, args...)...)
+	p = Start(t, c, args...)
 	t.Cleanup(func() {
 		if strings.Contains(p.Log(), "forbidden") {
 			t.Errorf("something is forbidden:\n%s", grep(p.Log(), "forbidden"))
