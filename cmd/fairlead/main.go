@@ -110,7 +110,7 @@ func newRoot() *cobra.Command {
 		SilenceErrors: true,
 		SilenceUsage:  true,
 	}
-	root.AddCommand(newInstall(), newUpgrade(), newUninstall(), newVerifyInstall(), newManifest(), newProfile())
+	root.AddCommand(newInstall(), newUpgrade(), newUninstall(), newVerifyInstall(), newManifest(), newProfile(), newExperimental())
 	root.AddCommand(newLab(), newApp(), newValidate(), newWaypoint(), newVersion(), newAnalyze())
 	root.AddCommand(newProxyStatus(), newProxyConfig(), newZtunnelConfig(), newTag(), newWorkloadLogs(), newTroubleshoot())
 	return root
