@@ -37,6 +37,7 @@ type Cluster interface {
 type Action string
 
 const (
+	// Create, Change, Keep and Delete are what their names say.
 	Create Action = "create"
 	Change Action = "change"
 	Keep   Action = "keep"

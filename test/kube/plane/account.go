@@ -104,7 +104,9 @@ func watched(t *testing.T, config *rest.Config) *clientcmdapi.Cluster {
 			used.add(asked)
 			return nil
 		},
-		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) { http.Error(w, err.Error(), http.StatusBadGateway) },
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, err error) {
+			http.Error(w, err.Error(), http.StatusBadGateway)
+		},
 	}
 	server := httptest.NewUnstartedServer(proxy)
 	server.EnableHTTP2 = true

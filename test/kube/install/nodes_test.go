@@ -1,0 +1,66 @@
+package install
+
+import (
+	"context"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/fairlead-mesh/fairlead/test/kube/cluster"
+	"github.com/fairlead-mesh/fairlead/test/kube/mesh"
+)
+
+// On real nodes the installation waits until what it installed is ready, says why it is
+// not, and verifies it; and a precheck looks at each node from within.
+func TestOnNodes(t *testing.T) {
+	if os.Getenv(cluster.Required) == "" {
+		t.Skip("no cluster was asked for: `make test-kube` runs this")
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	defer cancel()
+	root, err := filepath.Abs("../../..")
+	if err != nil {
+		t.Fatal(err)
+	}
+	built, err := mesh.Build(ctx, root, t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := cluster.ForTest(t, cluster.Options{Name: "instnod", Nodes: 2, Images: built.Images})
+	out, code := fairlead(t, c, "x", "precheck", "--on-nodes", "--image", mesh.Hub+"/node-agent:"+mesh.Tag)
+	if code != 0 {
+		t.Fatalf("precheck, exit code %d:\n%s", code, out)
+	}
+	images := []string{"--set", "hub=" + mesh.Hub, "--set", "tag=" + mesh.Tag, "--set", "profile=demo", "-y"}
+	out = must(t, c, append([]string{"install", "--readiness-timeout=3m"}, images...)...)
+	for _, want := range []string{"✔ Deployment istio-system/istiod: 1 of 1 ready", "✔ DaemonSet istio-system/fairlead-node-agent: 2 of 2 nodes ready", "✔ Installation complete"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("%q is not said:\n%s", want, out)
+		}
+	}
+	if out := must(t, c, append([]string{"install", "--readiness-timeout=3m"}, images...)...); !strings.Contains(out, "✔ Nothing to do") {
+		t.Errorf("the second installation:\n%s", out)
+	}
+	if out := must(t, c, "verify-install"); !strings.Contains(out, "are there, unchanged and healthy") {
+		t.Errorf("verify-install:\n%s", out)
+	}
+
+	// An image that nobody has is named, with the pod and the node; the old ones go on.
+	out, code = fairlead(t, c, append(append([]string{"install"}, images...), "--set", "tag=nowhere", "--readiness-timeout=20s")...)
+	if code != 1 || !strings.Contains(out, "not ready after 20s") || !strings.Contains(out, "localhost/fairlead/control-plane:nowhere") {
+		t.Errorf("an image that nobody has, exit code %d:\n%s", code, out)
+	}
+	if out, code := fairlead(t, c, "verify-install"); code != 1 || !strings.Contains(out, "✘ Deployment istio-system/istiod is not healthy") {
+		t.Errorf("verify-install after it, exit code %d:\n%s", code, out)
+	}
+	must(t, c, append([]string{"install", "--readiness-timeout=3m"}, images...)...)
+
+	kubectl(t, c, "", "-n", "istio-system", "delete", "daemonset", "fairlead-node-agent")
+	if out, code := fairlead(t, c, "verify-install"); code != 1 || !strings.Contains(out, "✘ DaemonSet istio-system/fairlead-node-agent is missing") {
+		t.Errorf("verify-install without agents, exit code %d:\n%s", code, out)
+	}
+	must(t, c, "upgrade", "-y", "--readiness-timeout=3m")
+	must(t, c, "verify-install")
+}
