@@ -27,12 +27,16 @@ type Installer struct {
 	// API gives the credentials that the plugin asks with while the agent is down.
 	API *kube.Client
 	Log *slog.Logger
+
+	renew time.Time // when the credentials are to be written anew
 }
 
 // How the plugin is kept.
 const (
 	quiet = 100 * time.Millisecond // for a writer to finish
-	again = 30 * time.Second       // nothing tells of a token that was renewed
+	again = 30 * time.Second       // nothing tells of a token that is to be renewed
+	// credentialsLife is how long the plugin may ask the API without an agent.
+	credentialsLife = 24 * time.Hour
 )
 
 // Run installs the plugin and heals what others change of it until ctx ends. It
@@ -80,14 +84,8 @@ func (i *Installer) Install() error {
 	if err := i.installBinary(); err != nil {
 		return fmt.Errorf("CNI plugin: %w", err)
 	}
-	if i.API != nil {
-		how, err := i.API.Config()
-		if err == nil {
-			err = writeJSON(i.Config.Credentials, how)
-		}
-		if err != nil {
-			return fmt.Errorf("credentials of the CNI plugin: %w", err)
-		}
+	if err := i.writeCredentials(); err != nil {
+		return fmt.Errorf("credentials of the CNI plugin: %w", err)
 	}
 	changed, err := i.installConf()
 	if err != nil {
@@ -97,6 +95,28 @@ func (i *Installer) Install() error {
 		i.Log.Info("the CNI plugin was put into the runtime's configuration", "file", changed)
 	}
 	return nil
+}
+
+// writeCredentials gives the plugin a token that outlives the agent's pod, or where
+// the agent may not ask for one, the agent's own.
+func (i *Installer) writeCredentials() error {
+	if i.API == nil || time.Now().Before(i.renew) {
+		return nil
+	}
+	how, err := i.API.Config()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), asking)
+	defer cancel()
+	token, expires, err := i.API.OwnToken(ctx, credentialsLife)
+	switch {
+	case err == nil:
+		how.Token, i.renew = token, time.Now().Add(time.Until(expires)/2)
+	case !kube.IsForbidden(err):
+		return err
+	}
+	return writeJSON(i.Config.Credentials, how)
 }
 
 func (i *Installer) installBinary() error {

@@ -54,8 +54,9 @@ func (c *Client) Get(ctx context.Context, path string, into any) error {
 }
 
 // Create makes body an object of the collection at path.
-func (c *Client) Create(ctx context.Context, path string, body any) error {
-	return c.call(ctx, http.MethodPost, path, "application/json", body, nil)
+// What was made of it is read into into, unless that is nil.
+func (c *Client) Create(ctx context.Context, path string, body, into any) error {
+	return c.call(ctx, http.MethodPost, path, "application/json", body, into)
 }
 
 // Patch merges body into the object at path (RFC 7396).

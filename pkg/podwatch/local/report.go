@@ -62,7 +62,7 @@ func (c *Controller) report(ctx context.Context, p *pod, problem error) {
 		"source":         map[string]any{"component": "fairlead-node-agent", "host": c.o.Node},
 		"firstTimestamp": now, "lastTimestamp": now, "count": 1,
 	}
-	if err := c.o.API.Create(ctx, "/api/v1/namespaces/"+object.Namespace+"/events", event); err != nil {
+	if err := c.o.API.Create(ctx, "/api/v1/namespaces/"+object.Namespace+"/events", event, nil); err != nil {
 		c.o.Logger.Debug("event not written", "pod", object.Name, "err", err)
 	}
 }

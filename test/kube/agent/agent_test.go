@@ -154,14 +154,19 @@ func agentDown(w *world) {
 	w.until("what is enrolled is refused", func() bool { return strings.HasPrefix(w.lastSaid("shop/early"), "refused") })
 	seen := w.listen(0)
 	w.apply(talker("shop/late", "n1") + "---" + talker("plain/late", "n1") + "---" + talker("kube-system/late", "n1"))
+	// Its own label says so, which only the API knows.
+	w.apply(strings.Replace(talker("plain/own", "n1"), "namespace: plain", "namespace: plain, labels: {istio.io/dataplane-mode: ambient}", 1))
 	for _, pod := range []string{"plain/late", "kube-system/late"} {
 		w.until(pod+" starts", func() bool { return w.of(pod, ".status.phase") == "Running" })
 	}
-	w.until("the kubelet says why a pod is held back", func() bool {
-		return strings.Contains(w.kubectl("-n", "shop", "get", "events", "--field-selector", "involvedObject.name=late"), "node agent is down")
-	})
-	if got := w.of("shop/late", ".status.phase"); got != "Pending" {
-		w.Errorf("a pod of the mesh is %s without an agent", got)
+	for _, pod := range []string{"shop/late", "plain/own"} {
+		namespace, name, _ := strings.Cut(pod, "/")
+		w.until("the kubelet says why a pod is held back", func() bool {
+			return strings.Contains(w.kubectl("-n", namespace, "get", "events", "--field-selector", "involvedObject.name="+name), "node agent is down")
+		})
+		if got := w.of(pod, ".status.phase"); got != "Pending" {
+			w.Errorf("%s is %s without an agent", pod, got)
+		}
 	}
 	w.kubectl("-n", "plain", "delete", "pod", "late")
 	w.kubectl("-n", "kube-system", "delete", "pod", "late")
@@ -169,6 +174,8 @@ func agentDown(w *world) {
 	seen = w.listen(0)
 	w.back()
 	w.until("it starts when the agent is there", func() bool { return w.lastSaid("shop/late") == "ok" })
+	w.until("as does the one with a label of its own", func() bool { return w.lastSaid("plain/own") == "ok" })
+	w.kubectl("-n", "plain", "delete", "pod", "own")
 	w.until("and what ran talks again", func() bool { return w.lastSaid("shop/early") == "ok" })
 	if said := w.said("shop/late"); len(said) != 1 {
 		w.Errorf("the first connection was not captured: %q", said)
