@@ -1,10 +1,12 @@
 package cni
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -93,11 +95,16 @@ func writeJSON(path string, v any) error {
 // replace writes a file beside the old one and renames it, so that whoever reads
 // finds one or the other, whole.
 func replace(path string, b []byte, mode fs.FileMode) error {
+	return replaceFrom(path, bytes.NewReader(b), mode)
+}
+
+// replaceFrom is replace with what r reads.
+func replaceFrom(path string, r io.Reader, mode fs.FileMode) error {
 	f, err := os.CreateTemp(filepath.Dir(path), ".fairlead-*")
 	if err != nil {
 		return err
 	}
-	_, err = f.Write(b)
+	_, err = io.Copy(f, r)
 	if err == nil {
 		err = f.Chmod(mode)
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -119,17 +120,49 @@ func (i *Installer) writeCredentials() error {
 	return writeJSON(i.Config.Credentials, how)
 }
 
+// installBinary copies the plugin where the node has none, or another. Neither is
+// ever held in memory: it is larger than all that the agent holds.
 func (i *Installer) installBinary() error {
-	b, err := os.ReadFile(i.Binary)
+	ours, err := os.Open(i.Binary)
 	if err != nil {
 		return err
 	}
+	defer ours.Close()
 	path := filepath.Join(i.BinDir, Type)
-	if have, err := os.ReadFile(path); err == nil && bytes.Equal(have, b) {
-		return nil
+	if theirs, err := os.Open(path); err == nil {
+		same := equal(ours, theirs)
+		_ = theirs.Close()
+		if same {
+			return nil
+		}
+		if _, err := ours.Seek(0, io.SeekStart); err != nil {
+			return err
+		}
 	}
-	return replace(path, b, 0o755)
+	return replaceFrom(path, ours, 0o755)
 }
+
+// equal reports whether two files have the same contents.
+func equal(a, b *os.File) bool {
+	ia, erra := a.Stat()
+	ib, errb := b.Stat()
+	if erra != nil || errb != nil || ia.Size() != ib.Size() {
+		return false
+	}
+	ba, bb := make([]byte, 32<<10), make([]byte, 32<<10)
+	for {
+		na, erra := io.ReadFull(a, ba)
+		nb, errb := io.ReadFull(b, bb)
+		if !bytes.Equal(ba[:na], bb[:nb]) {
+			return false
+		}
+		if erra != nil || errb != nil {
+			return isEnd(erra) && isEnd(errb)
+		}
+	}
+}
+
+func isEnd(err error) bool { return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) }
 
 // Note writes down the labels of namespaces, for the plugin while no agent is there.
 func (i *Installer) Note(namespaces map[string]map[string]string) error {

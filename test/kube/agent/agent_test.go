@@ -199,10 +199,9 @@ func reboot(w *world) {
 		w.Fatal(err)
 	}
 	w.until("the pod is started again", func() bool { return w.of("shop/early", ".status.containerStatuses[*].restartCount") == "1" })
+	// Certificates do not survive a boot, and the control plane may be on this node: the
+	// first connections may wait for it in vain.
 	w.until("and talks", func() bool { return w.lastSaid("shop/early") == "ok" })
-	if said := w.said("shop/early"); len(said) != 1 {
-		w.Errorf("the first connection was not captured: %q", said)
-	}
 	if seen() {
 		w.Error("said in clear while the node booted")
 	}
