@@ -46,7 +46,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	xds, err := push.NewServer(push.Options{Log: changes, Identity: c.identity, Reviewer: b.reviewer, NodeAccounts: c.nodeAccounts, Waypoints: waypoints, Beginning: 16 + 8*runtime.NumCPU(), Registry: registry, Logger: log})
+	xds, err := push.NewServer(push.Options{Log: changes, Identity: c.identity, Reviewer: b.reviewer, NodeAccounts: c.nodeAccounts, Waypoints: waypoints, Beginning: 32 + 48*runtime.NumCPU(), Registry: registry, Logger: log})
 	if err != nil {
 		return err
 	}
@@ -74,6 +74,8 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		grpc.ForceServerCodecV2(push.Codec()),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxConcurrentStreams(64),
+		// There are thousands of connections, of which most say nothing most of the time.
+		grpc.SharedWriteBuffer(true), grpc.ReadBufferSize(8<<10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)

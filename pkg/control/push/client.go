@@ -8,7 +8,6 @@ import (
 	"sync"
 	"time"
 
-	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -48,7 +47,7 @@ type client struct {
 
 // run serves the stream until it ends.
 func (c *client) run() error {
-	requests := make(chan *discovery.DeltaDiscoveryRequest)
+	requests := make(chan *request)
 	acked := make(chan struct{}, 1)
 	ended := make(chan error, 1)
 	go func() { // ends with the stream, which ends when run returns
@@ -137,7 +136,7 @@ func (c *client) told() bool {
 
 // greet refuses a client that speaks for another node or pod than its token's,
 // and finds out whose configuration it may have.
-func (c *client) greet(r *discovery.DeltaDiscoveryRequest) error {
+func (c *client) greet(r *request) error {
 	if r.GetNode() == nil {
 		return status.Error(codes.InvalidArgument, "the first request has no node")
 	}
@@ -192,7 +191,7 @@ func (c *client) findLocked(typeURL string) (slot **subscription) {
 // acknowledge handles a request that is nothing but an ACK of a node's agent: a change
 // brings one of each, and most have nothing follow. It tells whether it was one, and
 // whether there may be more to send.
-func (c *client) acknowledge(r *discovery.DeltaDiscoveryRequest) (ack, more bool) {
+func (c *client) acknowledge(r *request) (ack, more bool) {
 	if r.GetResponseNonce() == "" || r.GetErrorDetail() != nil || len(r.GetResourceNamesSubscribe()) > 0 || len(r.GetResourceNamesUnsubscribe()) > 0 {
 		return false, false
 	}
@@ -217,7 +216,7 @@ func (c *client) acknowledge(r *discovery.DeltaDiscoveryRequest) (ack, more bool
 }
 
 // take handles a request: a subscription, an ACK or a NACK.
-func (c *client) take(r *discovery.DeltaDiscoveryRequest) error {
+func (c *client) take(r *request) error {
 	now := time.Now()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -229,7 +228,7 @@ func (c *client) take(r *discovery.DeltaDiscoveryRequest) error {
 		return status.Errorf(codes.PermissionDenied, "type %q is not served to node agents; these are: %s", r.GetTypeUrl(), strings.Join(meshTypes, ", "))
 	}
 	if *sub == nil {
-		*sub = &subscription{typeURL: r.GetTypeUrl(), first: true, held: r.GetInitialResourceVersions()}
+		*sub = &subscription{typeURL: r.GetTypeUrl(), first: true, held: r.held}
 		names := r.GetResourceNamesSubscribe()
 		everything := slices.Contains(names, "*") || len(names) == 0 && wildcard(r.GetTypeUrl())
 		switch {
@@ -261,7 +260,7 @@ func (c *client) answered(sub *subscription, nonce, reason string, refused bool,
 }
 
 // subscribe adds and takes away names.
-func (s *subscription) subscribe(r *discovery.DeltaDiscoveryRequest) error {
+func (s *subscription) subscribe(r *request) error {
 	for _, name := range r.GetResourceNamesSubscribe() {
 		switch {
 		case s.names == nil || name == "*" && slices.Contains(r.GetResourceNamesUnsubscribe(), "*"):

@@ -14,7 +14,8 @@ type response struct {
 	log            *Log
 }
 
-// codec writes responses from their parts and leaves everything else to proto.
+// codec writes responses from their parts, reads requests as far as they must be, and
+// leaves everything else to proto.
 type codec struct{ encoding.CodecV2 }
 
 // Codec is the codec that the gRPC server must be made with
@@ -36,4 +37,11 @@ func (c codec) Marshal(v any) (mem.BufferSlice, error) {
 	own = appendString(own, 4, r.typeURL)
 	own = appendString(own, 5, r.nonce)
 	return append(parts, mem.SliceBuffer(own)), nil
+}
+
+func (c codec) Unmarshal(data mem.BufferSlice, v any) error {
+	if r, ok := v.(*request); ok {
+		return r.decode(data.Materialize())
+	}
+	return c.CodecV2.Unmarshal(data, v)
 }

@@ -243,21 +243,34 @@ func (l *Log) sinceLocked(typeURL string, after uint64) (d *difference, ok bool)
 }
 
 // everythingLocked is a type as a client needs it that holds some of it already.
-func (l *Log) everythingLocked(typeURL string, held map[string]string) *difference {
+func (l *Log) everythingLocked(typeURL string, held holding) *difference {
 	if len(held) == 0 {
 		return l.allLocked(typeURL)
 	}
-	var resources []*resource
-	var removed []string
 	all := l.types[typeURL]
-	for name, r := range all {
-		if version, ok := held[name]; !ok || version != r.version {
-			resources = append(resources, r)
+	var removed []string
+	right := 0
+	for name, version := range held.all() {
+		switch r := all[string(name)]; {
+		case r == nil:
+			removed = append(removed, string(name))
+		case r.version == string(version):
+			right++
 		}
 	}
-	for name := range held {
-		if all[name] == nil {
-			removed = append(removed, name)
+	if right == len(all) { // most come back with what there is
+		return newDifference(nil, removed)
+	}
+	has := make(map[string]bool, right)
+	for name, version := range held.all() {
+		if r := all[string(name)]; r != nil && r.version == string(version) {
+			has[r.name] = true
+		}
+	}
+	var resources []*resource
+	for name, r := range all {
+		if !has[name] {
+			resources = append(resources, r)
 		}
 	}
 	return newDifference(resources, removed)

@@ -10,7 +10,7 @@ import (
 // delta form has it.
 type stream interface {
 	Context() context.Context
-	receive() (*discovery.DeltaDiscoveryRequest, error)
+	receive() (*request, error)
 	// send is not called by two at once.
 	send(r *response) error
 }
@@ -20,5 +20,9 @@ type delta struct {
 	discovery.AggregatedDiscoveryService_DeltaAggregatedResourcesServer
 }
 
-func (d delta) receive() (*discovery.DeltaDiscoveryRequest, error) { return d.Recv() }
-func (d delta) send(r *response) error                             { return d.SendMsg(r) }
+func (d delta) receive() (*request, error) {
+	r := &request{}
+	return r, d.RecvMsg(r)
+}
+
+func (d delta) send(r *response) error { return d.SendMsg(r) }

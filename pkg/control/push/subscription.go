@@ -26,7 +26,7 @@ type subscription struct {
 	// first is true until the first answer; held is what the client said that
 	// it holds.
 	first bool
-	held  map[string]string
+	held  holding
 	// asked are names to be answered, whether they exist or not.
 	asked map[string]bool
 	// late are resources that are gone, kept back until those that no longer name
@@ -143,7 +143,7 @@ func (s *subscription) dueLocked(l *Log, now time.Time) (due, error) {
 	case s.first && s.names == nil:
 		return due{sub: s, diff: l.everythingLocked(s.typeURL, s.held), owed: true}, nil
 	case s.first:
-		return due{sub: s, diff: l.namedLocked(s.typeURL, s.asked, s.held), owed: true}, nil
+		return due{sub: s, diff: l.namedLocked(s.typeURL, s.asked, s.held.versions(s.asked)), owed: true}, nil
 	}
 	d, ok := l.sinceLocked(s.typeURL, s.cursor)
 	if !ok {

@@ -16,7 +16,7 @@ type world struct {
 	names map[string]map[string]bool
 }
 
-func (w world) receive() (*discovery.DeltaDiscoveryRequest, error) {
+func (w world) receive() (*request, error) {
 	r, err := w.Recv()
 	if err != nil {
 		return nil, err
@@ -40,7 +40,7 @@ func (w world) receive() (*discovery.DeltaDiscoveryRequest, error) {
 	if len(now) > 0 || len(before) > 0 {
 		w.names[r.GetTypeUrl()] = now
 	}
-	return d, nil
+	return &request{DeltaDiscoveryRequest: d}, nil
 }
 
 func (w world) send(r *response) error {
