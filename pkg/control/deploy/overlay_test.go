@@ -2,6 +2,8 @@ package deploy
 
 import (
 	"errors"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
@@ -12,6 +14,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+	"sigs.k8s.io/yaml"
 )
 
 func customised(ref string) *gatewayv1.Gateway {
@@ -157,5 +160,29 @@ func TestUnmanaged(t *testing.T) {
 		if all, problems := Objects([]*gatewayv1.Gateway{g}, options); len(all) != want || len(problems) > 0 {
 			t.Errorf("%d objects and problems %v, want %d", len(all), problems, want)
 		}
+	}
+}
+
+// The parameters in the documentation are such.
+func TestParametersOfTheDocumentation(t *testing.T) {
+	text, err := os.ReadFile(filepath.Join("..", "..", "..", "docs", "waypoints.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var own map[string]string
+	for block := range strings.SplitSeq(string(text), "```") {
+		for doc := range strings.SplitSeq(strings.TrimPrefix(block, "yaml\n"), "---\n") {
+			var m corev1.ConfigMap
+			if strings.Contains(doc, "kind: ConfigMap\n") {
+				if err := yaml.UnmarshalStrict([]byte(doc), &m); err != nil {
+					t.Fatal(err)
+				}
+				own = m.Data
+			}
+		}
+	}
+	all, problems := Objects([]*gatewayv1.Gateway{customised("own")}, with(nil, own))
+	if len(problems) > 0 || len(all) != 5 || len(own) != len(keys) {
+		t.Errorf("%d objects of %d keys, problems %v", len(all), len(own), problems)
 	}
 }

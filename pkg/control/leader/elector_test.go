@@ -3,8 +3,8 @@ package leader
 import (
 	"context"
 	"errors"
-	"io"
 	"log/slog"
+	"strings"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -171,7 +171,7 @@ func TestWorkThatFailsBeginsAgain(t *testing.T) {
 
 // What a client says of requests and their bodies is not logged, whatever the level.
 func TestBodiesAreNotLogged(t *testing.T) {
-	q := quiet{slog.NewTextHandler(io.Discard, &slog.HandlerOptions{Level: slog.Level(-100)})}
+	q := quiet{slog.NewTextHandler(&strings.Builder{}, &slog.HandlerOptions{Level: slog.Level(-100)})}
 	for level, want := range map[slog.Level]bool{slog.LevelWarn: true, slog.LevelInfo: true, slog.LevelDebug: true, slog.LevelDebug - 1: false, -8: false} {
 		if got := q.Enabled(t.Context(), level); got != want {
 			t.Errorf("level %d: %v", level, got)
