@@ -94,6 +94,13 @@ func TestTwoReplicas(t *testing.T) {
 	if out, err := c.KubectlInput(t.Context(), world, "apply", "-f", "-"); err != nil {
 		t.Fatal(err, out)
 	}
+	for _, args := range [][]string{
+		{"apply", "--server-side", "-f", "../../../deploy/charts/fairlead/crds/istio.yaml"}, {"wait", "--for=condition=Established", "crd", "--all", "--timeout=60s"},
+	} {
+		if out, err := c.Kubectl(t.Context(), args...); err != nil {
+			t.Fatal(err, out)
+		}
+	}
 	all := replicas(t, c, 2)
 	first, second := read(t, all[0].Roots), read(t, all[1].Roots)
 	if first != second || !strings.Contains(first, "BEGIN CERTIFICATE") {
@@ -119,13 +126,20 @@ func TestTwoReplicas(t *testing.T) {
 	if err := syscall.Kill(leading.PID(), syscall.SIGKILL); err != nil {
 		t.Fatal(err)
 	}
-	following.Apply(`{apiVersion: v1, kind: Namespace, metadata: {name: late}}`)
+	following.Apply(`{apiVersion: v1, kind: Namespace, metadata: {name: late}}
+---
+{apiVersion: security.istio.io/v1, kind: AuthorizationPolicy, metadata: {name: late, namespace: shop}, spec: {selector: {matchLabels: {app: web}}, action: DENY, rules: [{from: [{source: {namespaces: [evil]}}]}]}}`)
 	if _, took := leads(following, following); took > 20*time.Second {
 		t.Errorf("the leader's death was followed after %v", took)
 	} else {
 		t.Logf("the leader's death was followed after %v", took)
 	}
 	following.Until("the roots of a namespace that came between", func() bool { return bytes.Contains(roots(t, following, "late"), []byte(first)) })
+
+	following.Until("the status of an object that came between", func() bool {
+		out, err := c.Kubectl(t.Context(), "get", "authorizationpolicy", "-n", "shop", "late", "-o", "jsonpath={.status.conditions[*].type}")
+		return err == nil && out != ""
+	})
 
 	leading.Stop() // what there is of it
 	leading.Run()
