@@ -161,28 +161,33 @@ func newUpgrade() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "upgrade",
 		Short: "Upgrade the mesh to this binary's version, as it was asked for before",
-		Long: `Installs this binary's version over the one in the cluster. Without -f and --set, what
-was asked for at the last installation is asked for again.`,
+		Long: `Installs this binary's version over the one in the cluster. What was asked for at the last
+installation is asked for again, with -f and --set over it.`,
 		Example: `  fairlead upgrade --dry-run
   fairlead upgrade -y
-  fairlead upgrade -f istio-install.yaml -y`,
+  fairlead upgrade --set controlPlane.logLevel=debug -y`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			r, err := f.read(cmd.InOrStdin())
 			if err != nil {
 				return err
 			}
-			if f.empty() {
-				c, err := k.Connect()
-				if err != nil {
-					return err
-				}
-				if r, _, err = install.Recorded(cmd.Context(), c); err != nil {
-					return err
-				}
-				if r == nil {
-					return install.ErrNotInstalled
-				}
+			c, err := k.Connect()
+			if err != nil {
+				return err
+			}
+			recorded, _, err := install.Recorded(cmd.Context(), c)
+			if err != nil {
+				return err
+			}
+			if recorded == nil && f.empty() {
+				return install.ErrNotInstalled
+			}
+			if recorded != nil {
+				r.Over(recorded)
+			}
+			if tag, ok := recorded.Tag(); ok && tag == r.Values["tag"] && tag != telemetry.Version {
+				fmt.Fprintf(cmd.OutOrStdout(), "note: the images stay at the tag %s, as was asked for; --set tag=%s takes this version's\n", tag, telemetry.Version)
 			}
 			return runInstall(cmd, &k, r, a)
 		},
@@ -217,6 +222,7 @@ func newUninstall() *cobra.Command {
 	var a applying
 	var k kube.Flags
 	var purge bool
+	var f request
 	cmd := &cobra.Command{
 		Use:   "uninstall",
 		Short: "Take the mesh out of the cluster",
@@ -227,6 +233,10 @@ kinds with your objects, the CA's key. With --purge they go too.`,
   fairlead uninstall --purge -y`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			// There is one installation, whatever names it.
+			if _, err := f.read(cmd.InOrStdin()); err != nil {
+				return err
+			}
 			c, err := k.Connect()
 			if err != nil {
 				return err
@@ -234,6 +244,7 @@ kinds with your objects, the CA's key. With --purge they go too.`,
 			return install.Uninstall(cmd.Context(), install.Options{Cluster: c, DryRun: a.dryRun, Timeout: a.timeout, Confirm: a.confirm(cmd), Out: cmd.OutOrStdout()}, install.Purge(purge))
 		},
 	}
+	f.bind(cmd)
 	a.bind(cmd)
 	cmd.Flags().BoolVar(&purge, "purge", false, "also the definitions of kinds with all their objects, the CA's key and the namespace")
 	k.Bind(cmd.Flags())

@@ -6,6 +6,7 @@ import (
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/util/json"
 	"sigs.k8s.io/yaml"
 
 	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
@@ -41,7 +42,11 @@ func Recorded(ctx context.Context, c *kube.Client) (*operator.Request, string, e
 	}
 	data, _, _ := unstructured.NestedStringMap(o.Object, "data")
 	r := &operator.Request{Profile: data["profile"], Values: map[string]any{}}
-	if err := yaml.Unmarshal([]byte(data["values"]), &r.Values); err != nil {
+	text, err := yaml.YAMLToJSON([]byte(data["values"]))
+	if err == nil {
+		err = json.Unmarshal(text, &r.Values) // whole numbers stay whole
+	}
+	if err != nil {
 		return nil, "", fmt.Errorf("ConfigMap %s/%s, which remembers the installation: %w", chart.Namespace, recordName, err)
 	}
 	return r, data["version"], nil

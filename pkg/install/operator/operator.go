@@ -122,6 +122,23 @@ func Read(files []source.File, sets []string) (*Request, error) {
 	return r.request, nil
 }
 
+// Tag is the tag of images that a request asks for; a nil request asks for none.
+func (r *Request) Tag() (string, bool) {
+	if r == nil {
+		return "", false
+	}
+	tag, ok := r.Values["tag"].(string)
+	return tag, ok && tag != ""
+}
+
+// Over lays a request over an earlier one: what it says goes before, the rest stays.
+func (r *Request) Over(earlier *Request) {
+	if r.Profile == "" {
+		r.Profile = earlier.Profile
+	}
+	r.Values = merged(earlier.Values, r.Values)
+}
+
 // Locate finds where the values were written that the chart does not take.
 func (r *Request) Locate(err error) error {
 	wrong := chart.ValueErrors(nil)

@@ -1,6 +1,7 @@
 package operator
 
 import (
+	"encoding/json"
 	"errors"
 	"os"
 	"path/filepath"
@@ -50,8 +51,17 @@ func TestTutorialInstall(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := render(r); err != nil {
+	objects, err := chart.Release{Profile: r.Profile, Values: r.Values, Version: "v9"}.Render()
+	if err != nil {
 		t.Fatal(err)
+	}
+	for _, o := range objects {
+		text, _ := json.Marshal(o.Object)
+		for kind, want := range map[string]string{"DaemonSet": `"--access-log=json"`, "HorizontalPodAutoscaler": `"maxReplicas":5`, "ConfigMap": `mode: REGISTRY_ONLY`} {
+			if o.GetKind() == kind && !strings.Contains(string(text), want) {
+				t.Errorf("%s has no %s: %s", kind, want, text)
+			}
+		}
 	}
 	if r.Profile != "production" {
 		t.Errorf("profile %q", r.Profile)
@@ -170,6 +180,23 @@ func TestSets(t *testing.T) {
 		if err == nil || !strings.HasPrefix(err.Error(), want) {
 			t.Errorf("--set %s:\ngot  %v\nwant %s", set, err, want)
 		}
+	}
+}
+
+// What is asked for later goes before, and the rest stays.
+func TestOver(t *testing.T) {
+	earlier, err := Read(nil, []string{"profile=production", "tag=v1", "controlPlane.replicas=3", "controlPlane.logLevel=error"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := Read(nil, []string{"controlPlane.logLevel=debug"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Over(earlier)
+	tag, _ := r.Tag()
+	if r.Profile != "production" || tag != "v1" || value(r, "controlPlane.replicas") != 3 || value(r, "controlPlane.logLevel") != "debug" {
+		t.Errorf("profile %s, values %v", r.Profile, r.Values)
 	}
 }
 

@@ -115,6 +115,14 @@ func TestInstallAndPurge(t *testing.T) {
 	if out := must(t, c, "upgrade", "-y", noWait); !strings.Contains(out, "profile production") || !strings.Contains(out, "+ create DaemonSet istio-system/fairlead-node-agent") || !strings.Contains(out, "~ change Service istio-system/istiod (spec.ports)") {
 		t.Errorf("the upgrade does not restore what was lost, as it was asked for:\n%s", out)
 	}
+	// The API server takes what each profile renders.
+	for profile, more := range map[string]string{"default": "network=", "demo": "network=", "minimal": "network=", "remote": "remote.address=10.1.2.3", "production": "settings.injectionLabel=true"} {
+		must(t, c, "install", "--set", "profile="+profile, "--set", more, "--dry-run")
+	}
+	// An upgrade goes on from what was asked for.
+	if out := must(t, c, "upgrade", "--set", "controlPlane.logLevel=debug", "-y", noWait); !strings.Contains(out, "profile production") || !strings.Contains(out, "0 to create, 2 to change, 0 to delete") {
+		t.Errorf("an upgrade with a setting:\n%s", out)
+	}
 	// Another profile takes away what it does not have.
 	if out := must(t, c, "install", "--set", "profile=demo", "-y", noWait); !strings.Contains(out, "- delete HorizontalPodAutoscaler istio-system/istiod") {
 		t.Errorf("the change of the profile:\n%s", out)
