@@ -80,7 +80,7 @@ Without it, a captured pod is refused: what it pinned in the kernel stays until
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	c.bind(cmd.Flags())
-	cmd.AddCommand(purge(), precheck())
+	cmd.AddCommand(purge(), uninstall(), precheck())
 	return cmd
 }
 
@@ -103,6 +103,39 @@ for the agent. The exit code is 2 if anything is missing.`,
 			return nil
 		},
 	}
+}
+
+// uninstall is what an agent does by itself when its DaemonSet is deleted, for nodes
+// whose agent was not there then.
+func uninstall() *cobra.Command {
+	var c config
+	cmd := &cobra.Command{
+		Use:   "uninstall",
+		Short: "Take off this node all that the agent put there",
+		Long: `Takes the CNI plugin and its configuration, programs, pins, state and keys off
+this node, as an agent does when its DaemonSet is deleted. It is for a node whose
+agent was not there then. Its pods are outside the mesh from then on.`,
+		Example: "  node-agent uninstall --node-netns /host/proc/1/ns/net",
+		Args:    cobra.NoArgs,
+	}
+	f := cmd.Flags()
+	c.bind(f)
+	node := f.String("node-netns", "", "the node's network namespace; empty is this process's")
+	cmd.RunE = func(*cobra.Command, []string) error {
+		t, err := begin(cmd.Context(), c.enrolSocket, slog.New(slog.DiscardHandler))
+		if err != nil {
+			return err
+		}
+		if t.taker != nil {
+			t.taker.Abandon()
+			return errors.New("an agent runs on this node: delete its DaemonSet, and it does this itself")
+		}
+		return errors.Join(
+			newInstaller(c, nil, slog.New(slog.DiscardHandler)).Remove(),
+			redirect.Purge("", c.instance, *node), os.RemoveAll(c.stateDir), os.RemoveAll(c.certDir), t.remove(),
+		)
+	}
+	return cmd
 }
 
 func purge() *cobra.Command {
