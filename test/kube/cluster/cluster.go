@@ -32,6 +32,7 @@ type Cluster struct {
 	Nodes []*Node
 
 	options Options
+	held    *os.File // the lock of the name
 	control *process
 	others  []*process
 	network *network
@@ -44,19 +45,25 @@ const Keep = "FAIRLEAD_KUBE_KEEP"
 // apiPort is the API server's port in the cluster's own network.
 const apiPort = 6443
 
-// Start brings a cluster up. What an earlier one of the same name left behind is
+// Start brings a cluster up. While another process has one of the same name it
+// waits, until ctx ends. What an earlier one of the same name left behind is
 // removed first. On error nothing is left.
 func Start(ctx context.Context, o Options) (*Cluster, error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	if err := Down(o.Name); err != nil {
+	held, err := waitLock(ctx, o.Name)
+	if err != nil {
+		return nil, err
+	}
+	if err := down(o.Name); err != nil {
+		_ = held.Close()
 		return nil, fmt.Errorf("clear what an earlier cluster left: %w", err)
 	}
-	c := &Cluster{Name: o.Name, Dir: filepath.Join(root(), o.Name), options: o}
+	c := &Cluster{Name: o.Name, Dir: filepath.Join(root(), o.Name), options: o, held: held}
 	c.Kubeconfig = filepath.Join(c.Dir, "admin.kubeconfig")
 	if err := os.MkdirAll(c.Dir, 0o700); err != nil {
-		return nil, fmt.Errorf("cluster %s: %w", o.Name, err)
+		return nil, errors.Join(fmt.Errorf("cluster %s: %w", o.Name, err), held.Close())
 	}
 	if err := c.start(ctx); err != nil {
 		if os.Getenv(Keep) != "" {
@@ -221,7 +228,12 @@ func (c *Cluster) stop() error {
 	if c.network != nil {
 		_ = c.network.close()
 	}
-	return Down(c.Name)
+	if c.held == nil {
+		return nil // the name may be someone else's by now
+	}
+	err := errors.Join(down(c.Name), c.held.Close())
+	c.held = nil
+	return err
 }
 
 // stateFile is what Open reads: a cluster that another process started.
@@ -249,7 +261,9 @@ func List() ([]string, error) {
 	}
 	var names []string
 	for _, e := range entries {
-		names = append(names, e.Name())
+		if e.IsDir() {
+			names = append(names, e.Name())
+		}
 	}
 	slices.Sort(names)
 	return names, nil

@@ -16,8 +16,17 @@ import (
 // Down ends the cluster of a name and removes everything that carries it: its
 // processes, network namespaces, cgroups and directory. It needs nothing of what
 // the starter knew, so it also clears up after one that was killed. A cluster
-// that is not there is no error.
+// that is not there is no error; one whose process lives is.
 func Down(name string) error {
+	held, err := lock(name)
+	if err != nil {
+		return err
+	}
+	defer held.Close()
+	return down(name)
+}
+
+func down(name string) error {
 	if !plain.MatchString(name) {
 		return fmt.Errorf("cluster name %q: at most 8 small letters and digits, a letter first", name)
 	}

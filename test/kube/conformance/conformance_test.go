@@ -41,6 +41,21 @@ const image = "registry.k8s.io/gateway-api/echo-advanced:v1.5.1"
 // has to be there before.
 var namespaces = []string{"gateway-conformance-mesh", "gateway-conformance-mesh-consumer"}
 
+func TestPageHasTheCommandLine(t *testing.T) {
+	page, err := os.ReadFile(filepath.Join(root, "docs", "conformance", "README.md"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, flag := range []string{
+		"-supported-features " + strings.Join(features, ",") + " ", "-namespace-labels " + labels + " ",
+		strings.ReplaceAll(labels, ",", " "), strings.Join(namespaces, " "),
+	} {
+		if !strings.Contains(string(page), flag) {
+			t.Errorf("docs/conformance/README.md does not say %q", flag)
+		}
+	}
+}
+
 func TestMeshProfiles(t *testing.T) {
 	if os.Getenv(cluster.Required) == "" {
 		t.Skip("no cluster was asked for: `make test-conformance` runs this")

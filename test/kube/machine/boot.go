@@ -27,7 +27,7 @@ func Boot(path string) error {
 		return fmt.Errorf("node %s: %w", m.Name, err)
 	}
 	// unshare is of a thread; the program that this thread executes is all of it.
-	runtime.LockOSThread()
+	runtime.LockOSThread() //nolint:forbidigo // it never runs other goroutines: it becomes another program
 	if err := m.enterCgroups(); err != nil {
 		return fmt.Errorf("node %s: %w", m.Name, err)
 	}

@@ -2,8 +2,15 @@ package scenario
 
 import (
 	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/cilium/ebpf"
+	"github.com/cilium/ebpf/link"
 
 	"github.com/fairlead-mesh/fairlead/test/kube/mesh"
 )
@@ -24,6 +31,10 @@ func TestUninstallLeavesNothing(t *testing.T) {
 	if err := call(); err != nil {
 		t.Fatal(err)
 	}
+	kernel := attached(t, m, ns)
+	if kernel["node n1"] == 0 || kernel["pod client"] == 0 {
+		t.Fatalf("no programs of the mesh are attached: %v; the check below would prove nothing", kernel)
+	}
 	const look = `ls /sys/fs/bpf /opt/cni/bin /etc/cni/net.d; cat /etc/cni/net.d/*; ls -A /var/run/fairlead /var/lib/fairlead 2>&1`
 	for _, n := range m.Nodes {
 		out, err := n.Run(t.Context(), "sh", "-c", look)
@@ -43,7 +54,15 @@ func TestUninstallLeavesNothing(t *testing.T) {
 			return nil
 		})
 	}
-	left := m.Do(t, "get", "crd,clusterrole,clusterrolebinding,validatingwebhookconfiguration,gatewayclass,namespace", "-o", "name", "--ignore-not-found")
+	mesh.Eventually(t, "no program of the mesh is attached", func() error {
+		for where, n := range attached(t, m, ns) {
+			if n > 0 {
+				return fmt.Errorf("%s has %d", where, n)
+			}
+		}
+		return nil
+	})
+	left := m.Do(t, "get", "crd,clusterrole,clusterrolebinding,validatingwebhookconfiguration,namespace", "-o", "name", "--ignore-not-found")
 	for line := range strings.Lines(left) {
 		if strings.Contains(line, "istio") || strings.Contains(line, "fairlead") || strings.Contains(line, "ztunnel") {
 			t.Errorf("left in the cluster: %s", line)
@@ -55,4 +74,53 @@ func TestUninstallLeavesNothing(t *testing.T) {
 	m.Apply(t, client, "-n", ns)
 	m.Do(t, "-n", ns, "wait", "--for=condition=Ready", "pod/client", "--timeout=60s")
 	mesh.Eventually(t, "a new pod starts and talks", call)
+}
+
+// attached counts the BPF programs on each node's cgroup v2 root, where the agent
+// captures connections, and in the client's network namespace, where it listens.
+func attached(t *testing.T, m *mesh.Mesh, ns string) map[string]int {
+	t.Helper()
+	count := map[string]int{}
+	for _, n := range m.Nodes {
+		root := filepath.Join("/proc", strconv.Itoa(n.PID()), "root", "sys", "fs", "cgroup")
+		if dir := filepath.Join(root, "unified"); exists(dir) {
+			root = dir
+		}
+		dir, err := os.Open(root)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, kind := range []ebpf.AttachType{ebpf.AttachCGroupInet4Connect, ebpf.AttachCGroupInet6Connect, ebpf.AttachCGroupInetSockCreate, ebpf.AttachCGroupSockOps} {
+			count["node "+n.Name] += programs(t, int(dir.Fd()), kind)
+		}
+		_ = dir.Close()
+	}
+	// The pod's first process, as its node counts, by the pod's UID in its cgroup.
+	uid := m.Do(t, "-n", ns, "get", "pod", "client", "-o", "jsonpath={.metadata.uid}")
+	out, err := m.Nodes[0].Run(t.Context(), "sh", "-c", "grep -l "+uid+" /proc/[0-9]*/cgroup | head -1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	space := filepath.Join("/proc", strconv.Itoa(m.Nodes[0].PID()), "root", filepath.Dir(strings.TrimSpace(out)), "ns", "net")
+	pod, err := os.Open(space)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer pod.Close()
+	count["pod client"] = programs(t, int(pod.Fd()), ebpf.AttachSkLookup)
+	return count
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func programs(t *testing.T, target int, kind ebpf.AttachType) int {
+	t.Helper()
+	found, err := link.QueryPrograms(link.QueryOptions{Target: target, Attach: kind})
+	if err != nil {
+		t.Fatalf("query %v: %v", kind, err)
+	}
+	return len(found.Programs)
 }

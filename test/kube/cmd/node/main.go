@@ -43,7 +43,7 @@ func keep(args []string) error {
 	if os.Getenv(machine.Lifeline) != "" {
 		go machine.EndWith(os.Stdin)
 	}
-	runtime.LockOSThread() // Pdeathsig is sent when the thread ends
+	runtime.LockOSThread() //nolint:forbidigo // Pdeathsig is sent when this thread ends
 	cmd := exec.Command(args[0], args[1:]...)
 	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
