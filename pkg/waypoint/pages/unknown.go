@@ -5,8 +5,9 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
-	// A filter that control planes send, and that has no effect here: it is shown.
+	// What control planes send, and has no effect here: it is shown as it came.
 	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/http/grpc_stats/v3"
+	_ "github.com/envoyproxy/go-control-plane/envoy/extensions/request_id/uuid/v3"
 )
 
 // types resolves the types of extensions. One that this binary does not know is a
