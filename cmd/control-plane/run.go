@@ -91,7 +91,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 			"/metrics":       promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP,
 			"/healthz/ready": ready.ServeHTTP,
 			"/debug/syncz":   page(func() any { return xds.Clients() }),
-			"/version":       page(func() any { return map[string]string{"version": telemetry.Version} }),
+			"/version":       page(func() any { return version() }),
 			"/debug/config":  page(func() any { return publisher.problems() }),
 		},
 	})
@@ -128,4 +128,12 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		})
 	}
 	return group.Run(ctx)
+}
+
+// version is what the page /version says, for fairlead and for istioctl, which looks for
+// the second part.
+func version() any {
+	return map[string]any{"version": telemetry.Version, "clientVersion": map[string]string{
+		"version": telemetry.Version, "revision": "", "golang_version": runtime.Version(), "status": "", "tag": telemetry.Version,
+	}}
 }
