@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync"
 	"time"
 
@@ -15,6 +16,7 @@ import (
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/encoding"
 	"google.golang.org/grpc/mem"
+	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -216,8 +218,12 @@ var retries = &failures{by: map[string]int{}}
 func (f *failures) note(err error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	text := err.Error()
-	f.by[text[:min(len(text), 120)]]++
+	said := status.Convert(err)
+	text := said.Message() // without addresses, which all differ
+	if i := strings.IndexAny(text, "0123456789"); i >= 0 {
+		text = text[:i]
+	}
+	f.by[said.Code().String()+": "+text]++
 }
 
 // take is what was counted since the last time.
