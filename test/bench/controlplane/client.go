@@ -89,7 +89,7 @@ func newClient(a agent, address, roots string) (*client, error) {
 func (c *client) open(ctx context.Context) error {
 	ctx, c.cancel = context.WithCancel(ctx)
 	var err error
-	if c.stream, err = c.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method, grpc.ForceCodecV2(rawCodec{})); err != nil {
+	if c.stream, err = c.conn.NewStream(ctx, &grpc.StreamDesc{ClientStreams: true, ServerStreams: true}, method, grpc.ForceCodecV2(rawCodec{}), grpc.MaxCallRecvMsgSize(64<<20)); err != nil {
 		return err
 	}
 	metadata, err := structpb.NewStruct(map[string]any{"NODE_NAME": c.node})
