@@ -12,6 +12,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/proxies"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/proxyconfig"
+	"github.com/fairlead-mesh/fairlead/pkg/cli/ztunnelconfig"
 )
 
 // proxyConfig is what the commands of proxy-config have in common.
@@ -183,11 +184,66 @@ func (p *proxyConfig) endpoints() *cobra.Command {
 	return cmd
 }
 
+// secrets are a waypoint's or gateway's certificates; of a workload they are its own,
+// which its node's agent holds.
 func (p *proxyConfig) secrets() *cobra.Command {
-	return p.show("secret", []string{"secrets", "s"}, "Retrieves information about secret configuration of a proxy", proxyconfig.Short,
-		func(cmd *cobra.Command, d *proxyconfig.Dump, format string) error {
-			return d.Secrets(cmd.OutOrStdout(), format, time.Now())
-		})
+	cmd := &cobra.Command{
+		Use: "secret [<type>/]<name>[.<namespace>]", Aliases: []string{"secrets", "s"},
+		Short: "Retrieves the certificates of a proxy, or those that a workload's agent holds for it", Args: cobra.MaximumNArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			format, err := cmd.Flags().GetString("output")
+			if err == nil {
+				err = proxyconfig.CheckFormat(format)
+			}
+			if err != nil {
+				return err
+			}
+			if len(args) == 1 && p.file == "" {
+				client, of, err := p.target(cmd.Context(), args[0])
+				if err != nil {
+					return err
+				}
+				if of.Pod != of.Waypoint {
+					return p.identity(cmd, client, of, format)
+				}
+			}
+			dump, err := p.dump(cmd, args)
+			if err != nil {
+				return err
+			}
+			return dump.Secrets(cmd.OutOrStdout(), format, time.Now())
+		},
+	}
+	p.common(cmd, proxyconfig.Short)
+	return cmd
+}
+
+// identity shows what an agent holds for a pod; all of it for the agent itself.
+func (p *proxyConfig) identity(cmd *cobra.Command, client *kube.Client, of proxies.Of, format string) error {
+	if of.Agent == (proxies.Pod{}) {
+		return fmt.Errorf("no agent runs on the node of pod %s", of.Pod)
+	}
+	raw, err := client.Fetch(cmd.Context(), "GET", of.Agent.Namespace, of.Agent.Name, p.port, "/config_dump")
+	if err != nil {
+		return err
+	}
+	dump, err := ztunnelconfig.Read(raw)
+	if err != nil {
+		return err
+	}
+	identity := ""
+	if of.Pod != of.Agent {
+		if identity = dump.IdentityOf(of.Pod.Namespace, of.Pod.Name); identity == "" {
+			return fmt.Errorf("agent %s does not know pod %s", of.Agent, of.Pod)
+		}
+	}
+	if err := dump.ShowCertificates(cmd.OutOrStdout(), identity, format, time.Now()); err != nil || format != proxyconfig.Short {
+		return err
+	}
+	for _, line := range dump.Renewals(identity) {
+		fmt.Fprintln(cmd.OutOrStdout(), line)
+	}
+	return nil
 }
 
 func (p *proxyConfig) bootstrap() *cobra.Command {

@@ -157,3 +157,13 @@ func (d *Dump) IdentityOf(namespace, name string) string {
 	}
 	return ""
 }
+
+// Renewals say when the agent will renew its certificates, or that of one identity.
+func (d *Dump) Renewals(identity string) (out []string) {
+	for _, c := range d.Certificates {
+		if next := str(c, "nextRenewal"); next != "" && (identity == "" || str(c, "identity") == identity) {
+			out = append(out, str(c, "identity")+" is renewed at "+next)
+		}
+	}
+	return out
+}

@@ -77,7 +77,8 @@ func TestProxies(t *testing.T) {
 	m.says([]string{"inbound-vip|9080|http|" + web + " inbound|http|9080 * /login* productpage.shop"}, "pc", "routes", "deploy/productpage", "-n", "shop")
 	m.says([]string{"0.0.0.0 15008 ALL", "Route: inbound-vip|9080|http|" + web}, "pc", "listeners", "deploy/productpage", "-n", "shop")
 	m.says([]string{":9080 HEALTHY OK inbound-vip|9080|http/v1|" + web}, "pc", "endpoints", "deploy/productpage.shop")
-	m.says([]string{"default Cert Chain ACTIVE true", "ROOTCA CA ACTIVE true"}, "pc", "secrets", "deploy/productpage", "-n", "shop")
+	m.says([]string{"default Cert Chain ACTIVE true", "ROOTCA CA ACTIVE true"}, "pc", "secrets", "deploy/waypoint", "-n", "shop")
+	m.says([]string{"spiffe://cluster.local/ns/shop/sa/default Leaf Available true", "spiffe://cluster.local/ns/shop/sa/default is renewed at 2"}, "pc", "secrets", "deploy/productpage", "-n", "shop")
 	m.says([]string{"waypoint: debug"}, "pc", "logging", "deploy/productpage", "-n", "shop", "--level", "debug")
 	m.says([]string{"waypoint: info"}, "pc", "log", "deploy/productpage", "-n", "shop", "--reset")
 	var routes []struct {
