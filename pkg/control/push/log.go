@@ -2,6 +2,8 @@ package push
 
 import (
 	"fmt"
+	"hash/maphash"
+	"math/bits"
 	"reflect"
 	"sync"
 
@@ -46,6 +48,9 @@ type Log struct {
 	// changes are the latest, the last has number seq.
 	changes []change
 	changed chan struct{}
+	// prints are the fingerprints of all resources, by type: whether a client holds one
+	// in its newest version is told without a look at the resource.
+	prints map[string]map[uint64]struct{}
 	// encoder and last, what was set last if messages are kept, are the writer's.
 	encoder encoder
 	last    Resources
@@ -60,9 +65,9 @@ type Log struct {
 func NewLog() *Log { return newLog(meshTypes) }
 
 func newLog(types []string) *Log {
-	l := &Log{types: map[string]map[string]*resource{}, changed: make(chan struct{}), shared: map[position]*difference{}}
+	l := &Log{types: map[string]map[string]*resource{}, prints: map[string]map[uint64]struct{}{}, changed: make(chan struct{}), shared: map[position]*difference{}}
 	for _, t := range types {
-		l.types[t] = map[string]*resource{}
+		l.types[t], l.prints[t] = map[string]*resource{}, map[uint64]struct{}{}
 	}
 	return l
 }
@@ -174,10 +179,15 @@ func (l *Log) write(updates []update) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, u := range updates {
+		held, prints := l.types[u.typeURL], l.prints[u.typeURL]
+		if old := held[u.name]; old != nil {
+			delete(prints, fingerprint([]byte(u.name), []byte(old.version)))
+		}
 		if u.resource == nil {
-			delete(l.types[u.typeURL], u.name)
+			delete(held, u.name)
 		} else {
-			l.types[u.typeURL][u.name] = u.resource
+			held[u.name] = u.resource
+			prints[fingerprint([]byte(u.name), []byte(u.resource.version))] = struct{}{}
 		}
 		l.seq++
 		l.changes = append(l.changes, u.change)
@@ -247,23 +257,25 @@ func (l *Log) everythingLocked(typeURL string, held holding) *difference {
 	if len(held) == 0 {
 		return l.allLocked(typeURL)
 	}
-	all := l.types[typeURL]
+	all, prints := l.types[typeURL], l.prints[typeURL]
+	right, wrong := 0, 0
+	for name, version := range held.all() {
+		if _, ok := prints[fingerprint(name, version)]; ok {
+			right++
+		} else {
+			wrong++
+		}
+	}
+	if right == len(all) && wrong == 0 { // most come back with what there is
+		return nothing
+	}
 	var removed []string
-	right := 0
+	has := make(map[string]bool, right)
 	for name, version := range held.all() {
 		switch r := all[string(name)]; {
 		case r == nil:
 			removed = append(removed, string(name))
 		case r.version == string(version):
-			right++
-		}
-	}
-	if right == len(all) { // most come back with what there is
-		return newDifference(nil, removed)
-	}
-	has := make(map[string]bool, right)
-	for name, version := range held.all() {
-		if r := all[string(name)]; r != nil && r.version == string(version) {
 			has[r.name] = true
 		}
 	}
@@ -274,6 +286,15 @@ func (l *Log) everythingLocked(typeURL string, held holding) *difference {
 		}
 	}
 	return newDifference(resources, removed)
+}
+
+// seed makes fingerprints that nobody outside can aim at.
+var seed = maphash.MakeSeed()
+
+// fingerprint stands for a resource in one version. That two have the same is as good as
+// impossible; if they had, a client would not be sent one of them until it changes.
+func fingerprint(name, version []byte) uint64 {
+	return maphash.Bytes(seed, name) ^ bits.RotateLeft64(maphash.Bytes(seed, version), 1)
 }
 
 // beginning is the position of those who hold nothing. No change has this number.
