@@ -14,17 +14,24 @@ export CGO_ENABLED=0 GOTOOLCHAIN=local
 version=v1.36.3
 stamp="-X k8s.io/component-base/version.gitVersion=$version -X k8s.io/component-base/version.gitMajor=1 -X k8s.io/component-base/version.gitMinor=36"
 
+# What a part is built from: the same sources by the same compiler are not linked again.
+sources() { # directory...
+  { go version; cat test/kube/build.sh; find "$@" -maxdepth 2 \( -name 'go.*' -o -name '*.go' \) -type f | LC_ALL=C sort | xargs cat; } | sha256sum
+}
+# Programs are put in their places complete: some may be running.
+new=$out/.new
 build() {
+  rm -rf "$new" && mkdir -p "$new"
   case $1 in
-  node) go build -trimpath -ldflags '-s -w' -o "$out/node" ./test/kube/cmd/node ;;
+  node) go build -trimpath -ldflags '-s -w' -o "$new/node" ./test/kube/cmd/node ;;
   kube)
-    (cd test/kube/parts && go build -trimpath -ldflags "-s -w $stamp" -o "$out/kubeparts" .)
-    for name in control-plane kubelet kube-proxy kubectl; do ln -sf kubeparts "$out/$name"; done
+    (cd test/kube/parts && go build -trimpath -ldflags "-s -w $stamp" -o "$new/kubeparts" .)
+    for name in control-plane kubelet kube-proxy kubectl; do ln -s kubeparts "$new/$name"; done
     ;;
-  coredns) (cd test/kube/coredns && go build -trimpath -ldflags '-s -w' -o "$out/coredns" .) ;;
-  conformance) (cd test/conformance && go test -c -trimpath -ldflags '-s -w' -o "$out/conformance.test" .) ;;
+  coredns) (cd test/kube/coredns && go build -trimpath -ldflags '-s -w' -o "$new/coredns" .) ;;
+  conformance) (cd test/conformance && go test -c -trimpath -ldflags '-s -w' -o "$new/conformance.test" .) ;;
   istio)
-    (cd test/interop && go build -trimpath -ldflags '-s -w' -o "$out/" istio.io/istio/pilot/cmd/pilot-discovery \
+    (cd test/interop && go build -trimpath -ldflags '-s -w' -o "$new/" istio.io/istio/pilot/cmd/pilot-discovery \
       istio.io/istio/istioctl/cmd/istioctl istio.io/istio/pkg/test/echo/cmd/server istio.io/istio/pkg/test/echo/cmd/client)
     # What an installation of it consists of beside the binaries: kinds, templates, values.
     istiod=$(cd test/interop && go list -m -f '{{.Dir}}' istio.io/istio)/manifests/charts
@@ -35,12 +42,19 @@ build() {
     ;;
   *) echo "kube-parts: no part $1: node kube coredns conformance istio" >&2; exit 2 ;;
   esac
+  mv -f "$new"/* "$out/"
 }
+declare -A from=([kube]=test/kube/parts [coredns]=test/kube/coredns [conformance]=test/conformance [istio]=test/interop)
 [ $# -gt 0 ] || set -- node kube coredns conformance istio
 for part; do
-  begin=$SECONDS
+  begin=$SECONDS want=
+  if [ -n "${from[$part]:-}" ]; then
+    want=$(sources "${from[$part]}")
+    [ "$want" != "$(cat "$out/.$part.sources" 2>/dev/null)" ] || continue
+  fi
   echo "kube-parts: $part (cold: minutes; warm: seconds) ..." >&2
   build "$part"
+  echo "$want" >"$out/.$part.sources"
   echo "kube-parts: $part is there after $((SECONDS - begin)) s" >&2
 done
 echo "$out"

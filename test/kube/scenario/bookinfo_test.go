@@ -186,6 +186,27 @@ func TestNamespaceJoinsByLabelWithoutChangeToItsPods(t *testing.T) {
 			t.Errorf("no access record of %s -> %s with both identities", edge[0], edge[1])
 		}
 	}
+
+	// Without the label the pods are as before, and were never restarted.
+	m.Do(t, "label", "namespace", ns, "istio.io/dataplane-mode-")
+	wire = between(t, m)
+	mesh.Eventually(t, "without the label the pods talk in clear again", func() error {
+		if err := whole(page(t.Context(), m, ns, ns)); err != nil {
+			t.Fatal(err)
+		}
+		if !onWire(wire, "PublisherA") {
+			return errors.New("the capture has nothing in clear")
+		}
+		return nil
+	})
+	if err := wire.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	for name, was := range before {
+		if is := people(t, m, ns)[name]; is != was {
+			t.Errorf("%s was %+v, is %+v", name, was, is)
+		}
+	}
 }
 
 // recorded reports an access record from one service account of a namespace to another.
