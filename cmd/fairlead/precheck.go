@@ -43,6 +43,9 @@ not be told.`,
 				return err
 			}
 			if onNodes {
+				if image == "" {
+					image = precheck.DefaultImage()
+				}
 				more, err := precheck.OnNodes(cmd.Context(), c, image)
 				if err != nil {
 					return err
@@ -65,7 +68,7 @@ not be told.`,
 		},
 	}
 	cmd.Flags().BoolVar(&onNodes, "on-nodes", false, "look on each node, from a pod of the agent's image")
-	cmd.Flags().StringVar(&image, "image", precheck.DefaultImage(), "the agent's image, for --on-nodes")
+	cmd.Flags().StringVar(&image, "image", "", "the agent's image, for --on-nodes (default the chart's)")
 	k.Bind(cmd.Flags())
 	return cmd
 }

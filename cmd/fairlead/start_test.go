@@ -4,6 +4,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"runtime"
 	"testing"
 	"time"
 )
@@ -38,4 +39,16 @@ func TestStartIsQuick(t *testing.T) {
 		t.Errorf("--help takes %v of CPU, more than %v", best, limit)
 	}
 	t.Logf("--help takes %v of CPU", best)
+}
+
+// TestCommandsAreCheapToMake bounds what every call, and every pod of a lab, pays for the
+// commands that it does not use: nothing is read or rendered before a command runs.
+func TestCommandsAreCheapToMake(t *testing.T) {
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	newRoot()
+	runtime.ReadMemStats(&after)
+	if made := (after.TotalAlloc - before.TotalAlloc) >> 10; made > 2048 {
+		t.Errorf("the commands take %d KiB to make", made)
+	}
 }
