@@ -75,7 +75,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxConcurrentStreams(64),
 		// There are thousands of connections, of which most say nothing most of the time.
-		grpc.SharedWriteBuffer(true), grpc.ReadBufferSize(8<<10),
+		grpc.ReadBufferSize(8<<10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)

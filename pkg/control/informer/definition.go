@@ -90,7 +90,25 @@ func (i *Informer) installed(name string, there bool) {
 
 // version is which of a kind's versions the API server serves and we can read; "": none
 // yet.
-func (i *Informer) version(e *extension) (string, error) {
+func (i *Informer) version(ctx context.Context, e *extension) (string, error) {
+	type answer struct {
+		version string
+		err     error
+	}
+	answered := make(chan answer, 1)
+	go func() { // ends with the client's time limit at the latest: it takes no context
+		v, err := i.askVersion(e)
+		answered <- answer{v, err}
+	}()
+	select {
+	case a := <-answered:
+		return a.version, a.err
+	case <-ctx.Done():
+		return "", ctx.Err()
+	}
+}
+
+func (i *Informer) askVersion(e *extension) (string, error) {
 	var failures []error
 	for _, v := range source.Versions(e.group, e.kind) {
 		list, err := i.opts.Kubernetes.Discovery().ServerResourcesForGroupVersion(e.group + "/" + v)
@@ -138,8 +156,8 @@ func (i *Informer) runExtension(ctx context.Context, e *extension) {
 			e.store.clear()
 			continue
 		}
-		v, err := i.version(e)
-		if err != nil {
+		v, err := i.version(ctx, e)
+		if err != nil && ctx.Err() == nil {
 			i.opts.Logger.Warn("versions of a kind cannot be told; asking again", "kind", e.definition(), "in", wait, "err", err)
 		}
 		if v == "" {
