@@ -6,7 +6,9 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
+	"github.com/fairlead-mesh/fairlead/pkg/install"
 	"github.com/fairlead-mesh/fairlead/pkg/install/precheck"
+	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 )
 
 // newExperimental holds the commands that istioctl has there.
@@ -18,8 +20,8 @@ func newExperimental() *cobra.Command {
 
 func newPrecheck() *cobra.Command {
 	var k kube.Flags
+	var f request
 	var onNodes bool
-	var image string
 	cmd := &cobra.Command{
 		Use:   "precheck",
 		Short: "Look whether a cluster is fit for the mesh",
@@ -31,9 +33,18 @@ features and cgroups, and goes again.
 The exit code is 0 if the cluster is fit, 2 if something is missing, and 1 if it could
 not be told.`,
 		Example: `  fairlead x precheck
-  fairlead x precheck --on-nodes`,
+  fairlead x precheck --on-nodes
+  fairlead x precheck --on-nodes -f istio-install.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
+			r, err := f.read(cmd.InOrStdin())
+			if err != nil {
+				return err
+			}
+			m, err := install.Build(r, telemetry.Version)
+			if err != nil {
+				return callError{err}
+			}
 			c, err := k.Connect()
 			if err != nil {
 				return err
@@ -43,10 +54,7 @@ not be told.`,
 				return err
 			}
 			if onNodes {
-				if image == "" {
-					image = precheck.DefaultImage()
-				}
-				more, err := precheck.OnNodes(cmd.Context(), c, image)
+				more, err := precheck.OnNodes(cmd.Context(), c, m)
 				if err != nil {
 					return err
 				}
@@ -68,7 +76,7 @@ not be told.`,
 		},
 	}
 	cmd.Flags().BoolVar(&onNodes, "on-nodes", false, "look on each node, from a pod of the agent's image")
-	cmd.Flags().StringVar(&image, "image", "", "the agent's image, for --on-nodes (default the chart's)")
+	f.bind(cmd)
 	k.Bind(cmd.Flags())
 	return cmd
 }

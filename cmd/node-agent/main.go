@@ -14,6 +14,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fairlead-mesh/fairlead/pkg/cni"
 	"github.com/fairlead-mesh/fairlead/pkg/redirect"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 )
@@ -85,15 +86,20 @@ Without it, a captured pod is refused: what it pinned in the kernel stays until
 }
 
 func precheck() *cobra.Command {
-	return &cobra.Command{
+	var confDir string
+	cmd := &cobra.Command{
 		Use:   "precheck",
 		Short: "Say what this machine lacks, a sentence each",
 		Long: `Says, in a sentence each on standard output, what the kernel and the machine lack
 for the agent. The exit code is 2 if anything is missing.`,
-		Example: "  node-agent precheck && echo ready",
-		Args:    cobra.NoArgs,
+		Example: `  node-agent precheck && echo ready
+  node-agent precheck --cni-conf-dir /etc/cni/net.d`,
+		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			missing := redirect.Precheck(false)
+			if confDir != "" {
+				missing = append(missing, cni.Precheck(confDir)...)
+			}
 			for _, sentence := range missing {
 				fmt.Fprintln(cmd.OutOrStdout(), sentence)
 			}
@@ -103,6 +109,8 @@ for the agent. The exit code is 2 if anything is missing.`,
 			return nil
 		},
 	}
+	cmd.Flags().StringVar(&confDir, "cni-conf-dir", "", "look at the CNI configuration there, too")
+	return cmd
 }
 
 // uninstall is what an agent does by itself when its DaemonSet is deleted, for nodes

@@ -2,6 +2,7 @@ package precheck
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -14,8 +15,7 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
 	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
-	"github.com/fairlead-mesh/fairlead/pkg/install/chart"
-	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
+	"github.com/fairlead-mesh/fairlead/pkg/install"
 )
 
 // lookout is the namespace of the pods that look at nodes; it goes with them.
@@ -29,31 +29,9 @@ var (
 	namespaceKind = schema.GroupVersionKind{Version: "v1", Kind: "Namespace"}
 )
 
-// DefaultImage is the agent's of this version.
-func DefaultImage() string {
-	image, err := agentImage(telemetry.Version)
-	if err != nil {
-		return ""
-	}
-	return image
-}
-
-// agentImage is what the chart runs on nodes.
-func agentImage(version string) (string, error) {
-	pod, err := agent(version)
-	if err != nil {
-		return "", err
-	}
-	return pod.Containers[0].Image, nil
-}
-
 // agent is the pod of the chart's node agent.
-func agent(version string) (*corev1.PodSpec, error) {
-	objects, err := chart.Release{Profile: chart.DefaultProfile, Version: version}.Render()
-	if err != nil {
-		return nil, err
-	}
-	for _, o := range objects {
+func agent(m *install.Manifest) (*corev1.PodSpec, error) {
+	for _, o := range m.Objects {
 		if o.GetKind() != "DaemonSet" {
 			continue
 		}
@@ -61,12 +39,16 @@ func agent(version string) (*corev1.PodSpec, error) {
 		spec := &corev1.PodSpec{}
 		return spec, runtime.DefaultUnstructuredConverter.FromUnstructured(content, spec)
 	}
-	return nil, fmt.Errorf("the chart has no DaemonSet")
+	return nil, errors.New("no agent is asked for: nodeAgent.enabled is false")
 }
 
-// OnNodes runs the agent's own check on each node, with the rights that the agent will
-// have, and takes everything away again.
-func OnNodes(ctx context.Context, c *kube.Client, image string) (out []Finding, err error) {
+// OnNodes runs the own check of the agent that a manifest has on each node, with the
+// rights that the agent will have, and takes everything away again.
+func OnNodes(ctx context.Context, c *kube.Client, m *install.Manifest) (out []Finding, err error) {
+	spec, err := agent(m)
+	if err != nil {
+		return nil, err
+	}
 	ctx, cancel := context.WithTimeout(ctx, nodesTimeout)
 	defer cancel()
 	all, err := c.List(ctx, schema.GroupKind{Kind: "Node"}, "", "kubernetes.io/os!=windows")
@@ -85,12 +67,8 @@ func OnNodes(ctx context.Context, c *kube.Client, image string) (out []Finding, 
 			err = gone
 		}
 	}()
-	spec, err := agent(telemetry.Version)
-	if err != nil {
-		return nil, err
-	}
 	for _, n := range all {
-		pod, err := looker(spec, n.GetName(), image)
+		pod, err := looker(spec, n.GetName())
 		if err != nil {
 			return nil, err
 		}
@@ -102,11 +80,17 @@ func OnNodes(ctx context.Context, c *kube.Client, image string) (out []Finding, 
 }
 
 // looker is the pod that looks at one node.
-func looker(agent *corev1.PodSpec, node, image string) (*unstructured.Unstructured, error) {
+func looker(agent *corev1.PodSpec, node string) (*unstructured.Unstructured, error) {
 	spec := corev1.PodSpec{NodeName: node, RestartPolicy: corev1.RestartPolicyNever, Tolerations: []corev1.Toleration{{Operator: corev1.TolerationOpExists}}}
 	container := agent.Containers[0]
+	args := []string{"precheck"}
+	for _, m := range container.VolumeMounts {
+		if m.Name == "cni-conf" {
+			args = append(args, "--cni-conf-dir="+m.MountPath)
+		}
+	}
 	spec.Containers = []corev1.Container{{
-		Name: "look", Image: image, ImagePullPolicy: container.ImagePullPolicy, Args: []string{"precheck"}, SecurityContext: container.SecurityContext,
+		Name: "look", Image: container.Image, ImagePullPolicy: container.ImagePullPolicy, Args: args, SecurityContext: container.SecurityContext,
 		// What it finds is told with its end.
 		TerminationMessagePolicy: corev1.TerminationMessageFallbackToLogsOnError,
 	}}
@@ -188,7 +172,7 @@ func verdict(p *unstructured.Unstructured) ([]Finding, bool) {
 			}
 			return out, true
 		case s.State.Waiting != nil && (strings.HasPrefix(s.State.Waiting.Reason, "ErrImage") || strings.HasPrefix(s.State.Waiting.Reason, "ImagePull")):
-			return []Finding{{Missing, fmt.Sprintf("Node %s cannot get the image %s: %s.", pod.Spec.NodeName, s.Image, s.State.Waiting.Message), "Give another one by --image, or make it reachable."}}, true
+			return []Finding{{Missing, fmt.Sprintf("Node %s cannot get the image %s: %s.", pod.Spec.NodeName, s.Image, s.State.Waiting.Message), "Set hub and tag to where it is, or make it reachable."}}, true
 		}
 	}
 	return nil, pod.Status.Phase == corev1.PodSucceeded

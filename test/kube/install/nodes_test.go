@@ -29,7 +29,7 @@ func TestOnNodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	c := cluster.ForTest(t, cluster.Options{Name: "instnod", Nodes: 2, Images: built.Images})
-	out, code := fairlead(t, c, "x", "precheck", "--on-nodes", "--image", mesh.Hub+"/node-agent:"+mesh.Tag)
+	out, code := fairlead(t, c, "x", "precheck", "--on-nodes", "--set", "hub="+mesh.Hub, "--set", "tag="+mesh.Tag)
 	if code != 0 {
 		t.Fatalf("precheck, exit code %d:\n%s", code, out)
 	}
