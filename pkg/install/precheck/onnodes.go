@@ -49,8 +49,6 @@ func OnNodes(ctx context.Context, c *kube.Client, m *install.Manifest) (out []Fi
 	if err != nil {
 		return nil, err
 	}
-	ctx, cancel := context.WithTimeout(ctx, nodesTimeout)
-	defer cancel()
 	all, err := c.List(ctx, schema.GroupKind{Kind: "Node"}, "", "kubernetes.io/os!=windows")
 	if err != nil {
 		return nil, err
@@ -118,6 +116,7 @@ func looker(agent *corev1.PodSpec, node string) (*unstructured.Unstructured, err
 func watch(ctx context.Context, c *kube.Client, all []*unstructured.Unstructured) ([]Finding, error) {
 	tick := time.NewTicker(500 * time.Millisecond)
 	defer tick.Stop()
+	end := time.After(nodesTimeout)
 	ended := map[string][]Finding{}
 	for {
 		pods, err := c.List(ctx, podKind.GroupKind(), lookout, "")
@@ -138,6 +137,8 @@ func watch(ctx context.Context, c *kube.Client, all []*unstructured.Unstructured
 		}
 		select {
 		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-end:
 			slices.Sort(waiting)
 			return nil, fmt.Errorf("look at the nodes: these pods of the namespace %s did not end within %s: %s", lookout, nodesTimeout, strings.Join(waiting, ", "))
 		case <-tick.C:

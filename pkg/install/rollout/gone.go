@@ -45,25 +45,22 @@ func list(objects []*unstructured.Unstructured) string {
 }
 
 func until(ctx context.Context, timeout time.Duration, left func(context.Context) (string, error)) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 	tick := time.NewTicker(every)
 	defer tick.Stop()
-	last := ""
+	end := time.After(timeout)
 	for {
 		names, err := left(ctx)
-		if err == nil && names == "" {
-			return nil
+		if err != nil {
+			return err
 		}
-		if err == nil {
-			last = names
+		if names == "" {
+			return nil
 		}
 		select {
 		case <-ctx.Done():
-			if err != nil && last == "" {
-				return err
-			}
-			return fmt.Errorf("still there after %s: %s", timeout, last)
+			return ctx.Err()
+		case <-end:
+			return fmt.Errorf("still there after %s: %s", timeout, names)
 		case <-tick.C:
 		}
 	}

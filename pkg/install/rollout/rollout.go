@@ -71,20 +71,17 @@ const every = 500 * time.Millisecond
 // Wait waits until all objects are ready, and tells changes of their states. The error
 // says of each that is not what its pods wait for.
 func Wait(ctx context.Context, c Cluster, objects []*unstructured.Unstructured, timeout time.Duration, tell func(o *unstructured.Unstructured, s State)) error {
-	ctx, cancel := context.WithTimeout(ctx, timeout)
-	defer cancel()
 	last := make([]State, len(objects))
 	tick := time.NewTicker(every)
 	defer tick.Stop()
+	// A question is not cut off by the end of the wait: that would be told as its failure.
+	end := time.After(timeout)
 	for {
 		pending := []*unstructured.Unstructured{}
 		for i, o := range objects {
 			s, err := now(ctx, c, o)
-			if err != nil && ctx.Err() == nil {
+			if err != nil {
 				return err
-			}
-			if ctx.Err() != nil {
-				s = last[i]
 			}
 			if s != last[i] {
 				last[i] = s
@@ -99,7 +96,9 @@ func Wait(ctx context.Context, c Cluster, objects []*unstructured.Unstructured, 
 		}
 		select {
 		case <-ctx.Done():
-			return late(context.WithoutCancel(ctx), c, pending, timeout)
+			return ctx.Err()
+		case <-end:
+			return late(ctx, c, pending, timeout)
 		case <-tick.C:
 		}
 	}
