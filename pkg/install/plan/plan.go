@@ -36,14 +36,13 @@ type Cluster interface {
 // Action is what is done about an object.
 type Action string
 
+// The actions. Leave is for an object of someone else's that serves as well.
 const (
-	// Create, Change, Keep and Delete are what their names say.
 	Create Action = "create"
 	Change Action = "change"
 	Keep   Action = "keep"
 	Delete Action = "delete"
-	// Leave is an object of someone else's that serves as well.
-	Leave Action = "leave"
+	Leave  Action = "leave"
 )
 
 // Step is one object and what is done about it.

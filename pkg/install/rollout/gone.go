@@ -49,17 +49,19 @@ func until(ctx context.Context, timeout time.Duration, left func(context.Context
 	defer tick.Stop()
 	end := time.After(timeout)
 	for {
-		names, err := left(ctx)
-		if err != nil {
-			return err
-		}
-		if names == "" {
+		asked, cancel := context.WithTimeout(ctx, oneQuestion)
+		names, err := left(asked)
+		cancel()
+		if err == nil && names == "" {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
 			return ctx.Err()
 		case <-end:
+			if err != nil { // an API server may be away for a moment, and not for all of it
+				return err
+			}
 			return fmt.Errorf("still there after %s: %s", timeout, names)
 		case <-tick.C:
 		}

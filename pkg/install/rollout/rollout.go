@@ -80,8 +80,8 @@ func Wait(ctx context.Context, c Cluster, objects []*unstructured.Unstructured, 
 		pending := []*unstructured.Unstructured{}
 		for i, o := range objects {
 			s, err := now(ctx, c, o)
-			if err != nil {
-				return err
+			if err != nil { // an API server may be away for a moment
+				s = State{false, err.Error()}
 			}
 			if s != last[i] {
 				last[i] = s
@@ -104,7 +104,12 @@ func Wait(ctx context.Context, c Cluster, objects []*unstructured.Unstructured, 
 	}
 }
 
+// oneQuestion bounds how long an API server may take to answer.
+const oneQuestion = 30 * time.Second
+
 func now(ctx context.Context, c Cluster, o *unstructured.Unstructured) (State, error) {
+	ctx, cancel := context.WithTimeout(ctx, oneQuestion)
+	defer cancel()
 	live, err := c.Get(ctx, o.GroupVersionKind().GroupKind(), o.GetNamespace(), o.GetName())
 	if err != nil {
 		return State{}, err
