@@ -26,7 +26,7 @@ func (k *cluster) kubelet(ctx context.Context) error {
 
 // kubeletWatch keeps the redirector told of the kubelet's cgroup.
 type kubeletWatch struct {
-	proc       hostproc.Proc
+	proc       *hostproc.Proc
 	redirector *redirect.Redirector
 	log        *slog.Logger
 

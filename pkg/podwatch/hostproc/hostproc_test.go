@@ -17,7 +17,7 @@ import (
 const uid = "0a1b2c3d-1111-2222-3333-444455556666"
 
 // here is this machine's, with the test for the node's first process.
-var here = Proc{path: "/proc", node: "self"}
+var here = &Proc{path: "/proc", node: "self"}
 
 func TestUIDOfCgroups(t *testing.T) {
 	under := strings.ReplaceAll(uid, "-", "_")

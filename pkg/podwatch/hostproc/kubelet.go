@@ -17,7 +17,7 @@ var kubelets = []string{"kubelet", "kubelite", "k3s-server", "k3s-agent", "k3s",
 // KubeletCgroup returns the cgroup v2 directory of the node's kubelet, under root:
 // that of a process of a kubelet's name which is in the node's network namespace
 // and no pod's. It fails where the kubelet shares the root with everything.
-func (p Proc) KubeletCgroup(root string) (string, error) {
+func (p *Proc) KubeletCgroup(root string) (string, error) {
 	path := ""
 	// As the node's first process sees it: a container may have a view of its own.
 	err := netns.InCgroup(filepath.Join(p.path, p.node, "ns/cgroup"), func() (err error) {
@@ -30,7 +30,7 @@ func (p Proc) KubeletCgroup(root string) (string, error) {
 	return filepath.Join(root, path), nil
 }
 
-func (p Proc) kubelet() (string, error) {
+func (p *Proc) kubelet() (string, error) {
 	home, err := os.Readlink(p.NodeNetNS())
 	if err != nil {
 		return "", fmt.Errorf("the node's network namespace: %w", err)
@@ -69,7 +69,7 @@ func (p Proc) kubelet() (string, error) {
 	return "", fmt.Errorf("no process named %s in the node's network namespace: name the kubelet's cgroup with --kubelet-cgroup", strings.Join(kubelets, ", "))
 }
 
-func (p Proc) named(pid string, names []string) bool {
+func (p *Proc) named(pid string, names []string) bool {
 	b, err := os.ReadFile(filepath.Join(p.path, pid, "comm"))
 	if err != nil {
 		return false

@@ -9,6 +9,8 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/netns"
 )
@@ -17,16 +19,21 @@ import (
 type Proc struct {
 	path string
 	node string // a process in the node's own namespaces
+
+	// mu guards below.
+	mu     sync.Mutex
+	first  map[string]string // the first process of each pod, by the pod's uid
+	looked time.Time         // when that began to be looked for
 }
 
 // Open returns the procfs that is mounted at path; its first process is the node's.
-func Open(path string) Proc { return Proc{path: path, node: "1"} }
+func Open(path string) *Proc { return &Proc{path: path, node: "1"} }
 
 // ErrNoProcess says that a pod has no process yet, or none any more.
 var ErrNoProcess = errors.New("no process of the pod runs on this node")
 
 // NodeNetNS is the path of the node's network namespace.
-func (p Proc) NodeNetNS() string { return filepath.Join(p.path, p.node, "ns/net") }
+func (p *Proc) NodeNetNS() string { return filepath.Join(p.path, p.node, "ns/net") }
 
 // NetNS is a pod's network namespace.
 type NetNS struct {
@@ -60,42 +67,60 @@ func uidOf(cgroup []byte) string {
 }
 
 // Find returns the network namespace of a pod: that of its first process, which is
-// the sandbox's. Later ones may have made others inside.
-func (p Proc) Find(uid string) (NetNS, error) {
-	pid, err := p.first(uid)
-	if err != nil {
-		return NetNS{}, err
+// the sandbox's. Later ones may have made others inside. Many pods are found by one
+// look at all processes.
+func (p *Proc) Find(uid string) (NetNS, error) {
+	called := time.Now()
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if pid, ok := p.first[uid]; ok {
+		if found, err := p.open(pid, uid); err == nil {
+			return found, nil
+		}
+	}
+	if p.looked.Before(called) {
+		if err := p.look(); err != nil {
+			return NetNS{}, err
+		}
+	}
+	pid, ok := p.first[uid]
+	if !ok {
+		return NetNS{}, ErrNoProcess
 	}
 	return p.open(pid, uid)
 }
 
-// first is the process of the pod that was started first.
-func (p Proc) first(uid string) (string, error) {
+// look finds the first process of each pod. mu is held.
+func (p *Proc) look() error {
+	began := time.Now()
 	entries, err := os.ReadDir(p.path)
 	if err != nil {
-		return "", fmt.Errorf("processes of the node: %w", err)
+		return fmt.Errorf("processes of the node: %w", err)
 	}
-	oldest, age := "", uint64(0)
+	p.first = map[string]string{}
+	ages := map[string]uint64{}
 	for _, e := range entries {
 		pid := e.Name()
-		if pid[0] < '0' || pid[0] > '9' || p.uid(pid) != uid {
+		if pid[0] < '0' || pid[0] > '9' {
+			continue
+		}
+		uid := p.uid(pid)
+		if uid == "" {
 			continue
 		}
 		started, err := p.started(pid)
 		if err != nil {
 			continue // it ended meanwhile
 		}
-		if oldest == "" || started < age {
-			oldest, age = pid, started
+		if _, known := p.first[uid]; !known || started < ages[uid] {
+			p.first[uid], ages[uid] = pid, started
 		}
 	}
-	if oldest == "" {
-		return "", ErrNoProcess
-	}
-	return oldest, nil
+	p.looked = began
+	return nil
 }
 
-func (p Proc) uid(pid string) string {
+func (p *Proc) uid(pid string) string {
 	b, err := os.ReadFile(filepath.Join(p.path, pid, "cgroup"))
 	if err != nil {
 		return ""
@@ -104,7 +129,7 @@ func (p Proc) uid(pid string) string {
 }
 
 // started is field 22 of /proc/PID/stat: ticks since boot.
-func (p Proc) started(pid string) (uint64, error) {
+func (p *Proc) started(pid string) (uint64, error) {
 	b, err := os.ReadFile(filepath.Join(p.path, pid, "stat"))
 	if err != nil {
 		return 0, err
@@ -120,7 +145,7 @@ func (p Proc) started(pid string) (uint64, error) {
 
 // open makes sure that the process was the pod's while its namespace was read: its
 // number may be another's by then.
-func (p Proc) open(pid, uid string) (NetNS, error) {
+func (p *Proc) open(pid, uid string) (NetNS, error) {
 	found := NetNS{Path: filepath.Join(p.path, pid, "ns/net")}
 	ns, err := netns.Open(found.Path)
 	if err != nil {
