@@ -104,9 +104,26 @@ func (k *cluster) isUninstalled(ctx context.Context) bool {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
 	defer cancel()
+	gone, err := k.isDeleted(ctx, k.api)
+	if kube.IsUnauthorized(err) && k.installer != nil {
+		// The agent's token ends with its pod's object, which somebody may have deleted
+		// by force: the account's own says whether the account is there still.
+		api, cerr := k.installer.Client()
+		if cerr != nil {
+			return false
+		}
+		gone, err = k.isDeleted(ctx, api)
+	}
+	return gone || kube.IsForbidden(err) || k.installer != nil && kube.IsUnauthorized(err)
+}
+
+func (k *cluster) isDeleted(ctx context.Context, api *kube.Client) (bool, error) {
 	var set kube.Namespace // its metadata is all that is asked for
-	err := k.api.Get(ctx, "/apis/apps/v1/namespaces/"+k.config.podNamespace+"/daemonsets/"+k.config.daemonSet, &set)
-	return err == nil && set.DeletionTimestamp != "" || kube.IsNotFound(err) || kube.IsForbidden(err)
+	err := api.Get(ctx, "/apis/apps/v1/namespaces/"+k.config.podNamespace+"/daemonsets/"+k.config.daemonSet, &set)
+	if kube.IsNotFound(err) {
+		return true, nil
+	}
+	return err == nil && set.DeletionTimestamp != "", err
 }
 
 // newInstaller keeps the CNI plugin on the node.

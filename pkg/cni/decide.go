@@ -45,15 +45,7 @@ func (c *Config) rule() podwatch.Rule {
 func (c *Config) askAPI(ctx context.Context, box podwatch.Sandbox) (bool, string, error) {
 	ctx, cancel := context.WithTimeout(ctx, asking)
 	defer cancel()
-	b, err := os.ReadFile(c.Credentials)
-	if err != nil {
-		return false, "", err
-	}
-	var how kube.Config
-	if err := json.Unmarshal(b, &how); err != nil {
-		return false, "", fmt.Errorf("%s: %w", c.Credentials, err)
-	}
-	api, err := kube.New(how)
+	api, err := c.client()
 	if err != nil {
 		return false, "", err
 	}
@@ -67,6 +59,19 @@ func (c *Config) askAPI(ctx context.Context, box podwatch.Sandbox) (bool, string
 	}
 	captured, why := c.rule().Captures(podwatch.FactsOf(&pod), namespace.Labels)
 	return captured, why, nil
+}
+
+// client asks the API as the agent's account.
+func (c *Config) client() (*kube.Client, error) {
+	b, err := os.ReadFile(c.Credentials)
+	if err != nil {
+		return nil, err
+	}
+	var how kube.Config
+	if err := json.Unmarshal(b, &how); err != nil {
+		return nil, fmt.Errorf("%s: %w", c.Credentials, err)
+	}
+	return kube.New(how)
 }
 
 // noted returns a namespace's labels from the agent's note.

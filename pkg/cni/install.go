@@ -98,6 +98,9 @@ func (i *Installer) Install() error {
 	return nil
 }
 
+// Client asks the API as the plugin does.
+func (i *Installer) Client() (*kube.Client, error) { return i.Config.client() }
+
 // writeCredentials gives the plugin a token that outlives the agent's pod, or where
 // the agent may not ask for one, the agent's own.
 func (i *Installer) writeCredentials() error {

@@ -31,10 +31,11 @@ func IsNotFound(err error) bool { return hasCode(err, http.StatusNotFound) }
 // IsConflict reports that the object is another by now.
 func IsConflict(err error) bool { return hasCode(err, http.StatusConflict) }
 
-// IsForbidden reports that the caller may not do this, or is not known any more.
-func IsForbidden(err error) bool {
-	return hasCode(err, http.StatusForbidden) || hasCode(err, http.StatusUnauthorized)
-}
+// IsForbidden reports that the caller may not do this.
+func IsForbidden(err error) bool { return hasCode(err, http.StatusForbidden) }
+
+// IsUnauthorized reports that the caller is not known, or not any more.
+func IsUnauthorized(err error) bool { return hasCode(err, http.StatusUnauthorized) }
 
 // isExpired reports that a watch begins too far back.
 func isExpired(err error) bool { return hasCode(err, http.StatusGone) }

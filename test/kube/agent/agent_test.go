@@ -26,6 +26,7 @@ func TestAgentOnTwoNodes(t *testing.T) {
 		{"a pod is captured before its first process, and probes pass, under STRICT", firstMillisecond},
 		{"an agent is replaced by the next version and back under traffic", replaced},
 		{"without an agent what is in the mesh is held back, and nothing else", agentDown},
+		{"an agent whose pod is deleted by force comes again, and leaves nothing open", deletedByForce},
 		{"a node that boots says nothing in clear", reboot},
 		{"each capability is needed, and no other", privileges},
 		{"an uninstalled agent leaves nothing", uninstalled},
@@ -179,6 +180,25 @@ func agentDown(w *world) {
 	w.until("and what ran talks again", func() bool { return w.lastSaid("shop/early") == "ok" })
 	if said := w.said("shop/late"); len(said) != 1 {
 		w.Errorf("the first connection was not captured: %q", said)
+	}
+	if seen() {
+		w.Error("said in clear")
+	}
+}
+
+// Its token ends with the pod's object, which is no sign that it was uninstalled.
+func deletedByForce(w *world) {
+	agent := func() string {
+		return w.kubectl("-n", "istio-system", "get", "pods", "-l", "app=ztunnel", "--field-selector", "spec.nodeName=n1", "-o", "jsonpath={.items[*].metadata.name}")
+	}
+	seen := w.listen(0)
+	before := agent()
+	w.kubectl("-n", "istio-system", "delete", "pod", before, "--force", "--grace-period=0")
+	w.until("another is there", func() bool { return agent() != before })
+	w.kubectl("-n", "istio-system", "rollout", "status", "daemonset/fairlead-node-agent", "--timeout=100s")
+	w.until("what is enrolled talks", func() bool { return w.lastSaid("shop/early") == "ok" })
+	if out, err := w.c.Nodes[0].Run(w.Context(), "grep", "-c", "fairlead-cni", "/etc/cni/net.d/10-bridge.conflist"); err != nil {
+		w.Errorf("the CNI plugin was taken off: %s %v", out, err)
 	}
 	if seen() {
 		w.Error("said in clear")
