@@ -38,8 +38,10 @@ func Open(path string) (*NS, error) {
 	return &NS{path: path, file: os.NewFile(uintptr(fd), path)}, nil
 }
 
-// Current opens the namespace of this process.
-func Current() (*NS, error) { return Open("/proc/self/ns/net") }
+// Current opens the namespace that the caller is in: the process's, or that of the
+// [NS.Do] around it. It is not /proc/self's: that is where the process's first thread
+// is, which may be inside any Do at the moment.
+func Current() (*NS, error) { return Open("/proc/thread-self/ns/net") }
 
 // Path is the name the handle was opened by.
 func (n *NS) Path() string { return n.path }
@@ -135,8 +137,8 @@ func (n *NS) control(fn func(fd int) error) error {
 	return inner
 }
 
-// processNS is the namespace threads go home to: that of the process's main
-// thread, which nothing here moves. The descriptor stays open for ever.
+// processNS is the namespace threads go home to: that of the process's first thread,
+// looked up before anything here has moved one. The descriptor stays open for ever.
 var processNS = sync.OnceValues(func() (int, error) {
 	fd, err := unix.Open("/proc/self/ns/net", unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {

@@ -206,3 +206,51 @@ func BenchmarkDo(b *testing.B) {
 		}
 	}
 }
+
+// Whoever is inside other namespaces at the moment, on whichever threads, the caller's own is
+// the one that it is in.
+func TestCurrentIsTheCallers(t *testing.T) {
+	ns, _ := fresh(t)
+	inode := func() uint64 {
+		t.Helper()
+		c, err := Current()
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		i, err := c.Inode()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return i
+	}
+	home, inside := inode(), uint64(0)
+	if err := ns.Do(func() error { inside = inode(); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	if want, err := ns.Inode(); err != nil || inside != want || inside == home {
+		t.Errorf("inside it is %d, want %d (%v), not home's %d", inside, want, err, home)
+	}
+	var group sync.WaitGroup
+	stop := make(chan struct{})
+	for range 4 * runtime.GOMAXPROCS(0) {
+		group.Go(func() {
+			for {
+				select {
+				case <-stop:
+					return
+				default:
+					_ = ns.Do(func() error { runtime.Gosched(); return nil })
+				}
+			}
+		})
+	}
+	for range 2000 {
+		if got := inode(); got != home {
+			t.Errorf("outside it is %d, want home's %d", got, home)
+			break
+		}
+	}
+	close(stop)
+	group.Wait()
+}
