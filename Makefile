@@ -69,7 +69,7 @@ kube-parts:
 ## test-kube: Fairlead on real Kubernetes: API server, two nodes with kubelet and containerd, `fairlead install` (as root)
 .PHONY: test-kube
 test-kube: kube-setup kube-parts
-	FAIRLEAD_KUBE=1 go test -count=1 -p 2 -timeout 40m $$(go list ./test/kube/... | grep -v -e /conformance -e /istioctl)
+	FAIRLEAD_KUBE=1 go test -count=1 -p 2 -timeout 40m ./test/kube/scenario $$(go list ./test/kube/... | grep -v -e /conformance -e /istioctl -e /scenario)
 
 ## test-conformance: the Gateway API's own suite on real nodes, profiles MESH-HTTP and MESH-GRPC; the report goes to docs/conformance (as root)
 .PHONY: test-conformance
