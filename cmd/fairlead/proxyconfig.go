@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/proxies"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/proxyconfig"
@@ -49,7 +50,7 @@ func (p *proxyConfig) show(use string, aliases []string, short, output string, w
 		RunE: func(cmd *cobra.Command, args []string) error {
 			format, err := cmd.Flags().GetString("output")
 			if err == nil {
-				err = proxyconfig.CheckFormat(format)
+				err = document.CheckFormat(format)
 			}
 			if err != nil {
 				return err
@@ -117,7 +118,7 @@ func (p *proxyConfig) target(ctx context.Context, name string) (*kube.Client, pr
 
 func (p *proxyConfig) clusters() *cobra.Command {
 	var f proxyconfig.ClusterFilter
-	cmd := p.show("cluster", []string{"clusters", "c"}, "Retrieves information about cluster configuration of a proxy", proxyconfig.Short,
+	cmd := p.show("cluster", []string{"clusters", "c"}, "Retrieves information about cluster configuration of a proxy", document.Short,
 		func(cmd *cobra.Command, d *proxyconfig.Dump, format string) error {
 			return d.Clusters(cmd.OutOrStdout(), f, format)
 		})
@@ -130,7 +131,7 @@ func (p *proxyConfig) clusters() *cobra.Command {
 
 func (p *proxyConfig) listeners() *cobra.Command {
 	var f proxyconfig.ListenerFilter
-	cmd := p.show("listener", []string{"listeners", "l"}, "Retrieves information about listener configuration of a proxy", proxyconfig.Short,
+	cmd := p.show("listener", []string{"listeners", "l"}, "Retrieves information about listener configuration of a proxy", document.Short,
 		func(cmd *cobra.Command, d *proxyconfig.Dump, format string) error {
 			return d.Listeners(cmd.OutOrStdout(), f, format)
 		})
@@ -144,7 +145,7 @@ func (p *proxyConfig) listeners() *cobra.Command {
 
 func (p *proxyConfig) routes() *cobra.Command {
 	name, verbose := "", true
-	cmd := p.show("route", []string{"routes", "r"}, "Retrieves information about route configuration of a proxy", proxyconfig.Short,
+	cmd := p.show("route", []string{"routes", "r"}, "Retrieves information about route configuration of a proxy", document.Short,
 		func(cmd *cobra.Command, d *proxyconfig.Dump, format string) error {
 			return d.Routes(cmd.OutOrStdout(), name, verbose, format)
 		})
@@ -161,7 +162,7 @@ func (p *proxyConfig) endpoints() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			format, err := cmd.Flags().GetString("output")
 			if err == nil {
-				err = proxyconfig.CheckFormat(format)
+				err = document.CheckFormat(format)
 			}
 			if err != nil {
 				return err
@@ -176,7 +177,7 @@ func (p *proxyConfig) endpoints() *cobra.Command {
 			return proxyconfig.Endpoints(cmd.OutOrStdout(), raw, f, format)
 		},
 	}
-	p.common(cmd, proxyconfig.Short)
+	p.common(cmd, document.Short)
 	cmd.Flags().StringVar(&f.Address, "address", "", "Filter endpoints by address field")
 	cmd.Flags().Uint32Var(&f.Port, "port", 0, "Filter endpoints by Port field")
 	cmd.Flags().StringVar(&f.Cluster, "cluster", "", "Filter endpoints by cluster name field")
@@ -193,7 +194,7 @@ func (p *proxyConfig) secrets() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			format, err := cmd.Flags().GetString("output")
 			if err == nil {
-				err = proxyconfig.CheckFormat(format)
+				err = document.CheckFormat(format)
 			}
 			if err != nil {
 				return err
@@ -214,7 +215,7 @@ func (p *proxyConfig) secrets() *cobra.Command {
 			return dump.Secrets(cmd.OutOrStdout(), format, time.Now())
 		},
 	}
-	p.common(cmd, proxyconfig.Short)
+	p.common(cmd, document.Short)
 	return cmd
 }
 
@@ -237,7 +238,7 @@ func (p *proxyConfig) identity(cmd *cobra.Command, client *kube.Client, of proxi
 			return fmt.Errorf("agent %s does not know pod %s", of.Agent, of.Pod)
 		}
 	}
-	if err := dump.ShowCertificates(cmd.OutOrStdout(), identity, format, time.Now()); err != nil || format != proxyconfig.Short {
+	if err := dump.ShowCertificates(cmd.OutOrStdout(), identity, format, time.Now()); err != nil || format != document.Short {
 		return err
 	}
 	for _, line := range dump.Renewals(identity) {
@@ -247,17 +248,17 @@ func (p *proxyConfig) identity(cmd *cobra.Command, client *kube.Client, of proxi
 }
 
 func (p *proxyConfig) bootstrap() *cobra.Command {
-	return p.show("bootstrap", []string{"b"}, "Retrieves information about bootstrap configuration of a proxy", proxyconfig.JSON,
+	return p.show("bootstrap", []string{"b"}, "Retrieves information about bootstrap configuration of a proxy", document.JSON,
 		func(cmd *cobra.Command, d *proxyconfig.Dump, format string) error {
 			return d.Bootstrap(cmd.OutOrStdout(), format)
 		})
 }
 
 func (p *proxyConfig) all() *cobra.Command {
-	return p.show("all", []string{"a"}, "Retrieves all configuration of a proxy", proxyconfig.Short,
+	return p.show("all", []string{"a"}, "Retrieves all configuration of a proxy", document.Short,
 		func(cmd *cobra.Command, d *proxyconfig.Dump, format string) error {
 			out := cmd.OutOrStdout()
-			if format != proxyconfig.Short {
+			if format != document.Short {
 				return d.Whole(out, format)
 			}
 			for _, part := range []func() error{

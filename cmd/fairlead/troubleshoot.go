@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fairlead-mesh/fairlead/pkg/cli/analyze"
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/proxies"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/proxyconfig"
@@ -148,10 +149,10 @@ func (t trouble) config(ctx context.Context) error {
 	if !t.of.Self() {
 		dump = dump.About(t.of.Hosts)
 	}
-	if err := dump.Routes(t.out, "", true, proxyconfig.Short); err != nil {
+	if err := dump.Routes(t.out, "", true, document.Short); err != nil {
 		return err
 	}
-	return dump.Clusters(t.out, proxyconfig.ClusterFilter{}, proxyconfig.Short)
+	return dump.Clusters(t.out, proxyconfig.ClusterFilter{}, document.Short)
 }
 
 func (t trouble) failures(ctx context.Context) error {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/proxies"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/ztunnelconfig"
@@ -39,7 +40,7 @@ Without a target any agent is asked, with --node that of the node; of a workload
 	z.Bind(cmd.PersistentFlags())
 	flags := cmd.PersistentFlags()
 	flags.IntVar(&z.port, "proxy-admin-port", proxies.AdminPort, "Admin port of the node's agent")
-	flags.StringVarP(&z.output, "output", "o", ztunnelconfig.Short, "Output format: one of json|yaml|short")
+	flags.StringVarP(&z.output, "output", "o", document.Short, "Output format: one of json|yaml|short")
 	flags.StringVar(&z.node, "node", "", "Ask the agent of this node")
 	flags.StringVarP(&z.file, "file", "f", "", "A dump that was saved, to show without a cluster")
 	cmd.AddCommand(z.workloads(), z.services(), z.policies(), z.certificates(), z.connections(), z.all(), z.log())
@@ -51,7 +52,7 @@ func (z *ztunnelConfig) show(use, short string, aliases []string, write func(cmd
 	return &cobra.Command{
 		Use: use + " [<type>/]<name>[.<namespace>]", Aliases: aliases, Short: short, Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			if err := ztunnelconfig.CheckFormat(z.output); err != nil {
+			if err := document.CheckFormat(z.output); err != nil {
 				return err
 			}
 			raw, of, err := z.dump(cmd, args)

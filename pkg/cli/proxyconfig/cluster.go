@@ -10,6 +10,8 @@ import (
 	"text/tabwriter"
 
 	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
+
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 )
 
 // ClusterFilter chooses clusters; empty fields choose all.
@@ -46,25 +48,25 @@ func compareKeys(a, b string) int {
 
 func (d *Dump) clusters(f ClusterFilter) []value {
 	all := inner(d.entries("ClustersConfigDump", "dynamic_active_clusters", "static_clusters"), "cluster")
-	all = slices.DeleteFunc(all, func(c value) bool { return !f.takes(str(c, "name")) })
-	slices.SortFunc(all, func(a, b value) int { return compareKeys(str(a, "name"), str(b, "name")) })
+	all = slices.DeleteFunc(all, func(c value) bool { return !f.takes(document.Text(c, "name")) })
+	slices.SortFunc(all, func(a, b value) int { return compareKeys(document.Text(a, "name"), document.Text(b, "name")) })
 	return all
 }
 
 // Clusters writes the clusters.
 func (d *Dump) Clusters(out io.Writer, f ClusterFilter, format string) error {
 	all := d.clusters(f)
-	if format != Short {
+	if format != document.Short {
 		return write(out, format, all, func() message { return &clusterv3.Cluster{} })
 	}
 	w := table(out, 5)
 	fmt.Fprintln(w, "SERVICE FQDN\tPORT\tSUBSET\tDIRECTION\tTYPE\tDESTINATION RULE")
 	for _, c := range all {
-		kind := cmp.Or(str(c, "type"), "STATIC")
-		if at(c, "cluster_type") != nil {
+		kind := cmp.Or(document.Text(c, "type"), "STATIC")
+		if document.At(c, "cluster_type") != nil {
 			kind = "STATIC" // what the message says that a custom type leaves out
 		}
-		key, ok := parseKey(str(c, "name"))
+		key, ok := parseKey(document.Text(c, "name"))
 		if !ok {
 			fmt.Fprintf(w, "%s\t-\t-\t-\t%s\t%s\n", key.host, kind, managedBy(c))
 			continue
@@ -76,7 +78,7 @@ func (d *Dump) Clusters(out io.Writer, f ClusterFilter, format string) error {
 
 // managedBy is the object that Istio's metadata names, as "name.namespace".
 func managedBy(v value) string {
-	path := str(v, "metadata", "filter_metadata", "istio", "config")
+	path := document.Text(v, "metadata", "filter_metadata", "istio", "config")
 	if path == "" {
 		return ""
 	}

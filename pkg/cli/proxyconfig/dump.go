@@ -6,10 +6,11 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 )
 
-// value is an object of JSON.
-type value = map[string]any
+type value = document.Value
 
 // Dump is a configuration dump.
 type Dump struct{ sections []value }
@@ -29,11 +30,11 @@ func Read(raw []byte) (*Dump, error) {
 // entries are those of lists of a section, such as ClustersConfigDump.
 func (d *Dump) entries(section string, lists ...string) (out []value) {
 	for _, s := range d.sections {
-		if !strings.HasSuffix(str(s, "@type"), "."+section) {
+		if !strings.HasSuffix(document.Text(s, "@type"), "."+section) {
 			continue
 		}
 		for _, name := range lists {
-			for _, e := range list(s, name) {
+			for _, e := range document.List(s, name) {
 				if entry, ok := e.(value); ok {
 					out = append(out, entry)
 				}
@@ -46,37 +47,15 @@ func (d *Dump) entries(section string, lists ...string) (out []value) {
 // inner are what lies at a path of each entry.
 func inner(entries []value, path ...string) (out []value) {
 	for _, e := range entries {
-		if v, ok := at(e, path...).(value); ok {
+		if v, ok := document.At(e, path...).(value); ok {
 			out = append(out, v)
 		}
 	}
 	return out
 }
 
-// at goes down a path; nil where it ends early.
-func at(v any, path ...string) any {
-	for _, step := range path {
-		m, _ := v.(value)
-		v = m[step]
-	}
-	return v
-}
-
-func str(v any, path ...string) string { s, _ := at(v, path...).(string); return s }
-
-func list(v any, path ...string) []any { l, _ := at(v, path...).([]any); return l }
-
-func texts(v any, path ...string) (out []string) {
-	for _, e := range list(v, path...) {
-		if s, ok := e.(string); ok {
-			out = append(out, s)
-		}
-	}
-	return out
-}
-
 func number(v any, path ...string) uint32 {
-	n, _ := at(v, path...).(float64)
+	n, _ := document.At(v, path...).(float64)
 	return uint32(n)
 }
 

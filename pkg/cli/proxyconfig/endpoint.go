@@ -9,6 +9,8 @@ import (
 	"strings"
 
 	adminv3 "github.com/envoyproxy/go-control-plane/envoy/admin/v3"
+
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 )
 
 // EndpointFilter chooses endpoints; empty fields choose all.
@@ -43,8 +45,8 @@ func Endpoints(out io.Writer, raw []byte, f EndpointFilter, format string) error
 	var kept []value
 	for _, c := range answer.Clusters {
 		any := false
-		for _, h := range list(c, "host_statuses") {
-			e := endpointOf(h, str(c, "name"))
+		for _, h := range document.List(c, "host_statuses") {
+			e := endpointOf(h, document.Text(c, "name"))
 			if f.takes(e) {
 				any, lines = true, append(lines, e)
 			}
@@ -53,7 +55,7 @@ func Endpoints(out io.Writer, raw []byte, f EndpointFilter, format string) error
 			kept = append(kept, c)
 		}
 	}
-	if format != Short {
+	if format != document.Short {
 		return write(out, format, kept, func() message { return &adminv3.ClusterStatus{} })
 	}
 	slices.SortFunc(lines, func(a, b endpoint) int {
@@ -73,19 +75,19 @@ func Endpoints(out io.Writer, raw []byte, f EndpointFilter, format string) error
 
 func endpointOf(host any, cluster string) endpoint {
 	e := endpoint{
-		address: str(host, "address", "socket_address", "address"), port: number(host, "address", "socket_address", "port_value"),
-		status: cmp.Or(str(host, "health_status", "eds_health_status"), "UNKNOWN"), check: "OK", cluster: cluster,
+		address: document.Text(host, "address", "socket_address", "address"), port: number(host, "address", "socket_address", "port_value"),
+		status: cmp.Or(document.Text(host, "health_status", "eds_health_status"), "UNKNOWN"), check: "OK", cluster: cluster,
 	}
-	if pipe := str(host, "address", "pipe", "path"); pipe != "" {
+	if pipe := document.Text(host, "address", "pipe", "path"); pipe != "" {
 		e.address = "unix://" + pipe
 	}
-	if internal := at(host, "address", "envoy_internal_address"); internal != nil {
-		e.address = fmt.Sprintf("envoy://%s/%s", str(internal, "server_listener_name"), str(internal, "endpoint_id"))
+	if internal := document.At(host, "address", "envoy_internal_address"); internal != nil {
+		e.address = fmt.Sprintf("envoy://%s/%s", document.Text(internal, "server_listener_name"), document.Text(internal, "endpoint_id"))
 	}
 	if e.address == "" {
 		e.address = "unknown"
 	}
-	if failed, _ := at(host, "health_status", "failed_outlier_check").(bool); failed {
+	if failed, _ := document.At(host, "health_status", "failed_outlier_check").(bool); failed {
 		e.check = "FAILED"
 	}
 	return e

@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 
 	// The types that a waypoint's resources hold.
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 	_ "github.com/fairlead-mesh/fairlead/pkg/control/waypoint"
 )
 
@@ -52,7 +53,7 @@ func recordedDump(t *testing.T, name string) []byte {
 	dump, err := json.Marshal(map[string]any{"configs": []any{
 		map[string]any{"@type": admin + "ClustersConfigDump", "dynamic_active_clusters": wrap("clusters", "envoy.config.cluster.v3.Cluster", func(v any) any { return map[string]any{"cluster": v} })},
 		map[string]any{"@type": admin + "ListenersConfigDump", "dynamic_listeners": wrap("listeners", "envoy.config.listener.v3.Listener", func(v any) any {
-			return map[string]any{"name": str(v, "name"), "active_state": map[string]any{"listener": v}}
+			return map[string]any{"name": document.Text(v, "name"), "active_state": map[string]any{"listener": v}}
 		})},
 		map[string]any{"@type": admin + "RoutesConfigDump", "dynamic_route_configs": wrap("routes", "envoy.config.route.v3.RouteConfiguration", func(v any) any { return map[string]any{"route_config": v} })},
 	}})
@@ -140,15 +141,15 @@ func TestAsIstioctl(t *testing.T) {
 					args []string
 					ours func(*strings.Builder) error
 				}{
-					{[]string{"cluster"}, func(b *strings.Builder) error { return d.Clusters(b, ClusterFilter{}, Short) }},
-					{[]string{"cluster", "--subset", "v1"}, func(b *strings.Builder) error { return d.Clusters(b, ClusterFilter{Subset: "v1"}, Short) }},
-					{[]string{"listener"}, func(b *strings.Builder) error { return d.Listeners(b, ListenerFilter{Verbose: true}, Short) }},
-					{[]string{"listener", "--verbose=false"}, func(b *strings.Builder) error { return d.Listeners(b, ListenerFilter{}, Short) }},
-					{[]string{"cluster", "-o", JSON}, func(b *strings.Builder) error { return d.Clusters(b, ClusterFilter{}, JSON) }},
-					{[]string{"listener", "-o", JSON}, func(b *strings.Builder) error { return d.Listeners(b, ListenerFilter{}, JSON) }},
-					{[]string{"route", "-o", JSON}, func(b *strings.Builder) error { return d.Routes(b, "", true, JSON) }},
-					{[]string{"route"}, func(b *strings.Builder) error { return d.Routes(b, "", true, Short) }},
-					{[]string{"route", "--verbose=false"}, func(b *strings.Builder) error { return d.Routes(b, "", false, Short) }},
+					{[]string{"cluster"}, func(b *strings.Builder) error { return d.Clusters(b, ClusterFilter{}, document.Short) }},
+					{[]string{"cluster", "--subset", "v1"}, func(b *strings.Builder) error { return d.Clusters(b, ClusterFilter{Subset: "v1"}, document.Short) }},
+					{[]string{"listener"}, func(b *strings.Builder) error { return d.Listeners(b, ListenerFilter{Verbose: true}, document.Short) }},
+					{[]string{"listener", "--verbose=false"}, func(b *strings.Builder) error { return d.Listeners(b, ListenerFilter{}, document.Short) }},
+					{[]string{"cluster", "-o", document.JSON}, func(b *strings.Builder) error { return d.Clusters(b, ClusterFilter{}, document.JSON) }},
+					{[]string{"listener", "-o", document.JSON}, func(b *strings.Builder) error { return d.Listeners(b, ListenerFilter{}, document.JSON) }},
+					{[]string{"route", "-o", document.JSON}, func(b *strings.Builder) error { return d.Routes(b, "", true, document.JSON) }},
+					{[]string{"route"}, func(b *strings.Builder) error { return d.Routes(b, "", true, document.Short) }},
+					{[]string{"route", "--verbose=false"}, func(b *strings.Builder) error { return d.Routes(b, "", false, document.Short) }},
 				} {
 					theirs, err := exec.Command(istioctl, append([]string{"proxy-config"}, append(c.args, "--file", file)...)...).CombinedOutput()
 					if err != nil {
@@ -161,7 +162,7 @@ func TestAsIstioctl(t *testing.T) {
 					if err := c.ours(&ours); err != nil {
 						t.Fatal(err)
 					}
-					if slices.Contains(c.args, JSON) {
+					if slices.Contains(c.args, document.JSON) {
 						sameJSON(t, []byte(ours.String()), theirs)
 						continue
 					}
@@ -187,7 +188,7 @@ func sameJSON(t *testing.T, ours, theirs []byte) {
 	byName := func(all []any) map[string]any {
 		out := map[string]any{}
 		for _, v := range all {
-			out[str(v, "name")] = v
+			out[document.Text(v, "name")] = v
 		}
 		return out
 	}

@@ -8,6 +8,8 @@ import (
 	"strings"
 
 	listenerv3 "github.com/envoyproxy/go-control-plane/envoy/config/listener/v3"
+
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 )
 
 // ListenerFilter chooses listeners; empty fields choose all.
@@ -39,9 +41,9 @@ func (d *Dump) listeners(f ListenerFilter) []value {
 
 // addresses are a listener's, the first first, "" where it has none.
 func addresses(l value) []string {
-	out := []string{cmp.Or(str(l, "address", "socket_address", "address"), str(l, "address", "pipe", "path"))}
-	for _, a := range list(l, "additional_addresses") {
-		out = append(out, str(a, "address", "socket_address", "address"))
+	out := []string{cmp.Or(document.Text(l, "address", "socket_address", "address"), document.Text(l, "address", "pipe", "path"))}
+	for _, a := range document.List(l, "additional_addresses") {
+		out = append(out, document.Text(a, "address", "socket_address", "address"))
 	}
 	return out
 }
@@ -49,12 +51,12 @@ func addresses(l value) []string {
 func portOf(l value) uint32 { return number(l, "address", "socket_address", "port_value") }
 
 func chains(l value) (out []value) {
-	for _, c := range list(l, "filter_chains") {
+	for _, c := range document.List(l, "filter_chains") {
 		if chain, ok := c.(value); ok {
 			out = append(out, chain)
 		}
 	}
-	if last, ok := at(l, "default_filter_chain").(value); ok {
+	if last, ok := document.At(l, "default_filter_chain").(value); ok {
 		out = append(out, last)
 	}
 	return out
@@ -63,9 +65,9 @@ func chains(l value) (out []value) {
 func typeOf(l value) string {
 	http, tcp := false, false
 	for _, c := range chains(l) {
-		for _, f := range list(c, "filters") {
-			http = http || str(f, "name") == httpManager
-			tcp = tcp || str(f, "name") == tcpProxy && !strings.Contains(str(f, "typed_config", "cluster"), "BlackHoleCluster")
+		for _, f := range document.List(c, "filters") {
+			http = http || document.Text(f, "name") == httpManager
+			tcp = tcp || document.Text(f, "name") == tcpProxy && !strings.Contains(document.Text(f, "typed_config", "cluster"), "BlackHoleCluster")
 		}
 	}
 	switch {
@@ -82,7 +84,7 @@ func typeOf(l value) string {
 // Listeners writes the listeners.
 func (d *Dump) Listeners(out io.Writer, f ListenerFilter, format string) error {
 	all := d.listeners(f)
-	if format != Short {
+	if format != document.Short {
 		return write(out, format, all, func() message { return &listenerv3.Listener{} })
 	}
 	w := table(out, 1)
@@ -91,7 +93,7 @@ func (d *Dump) Listeners(out io.Writer, f ListenerFilter, format string) error {
 		for _, l := range all {
 			for _, c := range chains(l) {
 				for _, match := range chosenBy(l, c) {
-					fmt.Fprintf(w, "envoy://%s\t%s\t%s\t%s\n", str(l, "name"), str(c, "name"), match, leadsTo(c))
+					fmt.Fprintf(w, "envoy://%s\t%s\t%s\t%s\n", document.Text(l, "name"), document.Text(c, "name"), match, leadsTo(c))
 				}
 			}
 		}
@@ -109,7 +111,7 @@ func (d *Dump) Listeners(out io.Writer, f ListenerFilter, format string) error {
 		inOrder := chains(l)
 		slices.SortStableFunc(inOrder, func(a, b value) int { return strings.Compare(leadsTo(b), leadsTo(a)) })
 		for _, c := range inOrder {
-			fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", strings.Join(addresses(l), ","), portOf(l), chainMatch(at(c, "filter_chain_match")), leadsTo(c))
+			fmt.Fprintf(w, "%s\t%d\t%s\t%s\n", strings.Join(addresses(l), ","), portOf(l), chainMatch(document.At(c, "filter_chain_match")), leadsTo(c))
 		}
 	}
 	return w.Flush()
@@ -118,13 +120,13 @@ func (d *Dump) Listeners(out io.Writer, f ListenerFilter, format string) error {
 // chainMatch is a filter chain's own match in words.
 func chainMatch(m any) string {
 	var out []string
-	if names := texts(m, "server_names"); len(names) > 0 {
+	if names := document.Texts(m, "server_names"); len(names) > 0 {
 		out = append(out, "SNI: "+strings.Join(names, ","))
 	}
-	if p := str(m, "transport_protocol"); p != "" {
+	if p := document.Text(m, "transport_protocol"); p != "" {
 		out = append(out, "Trans: "+p)
 	}
-	if p := texts(m, "application_protocols"); len(p) > 0 {
+	if p := document.Texts(m, "application_protocols"); len(p) > 0 {
 		out = append(out, "App: "+cmp.Or(protocols[strings.Join(p, ",")], strings.Join(p, ",")))
 	}
 	port := ""
@@ -132,8 +134,8 @@ func chainMatch(m any) string {
 		port = fmt.Sprintf(":%d", n)
 	}
 	var ranges []string
-	for _, r := range list(m, "prefix_ranges") {
-		ranges = append(ranges, fmt.Sprintf("%s/%d", str(r, "address_prefix"), number(r, "prefix_len")))
+	for _, r := range document.List(m, "prefix_ranges") {
+		ranges = append(ranges, fmt.Sprintf("%s/%d", document.Text(r, "address_prefix"), number(r, "prefix_len")))
 	}
 	if len(ranges) > 0 {
 		out = append(out, "Addr: "+strings.Join(ranges, ",")+port)
@@ -156,19 +158,19 @@ var protocols = map[string]string{
 
 // leadsTo is where a chain sends what it takes.
 func leadsTo(c value) string {
-	for _, f := range list(c, "filters") {
-		config := at(f, "typed_config")
-		switch str(f, "name") {
+	for _, f := range document.List(c, "filters") {
+		config := document.At(f, "typed_config")
+		switch document.Text(f, "name") {
 		case httpManager:
-			if table := at(config, "route_config"); table != nil {
+			if table := document.At(config, "route_config"); table != nil {
 				return inlineRoutes(table)
 			}
-			if name := str(config, "rds", "route_config_name"); name != "" {
+			if name := document.Text(config, "rds", "route_config_name"); name != "" {
 				return "Route: " + name
 			}
 			return "HTTP"
 		case tcpProxy:
-			switch cluster := str(config, "cluster"); {
+			switch cluster := document.Text(config, "cluster"); {
 			case strings.Contains(cluster, "BlackHoleCluster"):
 			case strings.Contains(cluster, "Cluster"):
 				return cluster
@@ -181,11 +183,11 @@ func leadsTo(c value) string {
 }
 
 func inlineRoutes(table any) string {
-	hosts := list(table, "virtual_hosts")
-	if len(hosts) == 1 && slices.Equal(texts(hosts[0], "domains"), []string{"*"}) {
-		routes := list(hosts[0], "routes")
-		if len(routes) == 1 && str(routes[0], "match", "prefix") == "/" {
-			if cluster := str(routes[0], "route", "cluster"); strings.Contains(cluster, "Cluster") {
+	hosts := document.List(table, "virtual_hosts")
+	if len(hosts) == 1 && slices.Equal(document.Texts(hosts[0], "domains"), []string{"*"}) {
+		routes := document.List(hosts[0], "routes")
+		if len(routes) == 1 && document.Text(routes[0], "match", "prefix") == "/" {
+			if cluster := document.Text(routes[0], "route", "cluster"); strings.Contains(cluster, "Cluster") {
 				return cluster
 			} else if cluster != "" {
 				return "Cluster: " + cluster
@@ -195,11 +197,11 @@ func inlineRoutes(table any) string {
 	var out []string
 	for _, h := range hosts {
 		var matches []string
-		for _, r := range list(h, "routes") {
-			matches = append(matches, routeMatch(at(r, "match")))
+		for _, r := range document.List(h, "routes") {
+			matches = append(matches, routeMatch(document.At(r, "match")))
 		}
 		text := strings.Join(matches, ", ")
-		if names := texts(h, "domains"); !slices.Equal(names, []string{"*"}) {
+		if names := document.Texts(h, "domains"); !slices.Equal(names, []string{"*"}) {
 			text = strings.Join(names, "/") + " " + text
 		}
 		out = append(out, text)

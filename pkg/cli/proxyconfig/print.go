@@ -1,7 +1,6 @@
 package proxyconfig
 
 import (
-	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
@@ -11,24 +10,9 @@ import (
 	bootstrapv3 "github.com/envoyproxy/go-control-plane/envoy/config/bootstrap/v3"
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"sigs.k8s.io/yaml"
-)
 
-// The formats.
-const (
-	Short = "short"
-	JSON  = "json"
-	YAML  = "yaml"
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 )
-
-// CheckFormat refuses what is no format.
-func CheckFormat(format string) error {
-	switch format {
-	case Short, JSON, YAML:
-		return nil
-	}
-	return fmt.Errorf("output format %q not supported: one of %s|%s|%s", format, JSON, YAML, Short)
-}
 
 type message = proto.Message
 
@@ -43,7 +27,7 @@ func write(out io.Writer, format string, all []value, of func() message) error {
 		}
 		list = append(list, raw)
 	}
-	return document(out, format, list)
+	return document.Write(out, format, list)
 }
 
 func inJSON(v value, as message) (json.RawMessage, error) {
@@ -94,43 +78,31 @@ func camel(v any) any {
 	return v
 }
 
-func document(out io.Writer, format string, v any) error {
-	raw, err := json.MarshalIndent(v, "", "    ")
-	if err == nil && format == YAML {
-		raw, err = yaml.JSONToYAML(raw)
-	}
-	if err != nil {
-		return err
-	}
-	_, err = fmt.Fprintln(out, string(bytes.TrimRight(raw, "\n")))
-	return err
-}
-
 // Bootstrap writes what the proxy started with; short: who it is.
 func (d *Dump) Bootstrap(out io.Writer, format string) error {
 	var first value
 	for _, s := range d.sections {
-		if b, ok := at(s, "bootstrap").(value); ok {
+		if b, ok := document.At(s, "bootstrap").(value); ok {
 			first = b
 		}
 	}
 	if first == nil {
 		return fmt.Errorf("the dump holds no bootstrap")
 	}
-	if format == Short {
+	if format == document.Short {
 		w := table(out, 5)
 		fmt.Fprintln(w, "NODE\tCLUSTER\tVERSION")
-		fmt.Fprintf(w, "%s\t%s\t%s\n", str(first, "node", "id"), str(first, "node", "cluster"), str(first, "node", "metadata", "ISTIO_VERSION"))
+		fmt.Fprintf(w, "%s\t%s\t%s\n", document.Text(first, "node", "id"), document.Text(first, "node", "cluster"), document.Text(first, "node", "metadata", "ISTIO_VERSION"))
 		return w.Flush()
 	}
 	raw, err := inJSON(first, &bootstrapv3.Bootstrap{})
 	if err != nil {
 		return err
 	}
-	return document(out, format, map[string]json.RawMessage{"bootstrap": raw})
+	return document.Write(out, format, map[string]json.RawMessage{"bootstrap": raw})
 }
 
 // Whole writes the dump itself.
 func (d *Dump) Whole(out io.Writer, format string) error {
-	return document(out, format, map[string]any{"configs": d.sections})
+	return document.Write(out, format, map[string]any{"configs": d.sections})
 }

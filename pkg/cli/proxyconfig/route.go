@@ -7,42 +7,44 @@ import (
 	"strings"
 
 	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
+
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 )
 
 func (d *Dump) routes(name string) []value {
 	all := inner(d.entries("RoutesConfigDump", "dynamic_route_configs", "static_route_configs"), "route_config")
-	all = slices.DeleteFunc(all, func(r value) bool { return name != "" && str(r, "name") != name })
-	slices.SortStableFunc(all, func(a, b value) int { return strings.Compare(str(a, "name"), str(b, "name")) })
+	all = slices.DeleteFunc(all, func(r value) bool { return name != "" && document.Text(r, "name") != name })
+	slices.SortStableFunc(all, func(a, b value) int { return strings.Compare(document.Text(a, "name"), document.Text(b, "name")) })
 	return all
 }
 
 // Routes writes the route tables of a name, or all; verbose with each route.
 func (d *Dump) Routes(out io.Writer, name string, verbose bool, format string) error {
 	all := d.routes(name)
-	if format != Short {
+	if format != document.Short {
 		return write(out, format, all, func() message { return &routev3.RouteConfiguration{} })
 	}
 	w := table(out, 5)
 	if !verbose {
 		fmt.Fprintln(w, "NAME\tVIRTUAL HOSTS")
 		for _, r := range all {
-			fmt.Fprintf(w, "%s\t%d\n", str(r, "name"), len(list(r, "virtual_hosts")))
+			fmt.Fprintf(w, "%s\t%d\n", document.Text(r, "name"), len(document.List(r, "virtual_hosts")))
 		}
 		return w.Flush()
 	}
 	fmt.Fprintln(w, "NAME\tVHOST NAME\tDOMAINS\tMATCH\tVIRTUAL SERVICE")
 	for _, r := range all {
-		for _, host := range list(r, "virtual_hosts") {
+		for _, host := range document.List(r, "virtual_hosts") {
 			line := func(match, by string) {
-				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", str(r, "name"), str(host, "name"), domains(texts(host, "domains")), match, by)
+				fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", document.Text(r, "name"), document.Text(host, "name"), domains(document.Texts(host, "domains")), match, by)
 			}
-			routes := list(host, "routes")
+			routes := document.List(host, "routes")
 			if len(routes) == 0 {
 				line("/*", "404")
 			}
 			for _, one := range routes {
-				if route, ok := one.(value); ok && str(route, "route", "cluster") != "PassthroughCluster" {
-					line(routeMatch(at(route, "match")), managedBy(route))
+				if route, ok := one.(value); ok && document.Text(route, "route", "cluster") != "PassthroughCluster" {
+					line(routeMatch(document.At(route, "match")), managedBy(route))
 				}
 			}
 		}
@@ -52,16 +54,16 @@ func (d *Dump) Routes(out io.Writer, name string, verbose bool, format string) e
 
 func routeMatch(match any) string {
 	var out []string
-	if p := str(match, "prefix"); p != "" {
+	if p := document.Text(match, "prefix"); p != "" {
 		out = append(out, p+"*")
 	}
-	if p := str(match, "path_separated_prefix"); p != "" {
+	if p := document.Text(match, "path_separated_prefix"); p != "" {
 		out = append(out, "PathPrefix:"+p)
 	}
-	if p := str(match, "path"); p != "" {
+	if p := document.Text(match, "path"); p != "" {
 		out = append(out, p)
 	}
-	if p := str(match, "safe_regex", "regex"); p != "" {
+	if p := document.Text(match, "safe_regex", "regex"); p != "" {
 		out = append(out, "regex "+p)
 	}
 	return strings.Join(out, " ")

@@ -10,6 +10,8 @@ import (
 	"time"
 
 	tlsv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/transport_sockets/tls/v3"
+
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 )
 
 // Secrets writes the certificates that a proxy holds.
@@ -21,7 +23,7 @@ func (d *Dump) Secrets(out io.Writer, format string, now time.Time) error {
 		states[order[i]] = d.entries("SecretsConfigDump", lists...)
 		all = append(all, inner(states[order[i]], "secret")...)
 	}
-	if format != Short {
+	if format != document.Short {
 		return write(out, format, all, func() message { return &tlsv3.Secret{} })
 	}
 	if len(all) == 0 {
@@ -32,9 +34,9 @@ func (d *Dump) Secrets(out io.Writer, format string, now time.Time) error {
 	fmt.Fprintln(w, "RESOURCE NAME\tTYPE\tSTATUS\tVALID CERT\tSERIAL NUMBER\tNOT AFTER\tNOT BEFORE")
 	for _, state := range order {
 		for _, s := range states[state] {
-			name := cmp.Or(str(s, "name"), str(s, "secret", "name"))
-			kind, chain := "Cert Chain", certificates(at(s, "secret", "tls_certificate", "certificate_chain"))
-			if roots := at(s, "secret", "validation_context", "trusted_ca"); roots != nil {
+			name := cmp.Or(document.Text(s, "name"), document.Text(s, "secret", "name"))
+			kind, chain := "Cert Chain", certificates(document.At(s, "secret", "tls_certificate", "certificate_chain"))
+			if roots := document.At(s, "secret", "validation_context", "trusted_ca"); roots != nil {
 				kind, chain = "CA", certificates(roots)
 			}
 			if len(chain) == 0 {
@@ -54,8 +56,8 @@ func (d *Dump) Secrets(out io.Writer, format string, now time.Time) error {
 
 // certificates are those of a data source with PEM in it.
 func certificates(source any) (out []*x509.Certificate) {
-	text := []byte(str(source, "inline_string"))
-	if raw := str(source, "inline_bytes"); raw != "" {
+	text := []byte(document.Text(source, "inline_string"))
+	if raw := document.Text(source, "inline_bytes"); raw != "" {
 		text, _ = base64.StdEncoding.DecodeString(raw) // what cannot be read is no certificate
 	}
 	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {

@@ -17,6 +17,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 )
 
 // secrets is a dump with a certificate and two roots.
@@ -64,10 +66,12 @@ func TestSecretsAndEndpoints(t *testing.T) {
 		ours    func(*strings.Builder) error
 		want    []string
 	}{
-		{"secret", dump, func(b *strings.Builder) error { return d.Secrets(b, Short, time.Now()) }, []string{
+		{"secret", dump, func(b *strings.Builder) error { return d.Secrets(b, document.Short, time.Now()) }, []string{
 			"default Cert Chain ACTIVE true 00000000000000000000000000001267", "ROOTCA CA ACTIVE true 00000000000000000000000000000001", "ROOTCA CA ACTIVE true 00000000000000000000000000000002",
 		}},
-		{"endpoint", []byte(clusters), func(b *strings.Builder) error { return Endpoints(b, []byte(clusters), EndpointFilter{}, Short) }, []string{
+		{"endpoint", []byte(clusters), func(b *strings.Builder) error {
+			return Endpoints(b, []byte(clusters), EndpointFilter{}, document.Short)
+		}, []string{
 			"10.0.0.2:8080 UNHEALTHY FAILED inbound-vip|80|http|a.shop.svc.cluster.local",
 			"envoy://connect_originate/10.0.0.1:8080 HEALTHY OK inbound-vip|80|http|a.shop.svc.cluster.local", "unix://./socket HEALTHY OK sds-grpc",
 		}},
@@ -95,7 +99,7 @@ func TestSecretsAndEndpoints(t *testing.T) {
 		}
 	}
 	var b strings.Builder
-	if err := Endpoints(&b, []byte(clusters), EndpointFilter{Hosts: []string{"b.shop"}}, Short); err != nil || len(lines(b.String())) != 1 {
+	if err := Endpoints(&b, []byte(clusters), EndpointFilter{Hosts: []string{"b.shop"}}, document.Short); err != nil || len(lines(b.String())) != 1 {
 		t.Errorf("of another service: %s %v", b.String(), err)
 	}
 }
@@ -108,7 +112,7 @@ func TestAbout(t *testing.T) {
 		t.Fatal(err)
 	}
 	var b strings.Builder
-	if err := d.About([]string{"a.shop.svc.cluster.local"}).Clusters(&b, ClusterFilter{}, Short); err != nil {
+	if err := d.About([]string{"a.shop.svc.cluster.local"}).Clusters(&b, ClusterFilter{}, document.Short); err != nil {
 		t.Fatal(err)
 	}
 	if got := lines(b.String()); len(got) != 2 || !strings.HasPrefix(got[1], "a.shop.svc.cluster.local 80 http inbound-vip EDS") {
@@ -122,7 +126,7 @@ func TestOtherFilesAreRefused(t *testing.T) {
 			t.Errorf("%q: %v", text, err)
 		}
 	}
-	if err := CheckFormat("xml"); err == nil {
+	if err := document.CheckFormat("xml"); err == nil {
 		t.Error("xml is a format")
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 	"strconv"
 
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 )
 
@@ -17,7 +18,7 @@ func percentages(d source.Document) (out []source.Problem) {
 	if d.Ref.Kind != "VirtualService" {
 		return nil
 	}
-	rules, _ := at(d.Value(), "spec", "http").([]any)
+	rules, _ := document.At(d.Value(), "spec", "http").([]any)
 	for i, rule := range rules {
 		for _, p := range []struct {
 			path []string
@@ -27,7 +28,7 @@ func percentages(d source.Document) (out []source.Problem) {
 			{[]string{"fault", "delay", "percentage", "value"}, "delayed"},
 			{[]string{"mirrorPercentage", "value"}, "mirrored"},
 		} {
-			value, ok := at(rule, p.path...).(float64)
+			value, ok := document.At(rule, p.path...).(float64)
 			if !ok || value <= 0 || value >= 100 {
 				continue
 			}
@@ -51,13 +52,4 @@ func inWords(percent float64) string {
 		return fmt.Sprintf("1 in %.0f", whole)
 	}
 	return fmt.Sprintf("about 1 in %.1f", n)
-}
-
-// at goes down a path of fields; nil where it ends early.
-func at(v any, path ...string) any {
-	for _, step := range path {
-		m, _ := v.(map[string]any)
-		v = m[step]
-	}
-	return v
 }

@@ -8,6 +8,8 @@ import (
 	"net"
 	"slices"
 	"strings"
+
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 )
 
 // ConnectionFilter chooses connections; empty fields choose all.
@@ -21,10 +23,10 @@ type ConnectionFilter struct {
 
 func (d *Dump) states(f ConnectionFilter) []value {
 	all := choose(slices.Collect(maps.Values(d.WorkloadState)), func(s value) bool {
-		return (f.Namespace == "" || f.Namespace == str(s, "info", "namespace")) && (f.Workload == "" || strings.EqualFold(f.Workload, str(s, "info", "name")))
+		return (f.Namespace == "" || f.Namespace == document.Text(s, "info", "namespace")) && (f.Workload == "" || strings.EqualFold(f.Workload, document.Text(s, "info", "name")))
 	})
 	slices.SortFunc(all, func(a, b value) int {
-		return cmp.Or(strings.Compare(str(a, "info", "namespace"), str(b, "info", "namespace")), strings.Compare(str(a, "info", "name"), str(b, "info", "name")))
+		return cmp.Or(strings.Compare(document.Text(a, "info", "namespace"), document.Text(b, "info", "namespace")), strings.Compare(document.Text(a, "info", "name"), document.Text(b, "info", "name")))
 	})
 	return all
 }
@@ -32,22 +34,22 @@ func (d *Dump) states(f ConnectionFilter) []value {
 // ShowConnections writes the connections of the pods that the agent has enrolled.
 func (d *Dump) ShowConnections(out io.Writer, f ConnectionFilter, format string) error {
 	all := d.states(f)
-	if format != Short {
-		return document(out, format, all)
+	if format != document.Short {
+		return document.Write(out, format, all)
 	}
 	name := d.names(f.Raw)
 	w := table(out)
 	fmt.Fprintln(w, "WORKLOAD\tDIRECTION\tLOCAL\tREMOTE\tREMOTE TARGET\tPROTOCOL")
 	for _, s := range all {
-		workload := str(s, "info", "name") + "." + str(s, "info", "namespace")
+		workload := document.Text(s, "info", "name") + "." + document.Text(s, "info", "namespace")
 		if f.Direction != "outbound" {
-			for _, c := range list(s, "connections", "inbound") {
-				fmt.Fprintf(w, "%s\tInbound\t%s\t%s\t%s\t%s\n", workload, name(str(c, "actualDst")), name(str(c, "src")), str(c, "originalDst"), str(c, "protocol"))
+			for _, c := range document.List(s, "connections", "inbound") {
+				fmt.Fprintf(w, "%s\tInbound\t%s\t%s\t%s\t%s\n", workload, name(document.Text(c, "actualDst")), name(document.Text(c, "src")), document.Text(c, "originalDst"), document.Text(c, "protocol"))
 			}
 		}
 		if f.Direction != "inbound" {
-			for _, c := range list(s, "connections", "outbound") {
-				fmt.Fprintf(w, "%s\tOutbound\t%s\t%s\t%s\t%s\n", workload, name(str(c, "src")), name(str(c, "actualDst")), name(str(c, "originalDst")), str(c, "protocol"))
+			for _, c := range document.List(s, "connections", "outbound") {
+				fmt.Fprintf(w, "%s\tOutbound\t%s\t%s\t%s\t%s\n", workload, name(document.Text(c, "src")), name(document.Text(c, "actualDst")), name(document.Text(c, "originalDst")), document.Text(c, "protocol"))
 			}
 		}
 	}
@@ -58,14 +60,14 @@ func (d *Dump) ShowConnections(out io.Writer, f ConnectionFilter, format string)
 func (d *Dump) names(raw bool) func(string) string {
 	of := map[string]string{}
 	for _, w := range d.Workloads {
-		for _, ip := range texts(w, "workloadIps") {
-			of[ip] = str(w, "name") + "." + str(w, "namespace")
+		for _, ip := range document.Texts(w, "workloadIps") {
+			of[ip] = document.Text(w, "name") + "." + document.Text(w, "namespace")
 		}
 	}
 	for _, s := range d.Services {
-		for _, v := range texts(s, "vips") {
+		for _, v := range document.Texts(s, "vips") {
 			_, ip, _ := strings.Cut(v, "/")
-			of[ip] = str(s, "hostname")
+			of[ip] = document.Text(s, "hostname")
 		}
 	}
 	return func(address string) string {

@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 )
 
 // example is what our agent writes, as its own test holds it.
@@ -35,13 +37,13 @@ func TestAsIstioctl(t *testing.T) {
 		args []string
 		ours func(*strings.Builder) error
 	}{
-		{[]string{"workload"}, func(b *strings.Builder) error { return d.ShowWorkloads(b, WorkloadFilter{}, Short) }},
-		{[]string{"service"}, func(b *strings.Builder) error { return d.ShowServices(b, "", Short) }},
-		{[]string{"policy"}, func(b *strings.Builder) error { return d.ShowPolicies(b, "", Short) }},
-		{[]string{"certificate"}, func(b *strings.Builder) error { return d.ShowCertificates(b, "", Short, time.Now()) }},
-		{[]string{"connections"}, func(b *strings.Builder) error { return d.ShowConnections(b, ConnectionFilter{}, Short) }},
+		{[]string{"workload"}, func(b *strings.Builder) error { return d.ShowWorkloads(b, WorkloadFilter{}, document.Short) }},
+		{[]string{"service"}, func(b *strings.Builder) error { return d.ShowServices(b, "", document.Short) }},
+		{[]string{"policy"}, func(b *strings.Builder) error { return d.ShowPolicies(b, "", document.Short) }},
+		{[]string{"certificate"}, func(b *strings.Builder) error { return d.ShowCertificates(b, "", document.Short, time.Now()) }},
+		{[]string{"connections"}, func(b *strings.Builder) error { return d.ShowConnections(b, ConnectionFilter{}, document.Short) }},
 		{[]string{"connections", "--raw", "--direction", "inbound"}, func(b *strings.Builder) error {
-			return d.ShowConnections(b, ConnectionFilter{Raw: true, Direction: "inbound"}, Short)
+			return d.ShowConnections(b, ConnectionFilter{Raw: true, Direction: "inbound"}, document.Short)
 		}},
 	} {
 		theirs, err := exec.Command(istioctl, append([]string{"ztunnel-config"}, append(c.args, "--file", example)...)...).CombinedOutput()
@@ -80,12 +82,16 @@ func TestFilters(t *testing.T) {
 		show func(*strings.Builder) error
 		want []string
 	}{
-		{func(b *strings.Builder) error { return d.ShowWorkloads(b, WorkloadFilter{Node: "n1"}, Short) }, []string{"x a 10.0.0.1 n1 wp HBONE"}},
-		{func(b *strings.Builder) error { return d.ShowWorkloads(b, WorkloadFilter{Address: "10.0.0.2"}, Short) }, []string{"y b 10.0.0.2 n2 None TCP"}},
-		{func(b *strings.Builder) error { return d.ShowServices(b, "x", Short) }, []string{"x wp 10.1.0.1 None 1/2"}},
-		{func(b *strings.Builder) error { return d.ShowConnections(b, ConnectionFilter{Workload: "a"}, Short) }, []string{"a.x Inbound a.x:80 b.y:5 10.1.0.1:80 HBONE"}},
+		{func(b *strings.Builder) error { return d.ShowWorkloads(b, WorkloadFilter{Node: "n1"}, document.Short) }, []string{"x a 10.0.0.1 n1 wp HBONE"}},
 		{func(b *strings.Builder) error {
-			return d.ShowConnections(b, ConnectionFilter{Direction: "outbound"}, Short)
+			return d.ShowWorkloads(b, WorkloadFilter{Address: "10.0.0.2"}, document.Short)
+		}, []string{"y b 10.0.0.2 n2 None TCP"}},
+		{func(b *strings.Builder) error { return d.ShowServices(b, "x", document.Short) }, []string{"x wp 10.1.0.1 None 1/2"}},
+		{func(b *strings.Builder) error {
+			return d.ShowConnections(b, ConnectionFilter{Workload: "a"}, document.Short)
+		}, []string{"a.x Inbound a.x:80 b.y:5 10.1.0.1:80 HBONE"}},
+		{func(b *strings.Builder) error {
+			return d.ShowConnections(b, ConnectionFilter{Direction: "outbound"}, document.Short)
 		}, nil},
 	} {
 		var b strings.Builder
@@ -101,7 +107,7 @@ func TestFilters(t *testing.T) {
 		}
 	}
 	var b strings.Builder
-	if err := d.ShowWorkloads(&b, WorkloadFilter{Name: "nobody"}, JSON); err != nil || strings.TrimSpace(b.String()) != "[]" {
+	if err := d.ShowWorkloads(&b, WorkloadFilter{Name: "nobody"}, document.JSON); err != nil || strings.TrimSpace(b.String()) != "[]" {
 		t.Errorf("%q %v", b.String(), err)
 	}
 }
