@@ -44,7 +44,7 @@ func TestOrder(t *testing.T) {
 		at[o.GetKind()+"/"+o.GetName()] = i
 	}
 	order := []string{"Namespace/istio-system", "CustomResourceDefinition/gateways.gateway.networking.k8s.io", "GatewayClass/istio-waypoint", "Deployment/istiod",
-		"ValidatingWebhookConfiguration/istio-validator-istio-system", "DaemonSet/fairlead-node-agent"}
+		"ValidatingWebhookConfiguration/istio-validator-istio-system", "DaemonSet/ztunnel"}
 	for i := range order[1:] {
 		if at[order[i]] >= at[order[i+1]] {
 			t.Errorf("%s does not come before %s", order[i], order[i+1])

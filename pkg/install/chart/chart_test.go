@@ -56,7 +56,7 @@ func into[T any](t *testing.T, o *unstructured.Unstructured) *T {
 func TestProfiles(t *testing.T) {
 	control := []string{"ClusterRole/istiod-istio-system", "ClusterRoleBinding/istiod-istio-system", "Deployment/istiod", "Role/istiod", "RoleBinding/istiod",
 		"Service/istiod", "ServiceAccount/istiod", "ValidatingWebhookConfiguration/istio-validator-istio-system"}
-	agent := []string{"ClusterRole/ztunnel-istio-system", "ClusterRoleBinding/ztunnel-istio-system", "DaemonSet/fairlead-node-agent", "Role/ztunnel", "RoleBinding/ztunnel", "ServiceAccount/ztunnel"}
+	agent := []string{"ClusterRole/ztunnel-istio-system", "ClusterRoleBinding/ztunnel-istio-system", "DaemonSet/ztunnel", "Role/ztunnel", "RoleBinding/ztunnel", "ServiceAccount/ztunnel"}
 	base := []string{"ConfigMap/istio", "GatewayClass/istio-waypoint"}
 	elastic := []string{"HorizontalPodAutoscaler/istiod", "PodDisruptionBudget/istiod"}
 	for _, c := range []struct {
@@ -124,7 +124,7 @@ func TestReplicas(t *testing.T) {
 // Pods have what they need and no more.
 func TestLeastPrivilege(t *testing.T) {
 	objects := render(t, "default", nil)
-	agent := into[appsv1.DaemonSet](t, objects["DaemonSet/fairlead-node-agent"])
+	agent := into[appsv1.DaemonSet](t, objects["DaemonSet/ztunnel"])
 	control := into[appsv1.Deployment](t, objects["Deployment/istiod"])
 	for name, pod := range map[string]corev1.PodSpec{"agent": agent.Spec.Template.Spec, "control plane": control.Spec.Template.Spec} {
 		if pod.HostNetwork || pod.HostPID || pod.HostIPC {
@@ -151,7 +151,7 @@ func TestValuesReachObjects(t *testing.T) {
 	objects := render(t, "default", values("hub", "registry.example/mesh", "clusterID", "c7", "network", "n7", "meshConfig.accessLogFile", "/dev/stdout",
 		"settings.injectionLabel", true, "controlPlane.env.GOMEMLIMIT", "1GiB", "nodeAgent.accessLog", "json"))
 	control := into[appsv1.Deployment](t, objects["Deployment/istiod"]).Spec.Template.Spec.Containers[0]
-	agent := into[appsv1.DaemonSet](t, objects["DaemonSet/fairlead-node-agent"]).Spec.Template.Spec.Containers[0]
+	agent := into[appsv1.DaemonSet](t, objects["DaemonSet/ztunnel"]).Spec.Template.Spec.Containers[0]
 	mesh := into[corev1.ConfigMap](t, objects["ConfigMap/istio"]).Data
 	for _, c := range []struct{ what, in, want string }{
 		{"the control plane's image", control.Image, "registry.example/mesh/control-plane:v9"},
@@ -184,7 +184,7 @@ func TestWrongValues(t *testing.T) {
 		{values("webhook.timeoutSeconds", int64(99)), `webhook.timeoutSeconds: 99 is more than 30`},
 		{values("nodeAgent.resources.limits.cpu", "ten"), `nodeAgent.resources.limits.cpu: "ten" does not match `},
 		{values("settings.injectionlabel", true), `settings.injectionlabel: no such value; did you mean "injectionLabel"?`},
-		{values("nodeAgent.affinity.nodeAfinity.x", "y"), `the values make no right DaemonSet fairlead-node-agent: unknown field "spec.template.spec.affinity.nodeAfinity"`},
+		{values("nodeAgent.affinity.nodeAfinity.x", "y"), `the values make no right DaemonSet ztunnel: unknown field "spec.template.spec.affinity.nodeAfinity"`},
 		{values("controlPlane.enabled", false), `remote.address: where controlPlane.enabled is false, the address`},
 	} {
 		_, err := Release{Profile: "default", Values: c.values, Version: "v9"}.Render()

@@ -120,8 +120,8 @@ func probes(w *world) int {
 func replaced(w *world) {
 	out := w.load(func() {
 		for _, tag := range []string{"next", "n", "next"} {
-			w.kubectl("-n", "istio-system", "set", "image", "daemonset/fairlead-node-agent", "istio-proxy=localhost/fairlead/node-agent:"+tag)
-			w.kubectl("-n", "istio-system", "rollout", "status", "daemonset/fairlead-node-agent", "--timeout=100s")
+			w.kubectl("-n", "istio-system", "set", "image", "daemonset/ztunnel", "istio-proxy=localhost/fairlead/node-agent:"+tag)
+			w.kubectl("-n", "istio-system", "rollout", "status", "daemonset/ztunnel", "--timeout=100s")
 		}
 	}, "--rate", "100", "--duration", "90s")
 	if !strings.Contains(out, `"failed":0`) {
@@ -138,7 +138,7 @@ const away = `{"spec":{"template":{"spec":{"nodeSelector":{"nowhere":"x"}}}}}`
 // gone ends all agents.
 func (w *world) gone() {
 	w.Helper()
-	w.kubectl("-n", "istio-system", "patch", "daemonset", "fairlead-node-agent", "-p", away)
+	w.kubectl("-n", "istio-system", "patch", "daemonset", "ztunnel", "-p", away)
 	w.until("no agent runs", func() bool {
 		return w.kubectl("-n", "istio-system", "get", "pods", "-l", "app=ztunnel", "-o", "name") == ""
 	})
@@ -147,7 +147,7 @@ func (w *world) gone() {
 // back starts agents again.
 func (w *world) back() {
 	w.Helper()
-	w.kubectl("-n", "istio-system", "patch", "daemonset", "fairlead-node-agent", "--type=json", "-p", `[{"op":"remove","path":"/spec/template/spec/nodeSelector/nowhere"}]`)
+	w.kubectl("-n", "istio-system", "patch", "daemonset", "ztunnel", "--type=json", "-p", `[{"op":"remove","path":"/spec/template/spec/nodeSelector/nowhere"}]`)
 }
 
 func agentDown(w *world) {
@@ -195,7 +195,7 @@ func deletedByForce(w *world) {
 	before := agent()
 	w.kubectl("-n", "istio-system", "delete", "pod", before, "--force", "--grace-period=0")
 	w.until("another is there", func() bool { return agent() != before })
-	w.kubectl("-n", "istio-system", "rollout", "status", "daemonset/fairlead-node-agent", "--timeout=100s")
+	w.kubectl("-n", "istio-system", "rollout", "status", "daemonset/ztunnel", "--timeout=100s")
 	w.until("what is enrolled talks", func() bool { return w.lastSaid("shop/early") == "ok" })
 	if out, err := w.c.Nodes[0].Run(w.Context(), "grep", "-c", "fairlead-cni", "/etc/cni/net.d/10-bridge.conflist"); err != nil {
 		w.Errorf("the CNI plugin was taken off: %s %v", out, err)
@@ -228,7 +228,7 @@ func reboot(w *world) {
 }
 
 func uninstalled(w *world) {
-	w.kubectl("-n", "istio-system", "delete", "daemonset", "fairlead-node-agent", "--cascade=foreground")
+	w.kubectl("-n", "istio-system", "delete", "daemonset", "ztunnel", "--cascade=foreground")
 	w.until("the agents are gone", func() bool {
 		return w.kubectl("-n", "istio-system", "get", "pods", "-l", "app=ztunnel", "-o", "name") == ""
 	})

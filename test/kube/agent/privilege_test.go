@@ -11,7 +11,7 @@ import (
 // With all of them, and no privilege else, it is.
 func privileges(w *world) {
 	var all []string
-	listed := w.kubectl("-n", "istio-system", "get", "daemonset", "fairlead-node-agent", "-o", "jsonpath={.spec.template.spec.containers[0].securityContext}")
+	listed := w.kubectl("-n", "istio-system", "get", "daemonset", "ztunnel", "-o", "jsonpath={.spec.template.spec.containers[0].securityContext}")
 	var given struct {
 		Privileged   bool
 		Capabilities struct{ Add, Drop []string }
@@ -31,7 +31,7 @@ func privileges(w *world) {
 		if err != nil {
 			w.Fatal(err)
 		}
-		w.kubectl("-n", "istio-system", "patch", "daemonset", "fairlead-node-agent", "--type=json", "-p", string(b))
+		w.kubectl("-n", "istio-system", "patch", "daemonset", "ztunnel", "--type=json", "-p", string(b))
 	}
 	for _, missing := range all {
 		w.Run("without "+missing, func(t *testing.T) {

@@ -42,22 +42,21 @@ func begin(t *testing.T, name string) *world {
 	t.Helper()
 	o := cluster.Options{Name: name, Nodes: 2}
 	dir := t.TempDir()
-	if o.Possible() == nil {
-		images, err := apps.Write(t.Context(), "../../..", dir)
-		if err != nil {
-			t.Fatal(err)
-		}
-		program := filepath.Join(dir, "early")
-		run(t, "go", "build", "-trimpath", "-o", program, "./test/kube/agent/early")
-		talker := filepath.Join(dir, "early.tar")
-		if err := (cluster.Archive{Files: map[string]string{"/early": program}, Images: map[string][]string{early: {"/early"}}}).Write(talker); err != nil {
-			t.Fatal(err)
-		}
-		for _, tag := range []string{"n", "next"} { // two versions
-			run(t, "go", "run", "./deploy/images", "--platform", "linux/amd64", "--tag", tag, "--out", filepath.Join(dir, tag))
-		}
-		o.Images = []string{images, talker, filepath.Join(dir, "n", "control-plane.tar"), filepath.Join(dir, "n", "node-agent.tar"), filepath.Join(dir, "next", "node-agent.tar")}
+	cluster.Asked(t, o)
+	images, err := apps.Write(t.Context(), "../../..", dir)
+	if err != nil {
+		t.Fatal(err)
 	}
+	program := filepath.Join(dir, "early")
+	run(t, "go", "build", "-trimpath", "-o", program, "./test/kube/agent/early")
+	talker := filepath.Join(dir, "early.tar")
+	if err := (cluster.Archive{Files: map[string]string{"/early": program}, Images: map[string][]string{early: {"/early"}}}).Write(talker); err != nil {
+		t.Fatal(err)
+	}
+	for _, tag := range []string{"n", "next"} { // two versions
+		run(t, "go", "run", "./deploy/images", "--platform", "linux/amd64", "--tag", tag, "--out", filepath.Join(dir, tag))
+	}
+	o.Images = []string{images, talker, filepath.Join(dir, "n", "control-plane.tar"), filepath.Join(dir, "n", "node-agent.tar"), filepath.Join(dir, "next", "node-agent.tar")}
 	w := &world{T: t, c: cluster.ForTest(t, o), fairlead: filepath.Join(dir, "fairlead")}
 	w.install()
 	w.apply(workloads)

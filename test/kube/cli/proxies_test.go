@@ -46,11 +46,10 @@ func TestProxies(t *testing.T) {
 	for _, image := range []string{"control-plane", "node-agent", "waypoint"} {
 		o.Images = append(o.Images, filepath.Join(dir, image+".tar"))
 	}
-	if err := o.Possible(); err == nil {
-		t.Chdir("../../..")
-		(&mesh{T: t}).command("go", "run", "./deploy/images", "--platform", "linux/amd64", "--tag", "test", "--out", dir)
-		t.Chdir("test/kube/cli")
-	}
+	cluster.Asked(t, o)
+	t.Chdir("../../..")
+	(&mesh{T: t}).command("go", "run", "./deploy/images", "--platform", "linux/amd64", "--tag", "test", "--out", dir)
+	t.Chdir("test/kube/cli")
 	m := start(t, o)
 	m.says([]string{"Installation complete"}, "install", "-y", "--set", "hub=localhost/fairlead", "--set", "tag=test")
 	m.apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}}")
@@ -101,7 +100,7 @@ func TestProxies(t *testing.T) {
 		"=== Enrolment ===", "in the mesh: its traffic is captured", "waypoint: waypoint-", "=== Sync state ===", "=== Routes and clusters ===", web + " 9080 http/v1",
 		"=== Recent failures ===", "=== Analysis ===\n✔ No validation issues found in namespace shop.",
 	}, "troubleshoot", "deploy/productpage", "-n", "shop")
-	m.says([]string{"agent fairlead-node-agent-"}, "logs", "deploy/productpage", "-n", "shop")
+	m.says([]string{"agent ztunnel-"}, "logs", "deploy/productpage", "-n", "shop")
 	m.script()
 
 	if _, errs := m.run(1, "pc", "route", "deploy/istiod.istio-system"); !strings.Contains(errs, "has no waypoint") {

@@ -48,15 +48,13 @@ func TestTokensOfTheAPIServer(t *testing.T) {
 const keeper = "FAIRLEAD_KEEPER"
 
 func TestKilledKeeperTakesTheClusterAlong(t *testing.T) {
+	o := Options{Name: "killed"}
 	if os.Getenv(keeper) != "" {
-		ForTest(t, Options{Name: "killed"})
+		ForTest(t, o)
 		_ = os.WriteFile(os.Getenv(keeper), nil, 0o600)
 		select {}
 	}
-	o := Options{Name: "killed"}
-	if err := o.Possible(); err != nil {
-		t.Skip(err)
-	}
+	Asked(t, o)
 	up := filepath.Join(t.TempDir(), "up")
 	cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
 	cmd.Env = append(os.Environ(), keeper+"="+up)

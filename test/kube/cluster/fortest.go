@@ -15,12 +15,7 @@ const Required = "FAIRLEAD_KUBE"
 // asked for.
 func ForTest(t testing.TB, o Options) *Cluster {
 	t.Helper()
-	if os.Getenv(Required) == "" {
-		t.Skip("no cluster was asked for: `make test-kube` runs this")
-	}
-	if err := o.Possible(); err != nil {
-		t.Fatal(err)
-	}
+	Asked(t, o)
 	ctx, cancel := context.WithTimeout(t.Context(), startup)
 	defer cancel()
 	c, err := Start(ctx, o)
@@ -38,8 +33,8 @@ func ForTest(t testing.TB, o Options) *Cluster {
 	return c
 }
 
-// Possible says why such a cluster cannot be had here.
-func (o Options) Possible() error {
+// possible says why such a cluster cannot be had here.
+func (o Options) possible() error {
 	if err := o.complete(); err != nil {
 		return err
 	}
@@ -53,4 +48,16 @@ func (o Options) Possible() error {
 		}
 	}
 	return nil
+}
+
+// Asked skips a test where no cluster is asked for, and fails it where one is and cannot
+// be had. A test that prepares much for its cluster calls it first.
+func Asked(t testing.TB, o Options) {
+	t.Helper()
+	if os.Getenv(Required) == "" {
+		t.Skip("no cluster was asked for: `make test-kube` runs this")
+	}
+	if err := o.possible(); err != nil {
+		t.Fatal(err)
+	}
 }

@@ -36,13 +36,12 @@ spec:
 
 func TestPodsOfTwoNodesTalkByName(t *testing.T) {
 	o := cluster.Options{Name: "two", Nodes: 2}
-	if o.Possible() == nil {
-		images, err := apps.Write(t.Context(), "../../..", t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		o.Images = []string{images}
+	cluster.Asked(t, o)
+	images, err := apps.Write(t.Context(), "../../..", t.TempDir())
+	if err != nil {
+		t.Fatal(err)
 	}
+	o.Images = []string{images}
 	c := cluster.ForTest(t, o)
 	kubectl := func(args ...string) string {
 		t.Helper()

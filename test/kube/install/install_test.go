@@ -106,13 +106,13 @@ func TestInstallAndPurge(t *testing.T) {
 	if out := must(t, c, "install", "--set", "profile=production", "-y", noWait); !strings.Contains(out, "0 to create, 0 to change, 0 to delete, 45 unchanged\n✔ Nothing to do") {
 		t.Errorf("the second installation changes something:\n%s", out)
 	}
-	kubectl(t, c, "", "-n", "istio-system", "delete", "daemonset", "fairlead-node-agent")
+	kubectl(t, c, "", "-n", "istio-system", "delete", "daemonset", "ztunnel")
 	kubectl(t, c, "", "-n", "istio-system", "patch", "service", "istiod", "--type=json", "-p", `[{"op":"replace","path":"/spec/ports/1/targetPort","value":15999}]`)
 	out, code := fairlead(t, c, "verify-install")
-	if code != 1 || !strings.Contains(out, "✘ DaemonSet istio-system/fairlead-node-agent is missing") || !strings.Contains(out, "✘ Service istio-system/istiod was changed: (spec.ports)") {
+	if code != 1 || !strings.Contains(out, "✘ DaemonSet istio-system/ztunnel is missing") || !strings.Contains(out, "✘ Service istio-system/istiod was changed: (spec.ports)") {
 		t.Errorf("verify-install, exit code %d:\n%s", code, out)
 	}
-	if out := must(t, c, "upgrade", "-y", noWait); !strings.Contains(out, "profile production") || !strings.Contains(out, "+ create DaemonSet istio-system/fairlead-node-agent") || !strings.Contains(out, "~ change Service istio-system/istiod (spec.ports)") {
+	if out := must(t, c, "upgrade", "-y", noWait); !strings.Contains(out, "profile production") || !strings.Contains(out, "+ create DaemonSet istio-system/ztunnel") || !strings.Contains(out, "~ change Service istio-system/istiod (spec.ports)") {
 		t.Errorf("the upgrade does not restore what was lost, as it was asked for:\n%s", out)
 	}
 	// The API server takes what each profile renders.

@@ -35,7 +35,7 @@ func TestOnNodes(t *testing.T) {
 	}
 	images := []string{"--set", "hub=" + mesh.Hub, "--set", "tag=" + mesh.Tag, "--set", "profile=demo", "-y"}
 	out = must(t, c, append([]string{"install", "--readiness-timeout=3m"}, images...)...)
-	for _, want := range []string{"✔ Deployment istio-system/istiod: 1 of 1 ready", "✔ DaemonSet istio-system/fairlead-node-agent: 2 of 2 nodes ready", "✔ Installation complete"} {
+	for _, want := range []string{"✔ Deployment istio-system/istiod: 1 of 1 ready", "✔ DaemonSet istio-system/ztunnel: 2 of 2 nodes ready", "✔ Installation complete"} {
 		if !strings.Contains(out, want) {
 			t.Errorf("%q is not said:\n%s", want, out)
 		}
@@ -57,8 +57,8 @@ func TestOnNodes(t *testing.T) {
 	}
 	must(t, c, append([]string{"install", "--readiness-timeout=3m"}, images...)...)
 
-	kubectl(t, c, "", "-n", "istio-system", "delete", "daemonset", "fairlead-node-agent")
-	if out, code := fairlead(t, c, "verify-install"); code != 1 || !strings.Contains(out, "✘ DaemonSet istio-system/fairlead-node-agent is missing") {
+	kubectl(t, c, "", "-n", "istio-system", "delete", "daemonset", "ztunnel")
+	if out, code := fairlead(t, c, "verify-install"); code != 1 || !strings.Contains(out, "✘ DaemonSet istio-system/ztunnel is missing") {
 		t.Errorf("verify-install without agents, exit code %d:\n%s", code, out)
 	}
 	must(t, c, "upgrade", "-y", "--readiness-timeout=3m")

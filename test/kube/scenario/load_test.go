@@ -69,7 +69,7 @@ func TestRollingRestartsUnderLoadLoseNoRequest(t *testing.T) {
 	waypoint(t, m, ns)
 	enrolled(t, m, ns)
 	for _, c := range []struct{ what, namespace, object, url string }{
-		{"the node agent", "istio-system", "daemonset/fairlead-node-agent", "http://server/"},
+		{"the node agent", "istio-system", "daemonset/ztunnel", "http://server/"},
 		{"the control plane", "istio-system", "deployment/istiod", "http://server/"},
 		{"the waypoint", ns, "deployment/waypoint", "http://server/"},
 	} {

@@ -20,7 +20,7 @@ const certificateLife = 60 * time.Second
 // new connections fail nor one that is kept.
 func TestTheRootIsReplacedUnderLoad(t *testing.T) {
 	m := installed(t)
-	const ns, agents = "rotation", "daemonset/fairlead-node-agent"
+	const ns, agents = "rotation", "daemonset/ztunnel"
 	m.Do(t, "-n", "istio-system", "patch", agents, "--type=json", "-p", `[{"op":"add","path":"/spec/template/spec/containers/0/args/-","value":"--cert-ttl=`+certificateLife.String()+`"}]`)
 	t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 2*time.Minute)
