@@ -9,8 +9,10 @@ import (
 // lastStream is what the first of two GOAWAYs names: all that come are taken.
 const lastStream = 1<<31 - 1
 
-// goAwayWait bounds the wait for the answer to the PING behind the first GOAWAY.
-const goAwayWait = time.Second
+// goAwayWait bounds the wait for the answer to the PING behind the first GOAWAY. A
+// peer that has not answered may have streams on their way, which are lost then: it
+// is given as long as a machine may be busy.
+const goAwayWait = 10 * time.Second
 
 func goAwayPayload(last uint32, code Code) []byte {
 	payload := binary.BigEndian.AppendUint32(nil, last)

@@ -248,6 +248,85 @@ func TestDrainLetsStreamsEnd(t *testing.T) {
 	}
 }
 
+// An agent is replaced while tunnels to it are made: who waits for such a tunnel gets
+// another, of the next agent. The old one finishes the handshakes that it has begun,
+// and says then that it takes no streams; one of before closed them without a word.
+func TestHandshakesOutliveADrain(t *testing.T) {
+	for name, silent := range map[string]bool{"told": false, "without a word": true} {
+		t.Run(name, func(t *testing.T) {
+			r := newRig(t)
+			l, err := net.Listen("tcp", "127.0.0.1:0")
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer l.Close()
+			next := r.key.Destination
+			r.key.Destination = addrPort(l.Addr())
+			o := r.server.o
+			o.Failed = func(_ netip.AddrPort, err error) { t.Errorf("a handshake was broken off: %v", err) }
+			old, err := NewServer(o)
+			if err != nil {
+				t.Fatal(err)
+			}
+			begun := make(chan *net.TCPConn)
+			dial := r.pool.o.Dial
+			var once sync.Once
+			r.pool.o.Dial = func(ctx context.Context, _ netip.AddrPort) (c *net.TCPConn, err error) {
+				dst := next
+				once.Do(func() { dst = addrPort(l.Addr()) })
+				if c, err = dial(ctx, dst); err == nil && dst != next {
+					s, err := l.Accept()
+					if err != nil {
+						return nil, err
+					}
+					begun <- s.(*net.TCPConn)
+				}
+				return c, err
+			}
+			const waiting = 20
+			failed := make(chan error, waiting)
+			for range waiting {
+				go func() {
+					c, err := r.connect(t)
+					if err == nil {
+						err = echoes(c, "hello")
+					}
+					failed <- err
+				}()
+			}
+			c := <-begun
+			drained := make(chan struct{})
+			if silent {
+				c.Close()
+				close(drained)
+			} else {
+				old.admit(c) // accepted, and it drains before the first byte
+				old.work.Add(1)
+				go func() { defer close(drained); old.Drain(t.Context()) }()
+				eventually(t, "it drains", func() bool { old.mu.Lock(); defer old.mu.Unlock(); return old.draining })
+				go func() { defer old.work.Done(); old.serve(c) }()
+			}
+			for range waiting {
+				if err := <-failed; err != nil {
+					t.Error(err)
+				}
+			}
+			<-drained
+		})
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	tick := time.NewTicker(time.Millisecond)
+	defer tick.Stop()
+	for end := time.Now().Add(20 * time.Second); !ok(); <-tick.C {
+		if time.Now().After(end) {
+			t.Fatalf("waited in vain: %s", what)
+		}
+	}
+}
+
 func TestSilentPeersAreBoundedAndHarmNobody(t *testing.T) {
 	r := newRig(t)
 	for range 300 { // more than there may be handshakes

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/netip"
 	"runtime"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/h2"
@@ -144,10 +146,14 @@ func (p *Pool) Open(ctx context.Context, key Key, h Headers) (*Stream, error) {
 			fields = append(fields, f)
 		}
 	}
-	// A tunnel may end between being chosen and being used: then another is
-	// made. The second time it is an error of the other side's.
+	// A tunnel may end between being chosen and being used, or while it is made, as
+	// the agent at its other end is replaced: then another is made. The third time it
+	// is an error of the other side's.
 	for attempt := 0; ; attempt++ {
 		t, err := p.get(ctx, key)
+		if broken(err) && ctx.Err() == nil && attempt < 2 {
+			continue
+		}
 		if err != nil {
 			return nil, err
 		}
@@ -159,6 +165,11 @@ func (p *Pool) Open(ctx context.Context, key Key, h Headers) (*Stream, error) {
 			return nil, err
 		}
 	}
+}
+
+// broken reports whether a handshake ended without a word of why.
+func broken(err error) bool {
+	return errors.Is(err, ErrTLS) && (errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET) || errors.Is(err, syscall.EPIPE))
 }
 
 func (p *Pool) open(ctx context.Context, t *tunnel, fields []h2.Field) (*Stream, error) {

@@ -236,14 +236,14 @@ func (s *Server) request(stream *h2.Stream, r *Request) {
 }
 
 // Drain takes no new connections and streams; it returns when the tunnels have
-// ended, or closes them when ctx ends.
+// ended, or closes them when ctx ends. A handshake under way is finished, so that
+// its client hears of the end in a way that it can act on: all that wait for that
+// tunnel would fail with it.
 func (s *Server) Drain(ctx context.Context) {
 	s.mu.Lock()
 	s.draining = true
-	for conn, c := range s.conns {
-		if c == nil {
-			conn.Close()
-		} else {
+	for _, c := range s.conns {
+		if c != nil {
 			go c.GoAway()
 		}
 	}
