@@ -30,7 +30,8 @@ type config struct {
 	kubeServer, kubeCredentials, hostProc          string
 	excluded                                       []string
 	cni                                            bool
-	cniConfDir, cniBinDir, cniBinary, daemonSet    string
+	cniConfDir, cniBinDir, cniBinary, cniAccount   string
+	daemonSet                                      string
 	drain, certTTL                                 time.Duration
 
 	level  slog.Level
@@ -62,6 +63,7 @@ func (c *config) bind(f *pflag.FlagSet) {
 	f.StringVar(&c.cniConfDir, "cni-conf-dir", "/etc/cni/net.d", "where the container runtime reads its CNI configuration")
 	f.StringVar(&c.cniBinDir, "cni-bin-dir", "/opt/cni/bin", "where the container runtime finds CNI plugins")
 	f.StringVar(&c.cniBinary, "cni-binary", "/usr/local/bin/fairlead-cni", "the plugin to install")
+	f.StringVar(&c.cniAccount, "cni-account", "fairlead-cni", "the service account, in the agent's namespace, as which the plugin asks the API while no agent is there")
 	f.StringVar(&c.daemonSet, "daemon-set", "ztunnel", "the DaemonSet of the agent: when it is deleted, the agent takes off the node what it put there; empty never does")
 	f.BoolVar(&c.byInjection, "injection-label", false, "take istio-injection=enabled for an opt-in too")
 	f.StringVar(&c.adminAddress, "admin-address", "localhost:15000", "config_dump, log level, pprof; keep it on loopback")

@@ -129,7 +129,7 @@ func (k *cluster) isDeleted(ctx context.Context, api *kube.Client) (bool, error)
 // newInstaller keeps the CNI plugin on the node.
 func newInstaller(c config, api *kube.Client, log *slog.Logger) *cni.Installer {
 	return &cni.Installer{
-		ConfDir: c.cniConfDir, BinDir: c.cniBinDir, Binary: c.cniBinary, API: api, Log: log,
+		ConfDir: c.cniConfDir, BinDir: c.cniBinDir, Binary: c.cniBinary, API: api, Namespace: c.podNamespace, Account: c.cniAccount, Log: log,
 		Config: cni.Config{
 			Socket: c.enrolSocket, Note: filepath.Join(c.stateDir, "namespaces.json"),
 			Credentials:        filepath.Join(filepath.Dir(c.enrolSocket), "cni-credentials.json"),

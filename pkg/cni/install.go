@@ -25,9 +25,12 @@ type Installer struct {
 	// Binary is the plugin as the agent's image has it.
 	Binary string
 	Config Config
-	// API gives the credentials that the plugin asks with while the agent is down.
-	API *kube.Client
-	Log *slog.Logger
+	// API gives the credentials that the plugin asks with while the agent is down: a
+	// token of the service account Account in Namespace, which may read pods and
+	// namespaces and no more.
+	API                *kube.Client
+	Namespace, Account string
+	Log                *slog.Logger
 
 	renew time.Time // when the credentials are to be written anew
 }
@@ -113,7 +116,7 @@ func (i *Installer) writeCredentials() error {
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), asking)
 	defer cancel()
-	token, expires, err := i.API.OwnToken(ctx, credentialsLife)
+	token, expires, err := i.API.AccountToken(ctx, i.Namespace, i.Account, credentialsLife)
 	switch {
 	case err == nil:
 		how.Token, i.renew = token, time.Now().Add(time.Until(expires)/2)

@@ -32,8 +32,11 @@ type Annotations map[string]string
 const (
 	SidecarStatus = "sidecar.istio.io/status"
 	Redirection   = "ambient.istio.io/redirection"
-	// ConfigHash is the uid by which the kubelet knows a static pod.
-	ConfigHash = "kubernetes.io/config.hash"
+	// ConfigHash is the uid by which the kubelet knows a static pod; ConfigMirror, of the
+	// same value, marks the object that stands for one. Anybody may write the first
+	// on a pod of theirs; an object with the second that stands for none is deleted by the kubelet.
+	ConfigHash   = "kubernetes.io/config.hash"
+	ConfigMirror = "kubernetes.io/config.mirror"
 )
 
 // UnmarshalJSON implements json.Unmarshaler.
@@ -43,7 +46,7 @@ func (a *Annotations) UnmarshalJSON(b []byte) error {
 		return err
 	}
 	*a = nil
-	for _, name := range []string{SidecarStatus, Redirection, ConfigHash} {
+	for _, name := range []string{SidecarStatus, Redirection, ConfigHash, ConfigMirror} {
 		if v, ok := all[name]; ok {
 			if *a == nil {
 				*a = Annotations{}

@@ -35,6 +35,11 @@ const (
 	maxInspectors = 4
 )
 
+// inspectorAccount is the service account of the mesh's namespace of which istioctl has
+// tokens made. Those of others prove no person: a node agent has tokens of the CNI plugin's
+// account made, which are bound to no pod either.
+const inspectorAccount = "default"
+
 // inspector tells whether who calls is a person's tool: a token of the mesh's own
 // namespace that is bound to no pod, such as `istioctl proxy-status` has made for it.
 func (s *Server) inspector(ctx context.Context) bool {
@@ -45,7 +50,7 @@ func (s *Server) inspector(ctx context.Context) bool {
 	}
 	_, err = s.o.Reviewer.Review(ctx, bearer)
 	var unbound *token.UnboundError
-	return errors.As(err, &unbound) && slices.ContainsFunc(s.o.NodeAccounts, func(account string) bool {
+	return errors.As(err, &unbound) && unbound.ServiceAccount == inspectorAccount && slices.ContainsFunc(s.o.NodeAccounts, func(account string) bool {
 		namespace, _, _ := strings.Cut(account, "/")
 		return namespace == unbound.Namespace
 	})

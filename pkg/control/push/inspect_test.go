@@ -92,6 +92,8 @@ func TestInspectorIsRefused(t *testing.T) {
 		code   codes.Code
 	}{
 		"another namespace": {"shop/default", &discovery.DiscoveryRequest{TypeUrl: syncType}, codes.Unauthenticated},
+		"another account":   {"istio-system/fairlead-cni", &discovery.DiscoveryRequest{TypeUrl: syncType}, codes.Unauthenticated},
+		"an agent's":        {"istio-system/ztunnel", &discovery.DiscoveryRequest{TypeUrl: dumpType, ResourceNames: []string{"one-1.shop"}}, codes.Unauthenticated},
 		"workloads":         {"istio-system/default", &discovery.DiscoveryRequest{TypeUrl: AddressType}, codes.PermissionDenied},
 		"all proxies":       {"istio-system/default", &discovery.DiscoveryRequest{TypeUrl: dumpType}, codes.PermissionDenied},
 		"who is not there":  {"istio-system/default", &discovery.DiscoveryRequest{TypeUrl: dumpType, ResourceNames: []string{"x.shop"}}, codes.NotFound},

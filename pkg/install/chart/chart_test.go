@@ -56,7 +56,9 @@ func into[T any](t *testing.T, o *unstructured.Unstructured) *T {
 func TestProfiles(t *testing.T) {
 	control := []string{"ClusterRole/istiod-istio-system", "ClusterRoleBinding/istiod-istio-system", "Deployment/istiod", "Role/istiod", "RoleBinding/istiod",
 		"Service/istiod", "ServiceAccount/istiod", "ValidatingWebhookConfiguration/istio-validator-istio-system"}
-	agent := []string{"ClusterRole/ztunnel-istio-system", "ClusterRoleBinding/ztunnel-istio-system", "DaemonSet/ztunnel", "Role/ztunnel", "RoleBinding/ztunnel", "ServiceAccount/ztunnel"}
+	agent := []string{"ClusterRole/fairlead-cni-istio-system", "ClusterRole/ztunnel-istio-system", "ClusterRoleBinding/fairlead-cni-istio-system", "ClusterRoleBinding/ztunnel-istio-system",
+		"DaemonSet/ztunnel", "Role/fairlead-cni", "Role/ztunnel", "RoleBinding/fairlead-cni", "RoleBinding/ztunnel", "ServiceAccount/fairlead-cni", "ServiceAccount/ztunnel",
+		"ValidatingAdmissionPolicy/ztunnel-istio-system", "ValidatingAdmissionPolicyBinding/ztunnel-istio-system"}
 	base := []string{"ConfigMap/istio", "GatewayClass/istio-waypoint"}
 	elastic := []string{"HorizontalPodAutoscaler/istiod", "PodDisruptionBudget/istiod"}
 	for _, c := range []struct {

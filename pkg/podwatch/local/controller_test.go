@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"runtime"
 	"strings"
@@ -213,6 +214,41 @@ func TestFailuresAreTriedAgainAndReported(t *testing.T) {
 
 // What an earlier run knew and the API has no more is forgotten, and not before the
 // API has told.
+// A pod's author writes its annotations. One that names another pod's uid must not have that
+// pod's network captured as its own; the kubelet's object for a static pod does name its uid there.
+func TestNoPodNamesAnothersNetwork(t *testing.T) {
+	const victim, static = "6a1ab5a1-7d0f-4bb4-9d8f-2c5d1f0f7f5e", "0123456789abcdef0123456789abcdef"
+	at := map[string]hostproc.NetNS{victim: {Path: "/proc/self/ns/net", Cookie: 7}, static: {Path: "/proc/self/ns/net", Cookie: 8}}
+	pod := func(name, annotations string) string {
+		return fmt.Sprintf(`{"metadata":{"name":%q,"namespace":"in","uid":%q,"annotations":%s},
+			"spec":{"nodeName":"n1","containers":[{"name":"app"}]},"status":{"phase":"Running","podIPs":[{"ip":"10.0.0.7"}]}}`, name, name, annotations)
+	}
+	w := start(t, func(w *world) {
+		w.namespace("in", "ambient")
+		maps.Copy(w.node.networks, at)
+		for name, annotations := range map[string]string{
+			"thief":   fmt.Sprintf(`{"kubernetes.io/config.hash":%q}`, victim),
+			"twice":   fmt.Sprintf(`{"kubernetes.io/config.hash":%q,"kubernetes.io/config.mirror":%q}`, victim, victim),
+			"other":   fmt.Sprintf(`{"kubernetes.io/config.hash":%q,"kubernetes.io/config.mirror":"x"}`, static),
+			"statics": fmt.Sprintf(`{"kubernetes.io/config.hash":%q,"kubernetes.io/config.mirror":%q}`, static, static),
+		} {
+			w.api.put(path("in", name), pod(name, annotations))
+		}
+		w.pod("in", "honest", `{}`, "10.0.0.1")
+	})
+	w.eventually("the static pod and the other", func() bool { return w.node.has("statics") && w.node.has("honest") })
+	w.eventually("all are looked at", func() bool {
+		w.node.mu.Lock()
+		defer w.node.mu.Unlock()
+		return w.node.settled > 0 || w.node.tries > 4
+	})
+	for _, name := range []string{"thief", "twice", "other"} {
+		if w.node.has(name) {
+			t.Errorf("the pod %s has another's network captured", name)
+		}
+	}
+}
+
 func TestPodsOfAnEarlierRunAreForgotten(t *testing.T) {
 	w := start(t, func(w *world) {
 		w.namespace("x", "ambient")

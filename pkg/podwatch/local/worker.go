@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
+	"regexp"
 	"slices"
 	"time"
 
@@ -165,10 +166,14 @@ func describe(o *kube.Pod, ips []netip.Addr) podwatch.Pod {
 	return podwatch.Pod{UID: o.UID, Namespace: o.Namespace, Name: o.Name, ServiceAccount: account, IPs: ips, Captured: true}
 }
 
+// staticUID is a static pod's: the hash of its manifest, which is no uid of the API's.
+var staticUID = regexp.MustCompile(`^[0-9a-f]{32}$`)
+
 // uidOnNode is the uid by which the kubelet knows the pod: of a static one it is not
-// the API's.
+// the API's. The annotation alone is no proof: with it, who may create pods would name another's
+// pod, whose network would be captured for theirs.
 func uidOnNode(o *kube.Pod) string {
-	if hash := o.Annotations[kube.ConfigHash]; hash != "" {
+	if hash := o.Annotations[kube.ConfigHash]; staticUID.MatchString(hash) && o.Annotations[kube.ConfigMirror] == hash {
 		return hash
 	}
 	return o.UID

@@ -39,7 +39,7 @@ func AsAccount(t testing.TB, c *cluster.Cluster) string {
 	var text bytes.Buffer
 	fmt.Fprintf(&text, "apiVersion: v1\nkind: Namespace\nmetadata: {name: %s}\n", chart.Namespace)
 	for _, o := range objects {
-		if slices.Contains([]string{"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding"}, o.GetKind()) {
+		if slices.Contains([]string{"ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ValidatingAdmissionPolicy", "ValidatingAdmissionPolicyBinding"}, o.GetKind()) {
 			b, err := json.Marshal(o)
 			if err != nil {
 				t.Fatal(err)
