@@ -26,8 +26,9 @@ import (
 // stopTimeout bounds how long one part may take to stop.
 const stopTimeout = 10 * time.Second
 
-// maxRequest bounds one request: a reconnecting agent names all that it holds.
-const maxRequest = 64 << 20
+// maxRequest bounds one request: a reconnecting agent names all that it holds, at some
+// ninety bytes each.
+const maxRequest = 16 << 20
 
 // serve makes the parts in order and runs them until ctx ends.
 func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger) error {

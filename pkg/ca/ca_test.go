@@ -66,6 +66,11 @@ func newService(t *testing.T) (*Service, *pods) {
 	return s, p
 }
 
+// ask has the service answer a request that has come.
+func ask(ctx context.Context, s *Service, r *api.IstioCertificateRequest) (*api.IstioCertificateResponse, error) {
+	return s.answer(ctx, func(token.Caller) (*api.IstioCertificateRequest, error) { return r, nil })
+}
+
 func csr(t *testing.T, key any, uris ...string) string {
 	t.Helper()
 	template := &x509.CertificateRequest{}
@@ -123,7 +128,7 @@ func TestWhoMayHaveWhichIdentity(t *testing.T) {
 			if c.impersonate != "" {
 				request.Metadata, _ = structpb.NewStruct(map[string]any{"ImpersonatedIdentity": c.impersonate})
 			}
-			response, err := s.CreateCertificate(ctx, request)
+			response, err := ask(ctx, s, request)
 			if status.Code(err) != c.code {
 				t.Fatalf("error %v, want %v", err, c.code)
 			}
@@ -185,7 +190,7 @@ func TestBadRequestsAreRefused(t *testing.T) {
 		"empty": "", "not PEM": "x", "huge": strings.Repeat("x", maxCSR+1), "P-224": csr(t, small), "RSA of 4104 bits": csr(t, large),
 		"tampered": strings.Replace(good, "A", "B", 1),
 	} {
-		if _, err := s.CreateCertificate(ctx, &api.IstioCertificateRequest{Csr: text}); status.Code(err) != codes.InvalidArgument {
+		if _, err := ask(ctx, s, &api.IstioCertificateRequest{Csr: text}); status.Code(err) != codes.InvalidArgument {
 			t.Errorf("%s: %v", name, err)
 		}
 	}

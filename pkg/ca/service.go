@@ -60,8 +60,6 @@ type Options struct {
 
 // Service is istio.v1.auth.IstioCertificateService.
 type Service struct {
-	api.UnimplementedIstioCertificateServiceServer
-
 	o       Options
 	issued  prometheus.Counter
 	refused *prometheus.CounterVec
@@ -71,6 +69,10 @@ type Service struct {
 	// mu guards below.
 	mu      sync.Mutex
 	buckets map[string]*bucket
+	// sending are the callers whose requests are on their way, by their pods' uids.
+	sending map[string]*sender
+	// room is for all of them.
+	room chan struct{}
 }
 
 type bucket struct {
@@ -87,8 +89,8 @@ func NewService(o Options) (*Service, error) {
 		o:       o,
 		issued:  prometheus.NewCounter(prometheus.CounterOpts{Name: "fairlead_ca_certificates_issued_total", Help: "Certificates signed."}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fairlead_ca_requests_refused_total", Help: "Requests refused, by code."}, []string{"code"}),
-		buckets: map[string]*bucket{},
-		proved:  rate.NewLimiter(linesPerSecond, linesAtOnce), unproved: rate.NewLimiter(linesPerSecond, linesAtOnce),
+		buckets: map[string]*bucket{}, sending: map[string]*sender{}, room: make(chan struct{}, maxSending),
+		proved: rate.NewLimiter(linesPerSecond, linesAtOnce), unproved: rate.NewLimiter(linesPerSecond, linesAtOnce),
 	}
 	for _, c := range []prometheus.Collector{s.issued, s.refused} {
 		if err := o.Registry.Register(c); err != nil {
@@ -99,11 +101,11 @@ func NewService(o Options) (*Service, error) {
 }
 
 // Register serves on g.
-func (s *Service) Register(g *grpc.Server) { api.RegisterIstioCertificateServiceServer(g, s) }
+func (s *Service) Register(g *grpc.Server) { g.RegisterService(&served, s) }
 
-// CreateCertificate implements the service.
-func (s *Service) CreateCertificate(ctx context.Context, r *api.IstioCertificateRequest) (*api.IstioCertificateResponse, error) {
-	response, id, caller, err := s.create(ctx, r)
+// answer is one call; receive brings what is asked for, once it is known who asks.
+func (s *Service) answer(ctx context.Context, receive func(token.Caller) (*api.IstioCertificateRequest, error)) (*api.IstioCertificateResponse, error) {
+	response, id, caller, err := s.create(ctx, receive)
 	if err != nil {
 		s.refused.WithLabelValues(status.Code(err).String()).Inc()
 		s.say(ctx, caller, id, err)
@@ -130,7 +132,7 @@ func (s *Service) say(ctx context.Context, caller token.Caller, id mesh.Identity
 	}
 }
 
-func (s *Service) create(ctx context.Context, r *api.IstioCertificateRequest) (response *api.IstioCertificateResponse, id mesh.Identity, caller token.Caller, err error) {
+func (s *Service) create(ctx context.Context, receive func(token.Caller) (*api.IstioCertificateRequest, error)) (response *api.IstioCertificateResponse, id mesh.Identity, caller token.Caller, err error) {
 	md, _ := metadata.FromIncomingContext(ctx)
 	bearer, err := token.Bearer(md.Get("authorization"))
 	if err == nil {
@@ -144,6 +146,10 @@ func (s *Service) create(ctx context.Context, r *api.IstioCertificateRequest) (r
 	}
 	if !s.admit(caller) {
 		return nil, id, caller, status.Errorf(codes.ResourceExhausted, "more than %d requests a second", perSecond)
+	}
+	r, err := receive(caller)
+	if err != nil {
+		return nil, id, caller, err
 	}
 	if id, err = s.identity(ctx, caller, r); err != nil {
 		return nil, id, caller, err
