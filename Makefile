@@ -87,6 +87,7 @@ test-interop: setup build
 	@test/kube/build.sh kube istio
 	FAIRLEAD_ISTIOD=1 go test -count=1 -timeout 40m -run 'TestScenarios|TestTour' ./test/e2e
 	FAIRLEAD_KUBE=1 go test -count=1 -p 1 -timeout 10m -run 'TestIstioctl' ./test/e2e ./test/kube/istioctl
+	ISTIOCTL="$$(test/kube/build.sh istio)/istioctl" go test -count=1 -run 'TestAsIstioctl' ./pkg/cli/...
 
 ## lint: vet, golangci-lint and the layer rules
 .PHONY: lint

@@ -329,6 +329,28 @@ func TestTwoRootsAreTrustedTogether(t *testing.T) {
 	}
 }
 
+// Roots that come with certificates: a client whose first one is on its way waits for it,
+// and does not refuse a server whose root it does not know yet.
+func TestFirstCertificateIsWaitedFor(t *testing.T) {
+	ca := identitytest.New()
+	server, client := manager(t, ca, ""), manager(t, ca, "")
+	server.Acquire(bob)
+	if _, err := server.Get(t.Context(), bob); err != nil {
+		t.Fatal(err)
+	}
+	ca.Lock()
+	client.Acquire(alice)
+	config := server.ServerTLS(bob)
+	get := config.GetCertificate
+	config.GetCertificate = func(info *tls.ClientHelloInfo) (*tls.Certificate, error) {
+		defer time.AfterFunc(50*time.Millisecond, ca.Unlock) // the client has the server's certificate by then
+		return get(info)
+	}
+	if _, _, err := handshake(t, client.ClientTLS(alice, []string{bob.String()}), config); err != nil {
+		t.Error(err)
+	}
+}
+
 // An answer of the CA that comes after the last release leaves no key behind, nor
 // does it replace that of an identity that is in use again.
 func TestLateAnswerLeavesNoKey(t *testing.T) {

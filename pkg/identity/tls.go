@@ -30,6 +30,11 @@ func (m *Manager) ClientTLS(source mesh.Identity, expected []string) *tls.Config
 	// The chain and the SPIFFE ID are verified below; there is no DNS name to compare.
 	c.InsecureSkipVerify = true //nolint:gosec // VerifyConnection does the verification
 	c.VerifyConnection = func(state tls.ConnectionState) error {
+		// What is trusted may come with the first certificate, which the next message of the
+		// handshake needs anyway.
+		if _, err := m.Get(m.ctx, source); err != nil {
+			return err
+		}
 		id, err := m.verifier.peer(state.PeerCertificates)
 		if err != nil {
 			return err
