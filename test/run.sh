@@ -14,6 +14,13 @@ fi
 report=$(mktemp)
 trap 'rm -f "$report"' EXIT
 go build -o "$report" ./test/report || exit 1
-# One package at a time: scenarios share two things that cannot be divided, the
-# machine's cores and the cgroup root.
-go test -json -race -count=1 -p "${TEST_PARALLEL:-1}" -timeout 25m "${@:-./...}" 2>&1 | "$report" "${no_skip[@]}"
+# Tests that enter network namespaces share two things that cannot be divided, the machine's
+# cores and the cgroup root: their packages come one at a time, after the others.
+packages=$(go list -race -test -f '{{if .ForTest}}{{.ForTest}} {{join .Deps " "}}{{end}}' "${@:-./...}") || exit 1
+names() { cut -d' ' -f1 | sort -u; }
+apart=$(grep -E '/pkg/netns( |$)' <<<"$packages" | names)
+beside=$(names <<<"$packages" | comm -23 - <(echo "$apart"))
+suite() { # how many packages at a time, packages
+  [ -z "$2" ] || xargs go test -json -race -count=1 -p "$1" -timeout 25m <<<"$2" 2>&1
+}
+{ suite 2 "$beside"; first=$?; suite 1 "$apart" && exit "$first"; } | "$report" "${no_skip[@]}"
