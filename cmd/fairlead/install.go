@@ -228,7 +228,10 @@ func newUninstall() *cobra.Command {
 		Short: "Take the mesh out of the cluster",
 		Long: `Takes out what was installed and what the mesh made of it: agents clean their nodes
 when they go. What a later installation would go on with stays: the definitions of
-kinds with your objects, the CA's key. With --purge they go too.`,
+kinds with your objects, the CA's key. With --purge they go too.
+
+A node that has no ready agent at that time is not cleaned. It is named, with the
+command to run when it is up; the exit code is 3 then.`,
 		Example: `  fairlead uninstall
   fairlead uninstall --purge -y`,
 		Args: cobra.NoArgs,
@@ -241,7 +244,11 @@ kinds with your objects, the CA's key. With --purge they go too.`,
 			if err != nil {
 				return err
 			}
-			return install.Uninstall(cmd.Context(), install.Options{Cluster: c, DryRun: a.dryRun, Timeout: a.timeout, Confirm: a.confirm(cmd), Out: cmd.OutOrStdout()}, install.Purge(purge))
+			err = install.Uninstall(cmd.Context(), install.Options{Cluster: c, DryRun: a.dryRun, Timeout: a.timeout, Confirm: a.confirm(cmd), Out: cmd.OutOrStdout()}, install.Purge(purge))
+			if unclean := (*install.UncleanError)(nil); errors.As(err, &unclean) {
+				return exitError{exitUnclean, "fairlead: " + unclean.Error()}
+			}
+			return err
 		},
 	}
 	f.bind(cmd)

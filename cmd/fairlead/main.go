@@ -21,10 +21,12 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/lab/sandbox"
 )
 
-// Exit codes: 1 is a failure, 2 means that the machine or the call cannot do it.
+// Exit codes: 1 is a failure, 2 means that the machine or the call cannot do it, 3 that
+// the mesh is out of the cluster and not off all nodes.
 const (
 	exitFailure = 1
 	exitMissing = 2
+	exitUnclean = 3
 )
 
 func main() {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"path/filepath"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 
@@ -26,6 +25,7 @@ type cluster struct {
 	installer  *cni.Installer // or nil
 	redirector *redirect.Redirector
 	log        *slog.Logger
+	farewell   *farewell // or nil: the agent always comes again
 	// uninstalled is set by keep when it ends: the agent does not come again.
 	uninstalled bool
 }
@@ -41,6 +41,12 @@ func newCluster(c config, manager *podwatch.Manager, redirector *redirect.Redire
 	}
 	if c.cni {
 		k.installer = newInstaller(c, k.api, log)
+	}
+	if c.daemonSet != "" {
+		k.farewell = &farewell{api: k.api, namespace: c.podNamespace, daemonSet: c.daemonSet, patience: askingTime, log: log}
+		if k.installer != nil {
+			k.farewell.account = k.installer.Client
+		}
 	}
 	tries := prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "fairlead_enrolments_total", Help: "Tries to capture a pod, by what came of them: ok or failed.",
@@ -83,7 +89,7 @@ func (k *cluster) keep(ctx context.Context, t *tenure) error {
 		err = k.installer.Run(ctx)
 	}
 	ctx = context.WithoutCancel(ctx)
-	if err != nil || t.isOver() || !k.isUninstalled(ctx) {
+	if err != nil || t.isOver() || k.farewell == nil || !k.farewell.isUninstalled(ctx) {
 		return err
 	}
 	k.uninstalled = true
@@ -93,37 +99,6 @@ func (k *cluster) keep(ctx context.Context, t *tenure) error {
 		err = k.installer.Remove()
 	}
 	return errors.Join(err, k.follower.ReleaseAll(ctx))
-}
-
-// isUninstalled reports whether the agent's DaemonSet is deleted, or the right to
-// ask is gone with everything else. Where the API does not answer, the agent is
-// taken to come again.
-func (k *cluster) isUninstalled(ctx context.Context) bool {
-	if k.config.daemonSet == "" {
-		return false
-	}
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	gone, err := k.isDeleted(ctx, k.api)
-	if kube.IsUnauthorized(err) && k.installer != nil {
-		// The agent's token ends with its pod's object, which somebody may have deleted
-		// by force: the account's own says whether the account is there still.
-		api, cerr := k.installer.Client()
-		if cerr != nil {
-			return false
-		}
-		gone, err = k.isDeleted(ctx, api)
-	}
-	return gone || kube.IsForbidden(err) || k.installer != nil && kube.IsUnauthorized(err)
-}
-
-func (k *cluster) isDeleted(ctx context.Context, api *kube.Client) (bool, error) {
-	var set kube.Namespace // its metadata is all that is asked for
-	err := api.Get(ctx, "/apis/apps/v1/namespaces/"+k.config.podNamespace+"/daemonsets/"+k.config.daemonSet, &set)
-	if kube.IsNotFound(err) {
-		return true, nil
-	}
-	return err == nil && set.DeletionTimestamp != "", err
 }
 
 // newInstaller keeps the CNI plugin on the node.

@@ -123,13 +123,19 @@ func uninstall() *cobra.Command {
 		Long: `Takes the CNI plugin and its configuration, programs, pins, state and keys off
 this node, as an agent does when its DaemonSet is deleted. It is for a node whose
 agent was not there then. Its pods are outside the mesh from then on.`,
-		Example: "  node-agent uninstall --node-netns /host/proc/1/ns/net",
+		Example: `  kubectl debug node/NODE --profile=sysadmin --image=IMAGE-OF-THE-AGENT -it -- node-agent uninstall --host=/host`,
 		Args:    cobra.NoArgs,
 	}
 	f := cmd.Flags()
 	c.bind(f)
 	node := f.String("node-netns", "", "the node's network namespace; empty is this process's")
+	host := f.String("host", "", "where the node's root directory is; all other paths are within")
 	cmd.RunE = func(*cobra.Command, []string) error {
+		if *host != "" {
+			if err := errors.Join(syscall.Chroot(*host), os.Chdir("/")); err != nil {
+				return fmt.Errorf("the node's root directory %s: %w", *host, err)
+			}
+		}
 		t, err := begin(cmd.Context(), c.enrolSocket, slog.New(slog.DiscardHandler))
 		if err != nil {
 			return err

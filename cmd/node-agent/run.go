@@ -154,6 +154,9 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	group.Add("pods", pods.run)
 	if cluster != nil {
 		group.Add("kubelet", tenure.within(cluster.kubelet))
+		if cluster.farewell != nil {
+			group.Add("DaemonSet", tenure.within(cluster.farewell.follow))
+		}
 		group.Add("installation", tenure.within(func(ctx context.Context) error {
 			select {
 			case <-served:

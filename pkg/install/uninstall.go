@@ -51,7 +51,18 @@ func Uninstall(ctx context.Context, o Options, purge Purge) error {
 			return ErrDeclined
 		}
 	}
-	return remove(ctx, o, p)
+	left, err := nodesWithoutAgent(ctx, o.Cluster)
+	if err != nil {
+		return err
+	}
+	if err := remove(ctx, o, p, left); err != nil {
+		return err
+	}
+	if left != nil {
+		return left
+	}
+	fmt.Fprintln(o.Out, "✔ Uninstall complete")
+	return nil
 }
 
 // removal is what goes.
@@ -110,7 +121,7 @@ const (
 // remove takes things away in the order in which nothing is missed: the webhook before
 // who answers it, agents while they may still ask and say what they do, waypoints
 // after the control plane that would make them again, definitions at the end.
-func remove(ctx context.Context, o Options, p plan.Plan) error {
+func remove(ctx context.Context, o Options, p plan.Plan, left *UncleanError) error {
 	stages := []struct {
 		what string
 		is   func(*unstructured.Unstructured) bool
@@ -118,18 +129,21 @@ func remove(ctx context.Context, o Options, p plan.Plan) error {
 	}{
 		{"webhook", func(u *unstructured.Unstructured) bool { return phaseOf(u) == checks }, nil},
 		{"node agents", func(u *unstructured.Unstructured) bool { return u.GetKind() == "DaemonSet" }, func(ctx context.Context) error {
-			return rollout.Gone(ctx, o.Cluster, chart.Namespace, agentPods, o.wait())
+			return rollout.Gone(ctx, o.Cluster, chart.Namespace, agentPods, left.nodes(), o.wait())
 		}},
 		{"control plane", func(u *unstructured.Unstructured) bool {
 			return u.GetNamespace() == chart.Namespace && u.GetName() == "istiod" && phaseOf(u) == control
 		}, func(ctx context.Context) error {
-			return rollout.Gone(ctx, o.Cluster, chart.Namespace, controlPods, o.wait())
+			return rollout.Gone(ctx, o.Cluster, chart.Namespace, controlPods, left.nodes(), o.wait())
 		}},
 		{"the rest", func(u *unstructured.Unstructured) bool { return phaseOf(u) > definitions }, nil},
 		{"definitions of kinds", func(u *unstructured.Unstructured) bool { return phaseOf(u) == definitions }, func(ctx context.Context) error {
 			return rollout.Removed(ctx, o.Cluster, plan.Label, o.wait())
 		}},
 		{"namespace", func(u *unstructured.Unstructured) bool { return phaseOf(u) == namespaces }, func(ctx context.Context) error {
+			if left != nil {
+				return nil // it goes with the pods there
+			}
 			return rollout.Ended(ctx, o.Cluster, object("v1", "Namespace", "", chart.Namespace), o.wait())
 		}},
 	}
@@ -155,7 +169,6 @@ func remove(ctx context.Context, o Options, p plan.Plan) error {
 		}
 		fmt.Fprintf(o.Out, "✔ %s removed\n", stage.what)
 	}
-	fmt.Fprintln(o.Out, "✔ Uninstall complete")
 	return nil
 }
 

@@ -15,6 +15,11 @@ type Error struct {
 	Code    int    `json:"code"`
 	Reason  string `json:"reason"`
 	Message string `json:"message"`
+	// Details is which object it is about, where the API says so.
+	Details struct {
+		Name string `json:"name"`
+		Kind string `json:"kind"` // the resource, as daemonsets
+	} `json:"details"`
 }
 
 // Error implements error.
@@ -27,6 +32,13 @@ func (e *Error) Error() string {
 
 // IsNotFound reports that there is no such object.
 func IsNotFound(err error) bool { return hasCode(err, http.StatusNotFound) }
+
+// IsNoSuch reports that the API knows the kind of object and has none of that name.
+// A 404 alone may be of whoever stands in the API's place.
+func IsNoSuch(err error, resource, name string) bool {
+	e := (*Error)(nil)
+	return errors.As(err, &e) && e.Code == http.StatusNotFound && e.Reason == "NotFound" && e.Details.Kind == resource && e.Details.Name == name
+}
 
 // IsConflict reports that the object is another by now.
 func IsConflict(err error) bool { return hasCode(err, http.StatusConflict) }

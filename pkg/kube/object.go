@@ -21,7 +21,7 @@ func (m Meta) meta() Meta { return m }
 
 // Object is what may be followed.
 type Object interface {
-	Pod | Namespace
+	Pod | Namespace | DaemonSet
 	meta() Meta
 }
 
@@ -59,6 +59,11 @@ func (a *Annotations) UnmarshalJSON(b []byte) error {
 
 // Namespace is a namespace.
 type Namespace struct {
+	Meta `json:"metadata"`
+}
+
+// DaemonSet is a DaemonSet.
+type DaemonSet struct {
 	Meta `json:"metadata"`
 }
 

@@ -32,7 +32,7 @@ func (r *Redirector) Enroll(_ context.Context, spec PodSpec) (pod *Pod, err erro
 	p := &Pod{r: r, spec: spec, ns: ns}
 	defer func() {
 		if err != nil {
-			err = fmt.Errorf("enrol pod %s: %w", spec.UID, err)
+			err = Blame(fmt.Errorf("enrol pod %s: %w", spec.UID, err))
 			p.Deafen()
 			_ = ns.Close()
 		}

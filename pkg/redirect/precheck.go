@@ -8,6 +8,7 @@ import (
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/asm"
 	"github.com/cilium/ebpf/features"
+	"golang.org/x/sys/unix"
 )
 
 // Precheck returns a sentence for each thing that this machine lacks for capture.
@@ -47,6 +48,8 @@ func Precheck(mounted bool) []string {
 	} {
 		switch {
 		case f.err == nil:
+		case errors.Is(f.err, unix.EPERM):
+			return append(missing, fmt.Sprintf("Programs cannot be loaded into the kernel: %v.", Blame(f.err)))
 		case errors.Is(f.err, ebpf.ErrNotSupported):
 			add("The kernel has no %s, which Linux has since %s; Fairlead needs Linux 5.15.", f.what, f.since)
 		default:

@@ -56,7 +56,8 @@ type Redirector struct {
 // New loads the programs, takes over the instance's pinned maps and links or
 // makes them, and attaches what is not attached yet. Pods of an earlier run stay
 // captured, and refused until they are enrolled again.
-func New(o Options) (*Redirector, error) {
+func New(o Options) (_ *Redirector, err error) {
+	defer func() { err = Blame(err) }()
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
@@ -178,8 +179,6 @@ func explain(err error) error {
 	switch {
 	case errors.Is(err, ebpf.ErrMapIncompatible):
 		return fmt.Errorf("pinned maps of another build are in the way (node-agent purge removes them): %w", err)
-	case errors.Is(err, unix.EPERM):
-		return fmt.Errorf("the kernel refuses: root, or CAP_BPF and CAP_NET_ADMIN, is needed: %w", err)
 	}
 	return err
 }

@@ -3,16 +3,22 @@ package rollout
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
-// Gone waits until no pod in the namespace has the labels.
-func Gone(ctx context.Context, c Cluster, namespace, labels string, timeout time.Duration) error {
+// Gone waits until no pod in the namespace has the labels, but for those on nodes that
+// are away: pods there do not go.
+func Gone(ctx context.Context, c Cluster, namespace, labels string, away []string, timeout time.Duration) error {
 	return until(ctx, timeout, func(ctx context.Context) (string, error) {
 		pods, err := c.List(ctx, pod, namespace, labels)
+		pods = slices.DeleteFunc(pods, func(p *unstructured.Unstructured) bool {
+			node, _, _ := unstructured.NestedString(p.Object, "spec", "nodeName")
+			return slices.Contains(away, node)
+		})
 		return list(pods), err
 	})
 }

@@ -29,6 +29,7 @@ func TestAgentOnTwoNodes(t *testing.T) {
 		{"an agent whose pod is deleted by force comes again, and leaves nothing open", deletedByForce},
 		{"a node that boots says nothing in clear", reboot},
 		{"each capability is needed, and no other", privileges},
+		{"an agent that may not ask whether it is uninstalled lets no pod go", mayNotAsk},
 		{"an uninstalled agent leaves nothing", uninstalled},
 	} {
 		if !t.Run(step.name, func(t *testing.T) { step.run(&world{T: t, c: w.c, fairlead: w.fairlead}) }) {
@@ -219,16 +220,58 @@ func reboot(w *world) {
 		w.Fatal(err)
 	}
 	w.until("the pod is started again", func() bool { return w.of("shop/early", ".status.containerStatuses[*].restartCount") == "1" })
-	// Certificates do not survive a boot, and the control plane may be on this node: the
-	// first connections may wait for it in vain.
+	// Certificates do not survive a boot, and the control plane may be on this node: its
+	// first connections may be refused, or wait in vain.
 	w.until("and talks", func() bool { return w.lastSaid("shop/early") == "ok" })
+	// What it said since it was started again: the log is the new container's.
+	for i, line := range w.said("shop/early") {
+		if line != "ok" && !strings.HasPrefix(line, "refused") && !strings.HasPrefix(line, "broken") {
+			w.Errorf("connection %d after the boot: %q", i, line)
+		}
+	}
 	if seen() {
 		w.Error("said in clear while the node booted")
 	}
 }
 
+// Without its right to ask, an agent cannot tell an end from the end.
+func mayNotAsk(w *world) {
+	role := w.kubectl("-n", "istio-system", "get", "role", "ztunnel", "-o", "json")
+	w.kubectl("-n", "istio-system", "delete", "role", "ztunnel")
+	agent := w.kubectl("-n", "istio-system", "get", "pods", "-l", "app=ztunnel", "--field-selector", "spec.nodeName=n1", "-o", "jsonpath={.items[*].metadata.name}")
+	seen := w.listen(0)
+	ctx, cancel := context.WithCancel(w.Context())
+	defer cancel()
+	last := make(chan string, 1)
+	go func() {
+		out, _ := w.c.Kubectl(ctx, "-n", "istio-system", "logs", "-f", agent, "--since=1s") // ends with the container
+		last <- out
+	}()
+	w.kubectl("-n", "istio-system", "delete", "pod", agent)
+	if said := <-last; !strings.Contains(said, "node-agent uninstall") {
+		w.Errorf("what to do is not said:\n%s", said)
+	}
+	w.kubectl("-n", "istio-system", "rollout", "status", "daemonset/ztunnel", "--timeout=100s")
+	w.until("what is enrolled talks", func() bool { return w.lastSaid("shop/early") == "ok" })
+	if out, err := w.c.Nodes[0].Run(w.Context(), "grep", "-c", "fairlead-cni", "/etc/cni/net.d/10-bridge.conflist"); err != nil {
+		w.Errorf("the CNI plugin was taken off: %s %v", out, err)
+	}
+	if seen() {
+		w.Error("said in clear")
+	}
+	if _, err := w.c.KubectlInput(w.Context(), role, "create", "-f-"); err != nil {
+		w.Fatal(err)
+	}
+	w.kubectl("-n", "istio-system", "rollout", "restart", "daemonset/ztunnel")
+	w.kubectl("-n", "istio-system", "rollout", "status", "daemonset/ztunnel", "--timeout=100s")
+}
+
+// uninstalled deletes in the order of those who do not wait: the right to ask is gone
+// when the agents are told to end.
 func uninstalled(w *world) {
-	w.kubectl("-n", "istio-system", "delete", "daemonset", "ztunnel", "--cascade=foreground")
+	w.kubectl("-n", "istio-system", "delete", "daemonset/ztunnel", "role/ztunnel", "rolebinding/ztunnel", "serviceaccount/ztunnel",
+		"rolebinding/fairlead-cni", "serviceaccount/fairlead-cni", "--wait=false")
+	w.kubectl("delete", "clusterrolebinding/ztunnel-istio-system", "clusterrole/ztunnel-istio-system")
 	w.until("the agents are gone", func() bool {
 		return w.kubectl("-n", "istio-system", "get", "pods", "-l", "app=ztunnel", "-o", "name") == ""
 	})

@@ -7,8 +7,9 @@ import (
 	"testing"
 )
 
-// Each capability that the chart gives is needed: without it a pod is not captured.
-// With all of them, and no privilege else, it is.
+// Each capability that the chart gives is needed: without it something is refused to the
+// agent, which says for want of what, and a pod is not captured. With all of them, and no
+// privilege else, it is.
 func privileges(w *world) {
 	var all []string
 	listed := w.kubectl("-n", "istio-system", "get", "daemonset", "ztunnel", "-o", "jsonpath={.spec.template.spec.containers[0].securityContext}")
@@ -43,10 +44,10 @@ func privileges(w *world) {
 			set(slices.DeleteFunc(slices.Clone(all), func(c string) bool { return c == missing }))
 			w.back()
 			w.kubectl("-n", "plain", "label", "pod", "subject", label)
-			w.until("the agent says what it may not", func() bool {
+			w.until("the agent names what it lacks", func() bool {
 				out, _ := w.c.Kubectl(w.Context(), "-n", "istio-system", "logs", "-l", "app=ztunnel", "--tail=200")
 				previous, _ := w.c.Kubectl(w.Context(), "-n", "istio-system", "logs", "-l", "app=ztunnel", "--tail=200", "--previous")
-				return strings.Contains(out+previous, "operation not permitted") || strings.Contains(out+previous, "permission denied")
+				return strings.Contains(out+previous, "the agent lacks CAP_"+missing+";")
 			})
 			if got := w.of("plain/subject", annotation); got == "enabled" {
 				w.Error("a pod is captured without it: it is not needed")

@@ -18,7 +18,7 @@ func TestOnNodes(t *testing.T) {
 	if os.Getenv(cluster.Required) == "" {
 		t.Skip("no cluster was asked for: `make test-kube` runs this")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
 	root, err := filepath.Abs("../../..")
 	if err != nil {
@@ -63,4 +63,59 @@ func TestOnNodes(t *testing.T) {
 	}
 	must(t, c, "upgrade", "-y", "--readiness-timeout=3m")
 	must(t, c, "verify-install")
+
+	// A node that is away when the mesh is taken out is named, with what to run there.
+	n := c.Nodes[1]
+	n.Kill()
+	for kubectl(t, c, "", "get", "node", n.Name, "-o", `jsonpath={.status.conditions[?(@.type=="Ready")].status}`) == "True" ||
+		strings.Contains(kubectl(t, c, "", "-n", "istio-system", "get", "pods", "-l", "app=ztunnel", "--field-selector", "spec.nodeName="+n.Name,
+			"-o", `jsonpath={.items[*].status.conditions[?(@.type=="Ready")].status}`), "True") {
+		if ctx.Err() != nil {
+			t.Fatal("the cluster does not notice that a node is away")
+		}
+		pause(ctx)
+	}
+	out, code = fairlead(t, c, "uninstall", "-y")
+	command := "kubectl debug node/" + n.Name + " --profile=sysadmin --image=" + mesh.Hub + "/node-agent:" + mesh.Tag + " -- node-agent uninstall --host=/host"
+	if code != 3 || !strings.Contains(out, "1 nodes had no ready agent to clean them: "+n.Name) || !strings.Contains(out, command) || strings.Contains(out, "node/"+c.Nodes[0].Name) {
+		t.Errorf("uninstall with a node that is away, exit code %d:\n%s", code, out)
+	}
+	if left := ours(t, ctx, c.Nodes[0]); left != "" {
+		t.Errorf("left on %s, whose agent was there:\n%s", c.Nodes[0].Name, left)
+	}
+	if err := n.Start(); err != nil {
+		t.Fatal(err)
+	}
+	if err := n.Ready(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if ours(t, ctx, n) == "" {
+		t.Error("nothing is left on the node that was away: the command below proves nothing")
+	}
+	kubectl(t, c, "", strings.Fields(command)[1:]...)
+	for left := ours(t, ctx, n); left != ""; left = ours(t, ctx, n) {
+		if ctx.Err() != nil {
+			t.Fatalf("left after the command that was named:\n%s\n%s", left, kubectl(t, c, "", "get", "pods", "-A", "-o", "wide"))
+		}
+		pause(ctx)
+	}
+}
+
+// pause is between two looks at a cluster.
+func pause(ctx context.Context) {
+	select {
+	case <-ctx.Done():
+	case <-time.After(time.Second):
+	}
+}
+
+// ours is what an agent has put on a node.
+func ours(t *testing.T, ctx context.Context, n *cluster.Node) string {
+	t.Helper()
+	out, err := n.Run(ctx, "sh", "-ec", `find /sys/fs/bpf /run/fairlead /var/lib/fairlead /opt/cni/bin -mindepth 1 | grep -i -e fairlead/ -e fairlead-cni || true
+grep -l fairlead /etc/cni/net.d/* || true`)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out
 }
