@@ -247,15 +247,19 @@ func TestLeavesWhatIsOthers(t *testing.T) {
 		return &metav1.PartialObjectMetadata{TypeMeta: metav1.TypeMeta{APIVersion: version, Kind: kind}, ObjectMeta: metav1.ObjectMeta{Namespace: "shop", Name: "waypoint", UID: "f"}}
 	}
 	w := newWorld(t)
-	for resource, m := range map[schema.GroupVersionResource]*metav1.PartialObjectMetadata{serviceResource: foreign("v1", "Service"), kinds[0].resource: foreign("v1", "ServiceAccount")} {
+	// Of another controller, such as the Deployment of Istio's ingress.
+	ingress := foreign("apps/v1", "Deployment")
+	ingress.Labels = map[string]string{deploy.LabelManaged: "istio.io-gateway-controller"}
+	for resource, m := range map[schema.GroupVersionResource]*metav1.PartialObjectMetadata{kinds[1].resource: ingress, serviceResource: foreign("v1", "Service"), kinds[0].resource: foreign("v1", "ServiceAccount")} {
 		// Only where it is asked for by name: the watch is for ours.
 		w.client.PrependReactor("get", resource.Resource, func(ktesting.Action) (bool, runtime.Object, error) { return true, m, nil })
 	}
 	w.applier.Set([]*gatewayv1.Gateway{gateway("waypoint", "")}, "td")
 	w.until("what is in the way", func() bool {
-		return strings.Contains(said(w.applier.Statuses(), status.Programmed), "there is a Service waypoint without the label gateway.istio.io/managed")
+		text := said(w.applier.Statuses(), status.Programmed)
+		return strings.Contains(text, "there is a Service waypoint without the label gateway.istio.io/managed") && strings.Contains(text, "there is a Deployment waypoint without")
 	})
-	if got := w.count(); got["Service/waypoint"]+got["ServiceAccount/waypoint"] > 0 || got["Deployment/waypoint"] == 0 {
+	if got := w.count(); got["Service/waypoint"]+got["ServiceAccount/waypoint"]+got["Deployment/waypoint"] > 0 {
 		t.Errorf("applied %v", got)
 	}
 }

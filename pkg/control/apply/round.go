@@ -172,11 +172,11 @@ func (r *round) object(ctx context.Context, o rendered) error {
 		case apierrors.IsNotFound(err):
 		case err != nil:
 			return fmt.Errorf("%s %s cannot be read: %w", o.key.kind.name, o.key.name, err)
-		case m.Labels[labelManaged] != "": // the watch is on its way
+		case m.Labels[labelManaged] == deploy.ManagedWaypoint: // the watch is on its way
 		case o.key.kind.name == "ServiceAccount":
 			return nil // it is used as it is
 		default:
-			return fmt.Errorf("there is a %s %s without the label %s: it is someone else's, and in the way", o.key.kind.name, o.key.name, labelManaged)
+			return fmt.Errorf("there is a %s %s without the label %s=%s: it is someone else's, and in the way", o.key.kind.name, o.key.name, labelManaged, deploy.ManagedWaypoint)
 		}
 	}
 	if err := r.handOver(ctx, o); err != nil {

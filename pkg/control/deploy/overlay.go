@@ -46,6 +46,7 @@ func parametersError(format string, args ...any) error {
 type overlay struct {
 	from string // as an operator calls it
 	data map[string]string
+	own  bool // a Gateway's, not the class's
 }
 
 // overlays are laid one over the other: the class's, then the Gateway's own.
@@ -66,7 +67,7 @@ func ParametersRef(g *gatewayv1.Gateway) (string, error) {
 func (o Options) overlays(g *gatewayv1.Gateway) (overlays, error) {
 	var out overlays
 	if o.ClassParameters != nil {
-		out = append(out, overlay{"the ConfigMap labelled " + ClassDefaults + "=" + Class, o.ClassParameters})
+		out = append(out, overlay{"the ConfigMap labelled " + ClassDefaults + "=" + Class, o.ClassParameters, false})
 	}
 	ref, err := ParametersRef(g)
 	switch {
@@ -80,7 +81,14 @@ func (o Options) overlays(g *gatewayv1.Gateway) (overlays, error) {
 		if !there {
 			return nil, parametersError("spec.infrastructure.parametersRef: there is no ConfigMap %s/%s", g.Namespace, ref)
 		}
-		out = append(out, overlay{"the ConfigMap " + g.Namespace + "/" + ref, data})
+		size := 0
+		for key, text := range data {
+			size += len(key) + len(text)
+		}
+		if size > maxParameters {
+			return nil, parametersError("the ConfigMap %s/%s has %d bytes: parameters have %d at most", g.Namespace, ref, size, maxParameters)
+		}
+		out = append(out, overlay{"the ConfigMap " + g.Namespace + "/" + ref, data, true})
 	}
 	for _, o := range out {
 		for key := range o.data {
@@ -111,6 +119,11 @@ func (all overlays) over(key string, object metav1.Object) (runtime.Object, erro
 		}
 		if err := unmoved(object, next.(metav1.Object)); err != nil {
 			return nil, parametersError("%s, key %s: %w", o.from, key, err)
+		}
+		if o.own {
+			if err := bounded(out.(metav1.Object), next.(metav1.Object)); err != nil {
+				return nil, parametersError("%s, key %s: %w", o.from, key, err)
+			}
 		}
 		out = next
 	}
