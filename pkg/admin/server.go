@@ -15,6 +15,8 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
+
+	"github.com/fairlead-mesh/fairlead/pkg/lobby"
 )
 
 // Options configure a [Server]. An empty address leaves that listener out.
@@ -37,6 +39,10 @@ type Options struct {
 	Quit   func()
 	Logger *slog.Logger // must be non-nil
 }
+
+// places bounds the connections of a listener: metrics and readiness are open to everybody,
+// and connections that nobody ends are files that others need.
+const places = 64
 
 // Server serves up to three listeners.
 type Server struct {
@@ -80,11 +86,13 @@ func (s *Server) bind(name, address string, handler http.Handler) error {
 	if err != nil {
 		return fmt.Errorf("%s address %s: %w", name, address, err)
 	}
+	listener = lobby.Listen(listener, places)
 	s.listens = append(s.listens, listener)
 	s.names = append(s.names, name)
 	s.servers = append(s.servers, &http.Server{
 		Handler:           handler,
 		ReadHeaderTimeout: 5 * time.Second,
+		ReadTimeout:       10 * time.Second,
 		IdleTimeout:       time.Minute,
 		MaxHeaderBytes:    16 << 10,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),

@@ -2,8 +2,6 @@ package webhook
 
 import (
 	"encoding/json"
-	"errors"
-	"io"
 	"log/slog"
 	"mime"
 	"net/http"
@@ -21,7 +19,7 @@ const (
 	// maxReview bounds one review: it has an object as it was and as it is to be, each of
 	// which the API server bounds to 3 MiB.
 	maxReview = 8 << 20
-	// atOnce is how many reviews are read and made at a time, and maxWait how long
+	// atOnce is how many reviews are made at a time, and maxWait how long
 	// others wait for their turn: less than the API server waits for an answer.
 	atOnce  = 16
 	maxWait = 4 * time.Second
@@ -32,6 +30,8 @@ type Handler struct {
 	logger  *slog.Logger
 	reviews *prometheus.CounterVec
 	turns   chan struct{}
+	// large is taken by reviews that are read and are larger than most.
+	large chan struct{}
 }
 
 var _ http.Handler = (*Handler)(nil)
@@ -39,7 +39,7 @@ var _ http.Handler = (*Handler)(nil)
 // NewHandler makes a Handler.
 func NewHandler(registry prometheus.Registerer, logger *slog.Logger) (*Handler, error) {
 	h := &Handler{
-		logger: logger, turns: make(chan struct{}, atOnce),
+		logger: logger, turns: make(chan struct{}, atOnce), large: make(chan struct{}, largeAtOnce),
 		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fairlead_validations_total", Help: "Objects that the API server asked about, by result: allowed, refused, or error where the question was none.",
 		}, []string{"result"}),
@@ -53,28 +53,20 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, code, text)
 		return
 	}
-	wait := time.NewTimer(maxWait)
-	defer wait.Stop()
-	select {
-	case h.turns <- struct{}{}:
-		defer func() { <-h.turns }()
-	case <-wait.C:
-		h.fail(w, http.StatusServiceUnavailable, "too many reviews at once")
-		return
-	case <-r.Context().Done():
+	body, code, text := h.read(w, r)
+	switch {
+	case r.Context().Err() != nil:
 		h.reviews.WithLabelValues("error").Inc()
 		return
-	}
-	body, err := io.ReadAll(http.MaxBytesReader(w, r.Body, maxReview))
-	var large *http.MaxBytesError
-	switch {
-	case errors.As(err, &large):
-		h.fail(w, http.StatusRequestEntityTooLarge, "the review is larger than 8 MiB")
-		return
-	case err != nil:
-		h.fail(w, http.StatusBadRequest, "the review cannot be read: "+err.Error())
+	case code != 0:
+		h.fail(w, code, text)
 		return
 	}
+	if !take(r.Context(), h.turns) {
+		h.fail(w, http.StatusServiceUnavailable, "too many reviews at once")
+		return
+	}
+	defer func() { <-h.turns }()
 	review := &admissionv1.AdmissionReview{}
 	if err := json.Unmarshal(body, review); err != nil {
 		h.fail(w, http.StatusBadRequest, "the body is no AdmissionReview: "+err.Error())

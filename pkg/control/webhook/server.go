@@ -9,12 +9,12 @@ import (
 	"net/http"
 	"time"
 
-	"golang.org/x/net/netutil"
+	"github.com/fairlead-mesh/fairlead/pkg/lobby"
 )
 
 const (
-	// maxConns bounds connections: API servers keep a few each.
-	maxConns = 256
+	// places bounds connections: API servers keep a few each, but anybody may connect.
+	places = 512
 	// The times within which a request's head and all of it must come, its answer be
 	// taken, and for which a connection may idle.
 	headTime, readTime, writeTime, idleTime = 5 * time.Second, 10 * time.Second, 15 * time.Second, 90 * time.Second
@@ -45,7 +45,7 @@ func (h *Handler) Serve(ctx context.Context, listener net.Listener, certificate 
 			_ = server.Close() // what is under way ends now
 		}
 	})
-	err := server.ServeTLS(netutil.LimitListener(listener, maxConns), "", "")
+	err := server.ServeTLS(lobby.Listen(listener, places), "", "")
 	if !stop() {
 		<-stopped
 	}

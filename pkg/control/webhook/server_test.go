@@ -128,3 +128,56 @@ func TestTurnsAreBounded(t *testing.T) {
 		}
 	})
 }
+
+// Strangers who send reviews slowly, however many and however large, keep nobody's out.
+func TestSlowStrangers(t *testing.T) {
+	listener, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	made := httptest.NewTLSServer(http.NotFoundHandler())
+	defer made.Close()
+	certificate := made.TLS.Certificates[0]
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		done <- newHandler(t).Serve(ctx, listener, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &certificate, nil })
+	}()
+	defer func() { cancel(); <-done }()
+	client := made.Client()
+	client.Timeout = 30 * time.Second
+	ask := func(object []byte) {
+		t.Helper()
+		response, err := client.Post("https://"+listener.Addr().String()+Path, "application/json", bytes.NewReader(object))
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		_ = response.Body.Close()
+		if response.StatusCode != http.StatusOK {
+			t.Errorf("%s", response.Status)
+		}
+	}
+	ask(review(t, right))
+	head := "POST " + Path + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 8000000\r\n\r\n"
+	for i := range places + 50 {
+		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(i%3+2))}, Timeout: 10 * time.Second}
+		raw, err := d.DialContext(ctx, "tcp", listener.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer raw.Close()
+		if i%10 > 0 {
+			continue // says nothing
+		}
+		conn := tls.Client(raw, &tls.Config{InsecureSkipVerify: true}) //nolint:gosec // a stranger does not care
+		_, _ = conn.Write([]byte(head))
+		if i%20 == 0 {
+			_, _ = conn.Write(bytes.Repeat([]byte(" "), small+1))
+		}
+	}
+	ask(review(t, right))
+	client.CloseIdleConnections()
+	ask(review(t, right))
+	ask(bytes.Replace(review(t, right), []byte("{"), append([]byte("{"), bytes.Repeat([]byte(" "), 2*small)...), 1))
+}
