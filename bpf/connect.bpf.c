@@ -31,7 +31,7 @@ static __always_inline int probe(struct bpf_sock_addr *ctx)
 static __always_inline int decide(struct bpf_sock_addr *ctx, const struct addr *dst, int *redirect)
 {
 	struct bpf_sock *sk = ctx->sk;
-	struct pod_counters *pending;
+	struct under_way *mine;
 	struct origin *o;
 	struct pod *pod;
 	__u64 cookie = bpf_get_netns_cookie(ctx);
@@ -51,8 +51,8 @@ static __always_inline int decide(struct bpf_sock_addr *ctx, const struct addr *
 		return count(PASS_NOT_OURS, ALLOW);
 	if (bpf_sk_storage_get(&agent_sockets, sk, 0, 0))
 		return count(PASS_AGENT, ALLOW);
-	pending = bpf_map_lookup_elem(&counters, &cookie);
-	if (!pending || pending->pending >= MAX_PENDING_OF_POD)
+	mine = bpf_map_lookup_elem(&pending, &cookie);
+	if (!mine || mine->connections >= MAX_PENDING_OF_POD)
 		return count_of(cookie, DENY_QUOTA, DENY);
 	/* Whatever an earlier connect of this socket left behind is not true any more. */
 	bpf_sk_storage_delete(&origin_of, sk);

@@ -22,11 +22,18 @@ gen() { # name, source, types...
   local name=$1 source=$2 types=()
   shift 2
   for t in "$@"; do types+=(-type "$t"); done
-  go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -go-package bpfobj \
-    "${types[@]}" "$name" "../../../bpf/$source" -- -O2 -g -Wall -Werror -mcpu=v3 \
+  one "$name" "$source" "${name,,}" '!nextlayout' "" "${types[@]}"
+  # For tests: a version with another layout of what may change.
+  one "$name" "$source" "${name,,}next" nextlayout -DFAIRLEAD_NEXT_LAYOUT "${types[@]}"
+}
+one() { # name, source, stem, tag, define, types...
+  local name=$1 source=$2 stem=$3 tag=$4 define=$5
+  shift 5
+  go run github.com/cilium/ebpf/cmd/bpf2go -cc clang-14 -strip llvm-strip-14 -target bpfel -go-package bpfobj -output-stem "$stem" -tags "$tag" \
+    "$@" "$name" "../../../bpf/$source" -- -O2 -g -Wall -Werror -mcpu=v3 $define \
     -fdebug-prefix-map="$(cd ../../.. && pwd)=." -I../../../bpf -I"/usr/include/$(gcc -print-multiarch 2>/dev/null || echo x86_64-linux-gnu)" >/dev/null
 }
-gen Connect connect.bpf.c addr flow pod veth pod_counters origin agent_tag probe_tag verdict
+gen Connect connect.bpf.c addr flow pod veth pod_counters under_way roster_entry origin agent_tag probe_tag announced verdict
 gen Sockops sockops.bpf.c announced
 gen Sklookup sklookup.bpf.c listener_key
 gen Guard guard.bpf.c

@@ -51,25 +51,25 @@ static __always_inline void swap(struct flow *f)
 /* put and drop keep the pod's count of what it has in the tables. */
 static __always_inline long put(void *map, const struct flow *f, const void *value, __u64 owner)
 {
-	struct pod_counters *c = bpf_map_lookup_elem(&counters, &owner);
+	struct under_way *c = bpf_map_lookup_elem(&pending, &owner);
 	long err = bpf_map_update_elem(map, f, value, BPF_NOEXIST);
 
 	if (err == -EEXIST)
 		return bpf_map_update_elem(map, f, value, BPF_EXIST);
 	if (!err && c)
-		__sync_fetch_and_add(&c->pending, 1);
+		__sync_fetch_and_add(&c->connections, 1);
 	return err;
 }
 
 static __always_inline void drop(void *map, const struct flow *f, __u64 owner)
 {
-	struct pod_counters *c;
+	struct under_way *c;
 
 	if (bpf_map_delete_elem(map, f))
 		return;
-	c = bpf_map_lookup_elem(&counters, &owner);
+	c = bpf_map_lookup_elem(&pending, &owner);
 	if (c)
-		__sync_fetch_and_sub(&c->pending, 1);
+		__sync_fetch_and_sub(&c->connections, 1);
 }
 
 /* watch has the record deleted when the socket closes, whatever it came to. */

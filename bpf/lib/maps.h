@@ -1,5 +1,6 @@
 /* Every map: who writes it, who reads it, what a miss means. All are pinned with
- * their instance and shared by its programs. */
+ * their instance and shared by its programs: with those of other layouts, too, where
+ * it says "of all layouts". */
 #pragma once
 
 #include <linux/bpf.h>
@@ -39,7 +40,26 @@ struct {
 	__uint(max_entries, MAX_PODS);
 } counters SEC(".maps");
 
-/* Connections announced before their SYN: the agent's dials, probes, and those
+/* Of all layouts. Pod's cookie -> how many of its connections are in flows and
+ * origins. Made and deleted by user space with the pod, written by sockops, read by
+ * connect, which refuses on a miss. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u64);
+	__type(value, struct under_way);
+	__uint(max_entries, MAX_PODS);
+} pending SEC(".maps");
+
+/* Of all layouts. The node's enrolled pods for the agent that comes next, which fills
+ * its own maps from it. Written and read by user space alone. */
+struct {
+	__uint(type, BPF_MAP_TYPE_HASH);
+	__type(key, __u64);
+	__type(value, struct roster_entry);
+	__uint(max_entries, MAX_PODS);
+} roster SEC(".maps");
+
+/* Of all layouts. Connections announced before their SYN: the agent's dials, probes, and those
  * of a pod that is not captured yet. Written and deleted by sockops; read by
  * guard and sk_lookup, to whom a miss is an unknown SYN. Not an LRU: that would
  * let one pod push out another's. */
@@ -51,7 +71,7 @@ struct {
 	__uint(max_entries, MAX_PENDING);
 } flows SEC(".maps");
 
-/* Captured connections -> where they meant to go, from their SYN until the
+/* Of all layouts. Captured connections -> where they meant to go, from their SYN until the
  * agent's end is established; then that end's storage has it (accepted). Written
  * and deleted by sockops; read by sk_lookup, to whom a miss is nobody's. */
 struct {
@@ -71,7 +91,7 @@ struct {
 	__uint(max_entries, MAX_PODS);
 } listeners SEC(".maps");
 
-/* Storage of captured sockets: for the names of their ends, and for sockops. */
+/* Of all layouts. Storage of captured sockets: for the names of their ends, and for sockops. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -79,7 +99,7 @@ struct {
 	__type(value, struct origin);
 } origin_of SEC(".maps");
 
-/* Storage of the agent's ends of captured connections: where they meant to go.
+/* Of all layouts. Storage of the agent's ends of captured connections: where they meant to go.
  * Written by sockops, read by user space through a file descriptor. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -88,7 +108,7 @@ struct {
 	__type(value, struct origin);
 } accepted SEC(".maps");
 
-/* Storage of the agent's own sockets. Only user space of this instance writes it,
+/* Of all layouts. Storage of the agent's own sockets. Only user space of this instance writes it,
  * through a file descriptor: a pod cannot forge it. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
@@ -97,7 +117,7 @@ struct {
 	__type(value, struct agent_tag);
 } agent_sockets SEC(".maps");
 
-/* Storage of the kubelet's probes, from connect to sockops. */
+/* Of all layouts. Storage of the kubelet's probes, from connect to sockops. */
 struct {
 	__uint(type, BPF_MAP_TYPE_SK_STORAGE);
 	__uint(map_flags, BPF_F_NO_PREALLOC);
@@ -105,7 +125,7 @@ struct {
 	__type(value, struct probe_tag);
 } probe_sockets SEC(".maps");
 
-/* The kubelet's cgroup, at 0. Written by user space; empty: no probes are known. */
+/* Of all layouts. The kubelet's cgroup, at 0. Written by user space; empty: no probes are known. */
 struct {
 	__uint(type, BPF_MAP_TYPE_CGROUP_ARRAY);
 	__type(key, __u32);

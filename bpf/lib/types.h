@@ -1,10 +1,22 @@
 /* Every structure shared with Go. Explicit padding; the Go types are generated
- * from these. Socket storage (struct origin, struct agent_tag) keeps its layout
- * for ever: sockets outlive programs. */
+ * from these.
+ *
+ * What a connection has in the kernel, and the roster, keep their layout for ever:
+ * connections outlive programs, and any version has to know the pods of any other
+ * (struct flow, announced, origin, under_way, agent_tag, probe_tag, roster_entry).
+ * The others may change, with the name of the layout (pkg/redirect). */
 #pragma once
 
 #include <linux/bpf.h>
 #include <linux/types.h>
+
+/* Tests upgrade to a version that has another layout, and back: its structures
+ * that may change are shifted. */
+#ifdef FAIRLEAD_NEXT_LAYOUT
+#define SHIFTED __u64 shifted[2];
+#else
+#define SHIFTED
+#endif
 
 /* An address, IPv4 as ::ffff:a.b.c.d. Network order. */
 struct addr {
@@ -13,6 +25,7 @@ struct addr {
 
 /* A pod of this node. Key: its network namespace's cookie. */
 struct pod {
+	SHIFTED
 	struct addr ip4;    /* all zero: none */
 	struct addr ip6;    /* all zero: none */
 	__u32 flags;        /* POD_ */
@@ -31,6 +44,7 @@ struct pod {
 
 /* The device on the node's side of a pod's veth. */
 struct veth {
+	SHIFTED
 	__u64 cookie;
 	__s32 nsid; /* of the pod's namespace, as the node's knows it; < 0: unknown */
 	__u32 pad;
@@ -38,12 +52,28 @@ struct veth {
 
 #define COUNTERS 48 /* room for verdicts; see lib/verdict.h */
 
-/* What became of a pod's connections and packets, by verdict (those worth
- * telling of one pod), and how many of its connections are in the tables. */
+/* What became of a pod's connections and packets, by verdict: those worth telling
+ * of one pod. */
 struct pod_counters {
+	SHIFTED
 	__u64 verdicts[COUNTERS];
-	__s32 pending;
+};
+
+/* How many of a pod's connections are in the tables. */
+struct under_way {
+	__s32 connections;
 	__u32 pad;
+};
+
+/* A pod as every version knows it. Key: its network namespace's cookie. */
+struct roster_entry {
+	struct addr ip4;
+	struct addr ip6;
+	__u32 flags;  /* POD_TCP_ONLY, POD_CAPTURED */
+	__u32 device; /* the node's side of its veth; 0: none yet */
+	__s32 nsid;   /* see struct veth */
+	__u32 pad;
+	__u64 reserved[4];
 };
 
 /* A connection as its client's side sees it. */
@@ -86,5 +116,6 @@ struct probe_tag {
 
 /* Key of the listeners: a pod's cookie. */
 struct listener_key {
+	SHIFTED
 	__u64 cookie;
 };

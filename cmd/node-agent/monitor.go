@@ -60,7 +60,7 @@ func (m *monitor) run(ctx context.Context) error {
 		case <-tick.C:
 			ended = m.lookAtCertificates(ended)
 		case <-order.C:
-			if !m.tenure.isOver() { // the next agent's programs are in force then
+			if !m.tenure.isOver() && !m.tenure.handing.Load() { // the next agent's programs are in force then
 				displaced = m.lookAtOrder(displaced)
 			}
 		}

@@ -178,6 +178,9 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		if err := tenure.own(ctx); err != nil {
 			return err
 		}
+		if err := redirector.Own(); err != nil {
+			log.Error("pins of another version are left", "err", err)
+		}
 		enrolment, err := podwatch.Listen(c.enrolSocket, manager, log)
 		if err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/admin"
@@ -25,6 +26,8 @@ type tenure struct {
 	pods             *enroller
 	ready            *admin.Readiness
 
+	// handing is set while another agent's programs may be in force.
+	handing atomic.Bool
 	// over ends with the tenure.
 	over context.Context
 	end  context.CancelFunc
@@ -144,6 +147,7 @@ func (t *tenure) give(ctx context.Context) error {
 // Freeze implements [handover.Owner].
 func (t *tenure) Freeze() ([]handover.Sockets, error) {
 	t.log.Info("the next agent asks for the node")
+	t.handing.Store(true)
 	t.manager.Freeze()
 	return t.pods.hand()
 }
@@ -151,6 +155,10 @@ func (t *tenure) Freeze() ([]handover.Sockets, error) {
 // Thaw implements [handover.Owner].
 func (t *tenure) Thaw() {
 	t.log.Warn("the next agent has failed: this one goes on")
+	if err := errors.Join(t.pods.redirector.Reassert(), t.pods.redirector.Own()); err != nil {
+		t.log.Error("programs of the agent that failed may be in force", "err", err)
+	}
+	t.handing.Store(false)
 	t.manager.Thaw(false)
 }
 

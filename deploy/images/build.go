@@ -38,8 +38,8 @@ var recipes = []recipe{
 
 // builder builds all images that are asked for.
 type builder struct {
-	hub, tag, out, ldflags string
-	platforms, only        []string
+	hub, tag, out, tags, ldflags string
+	platforms, only              []string
 }
 
 func (b *builder) run(ctx context.Context, log io.Writer) error {
@@ -112,7 +112,7 @@ func (b *builder) compile(ctx context.Context, r recipe, dir, goos, arch string)
 		return nil, err
 	}
 	args := []string{
-		"build", "-trimpath", "-tags", "grpcnotrace",
+		"build", "-trimpath", "-tags", strings.TrimSuffix("grpcnotrace,"+b.tags, ","),
 		"-ldflags", b.ldflags + " -X " + module + "/pkg/telemetry.Version=" + b.tag, "-o", dir + "/",
 	}
 	var built []string

@@ -41,6 +41,7 @@ func newRoot() *cobra.Command {
 	flags.StringSliceVar(&b.platforms, "platform", []string{"linux/amd64", "linux/arm64"}, "platforms of each image")
 	flags.StringVar(&b.out, "out", "bin/images", "directory for NAME.tar and NAME-ARCH.spdx.json")
 	flags.StringSliceVar(&b.only, "only", nil, "names of the images to build (default all)")
+	flags.StringVar(&b.tags, "tags", "", "further build tags, separated by commas")
 	flags.StringVar(&b.ldflags, "ldflags", "-s -w", "further flags for the linker")
 	root.AddCommand(newSingle())
 	return root

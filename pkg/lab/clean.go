@@ -16,7 +16,7 @@ import (
 )
 
 // pinRoot is where agents pin their programs, one directory per instance.
-const pinRoot = "/sys/fs/bpf/fairlead/v1"
+const pinRoot = "/sys/fs/bpf/fairlead"
 
 // purgeTimeout bounds how long an agent's own clean-up may take.
 const purgeTimeout = 20 * time.Second

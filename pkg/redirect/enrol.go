@@ -111,8 +111,8 @@ const settling = time.Second
 // an earlier run is captured already and stays so: known.
 func (p *Pod) enter(ip4, ip6 netip.Addr) (known bool, err error) {
 	tables := &p.r.connect
-	if err := tables.Counters.Update(p.cookie, bpfobj.ConnectPodCounters{}, ebpf.UpdateNoExist); err != nil && !errors.Is(err, ebpf.ErrKeyExist) {
-		return false, fmt.Errorf("counters: %w", err)
+	if err := p.r.makeCounters(p.cookie); err != nil {
+		return false, err
 	}
 	var before bpfobj.ConnectPod
 	known = tables.Pods.Lookup(p.cookie, &before) == nil
@@ -127,7 +127,7 @@ func (p *Pod) enter(ip4, ip6 netip.Addr) (known bool, err error) {
 		entry.Flags |= flagTCPOnly
 	}
 	p.entry = entry
-	if err := tables.Pods.Put(p.cookie, entry); err != nil {
+	if err := p.put(); err != nil {
 		return known, fmt.Errorf("enter the pod: %w", err)
 	}
 	return known, nil
@@ -143,7 +143,7 @@ func (p *Pod) capture(known bool) error {
 		p.entry.Flags |= flagSettling
 		time.AfterFunc(settling, p.settle)
 	}
-	if err := p.r.connect.Pods.Put(p.cookie, p.entry); err != nil {
+	if err := p.put(); err != nil {
 		return fmt.Errorf("capture: %w", err)
 	}
 	return nil
@@ -162,7 +162,7 @@ func (p *Pod) SetTCPOnly(only bool) error {
 		return nil
 	}
 	p.entry.Flags = flags
-	if err := p.r.connect.Pods.Put(p.cookie, p.entry); err != nil {
+	if err := p.put(); err != nil {
 		return fmt.Errorf("other protocols than TCP: %w", err)
 	}
 	return nil
@@ -178,6 +178,11 @@ func (p *Pod) settle() {
 	if err := p.r.connect.Pods.Put(p.cookie, p.entry); err != nil {
 		p.r.log.Warn("pod not settled", "uid", p.spec.UID, "err", err)
 	}
+}
+
+// reassert puts this agent's programs back in force for the pod.
+func (p *Pod) reassert() error {
+	return errors.Join(p.r.onNode(func() error { return p.r.attachGuard(int(p.device)) }), p.attachSteer())
 }
 
 func (p *Pod) attach() error {
@@ -197,7 +202,7 @@ func (p *Pod) attachSteer() error {
 	var loaded struct {
 		Steer *ebpf.Program `ebpf:"fl_steer"`
 	}
-	if err := spec.LoadAndAssign(&loaded, &ebpf.CollectionOptions{MapReplacements: p.r.maps(), Cache: p.r.types}); err != nil {
+	if err := spec.LoadAndAssign(&loaded, &ebpf.CollectionOptions{MapReplacements: p.r.tables, Cache: p.r.types}); err != nil {
 		return fmt.Errorf("load the pod's sk_lookup program: %w", explain(err))
 	}
 	defer loaded.Steer.Close()

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strconv"
 
 	"github.com/cilium/ebpf"
@@ -55,7 +54,10 @@ func (p *Pod) guardDevice(peer int) error {
 		nsid = -1
 	}
 	index := device.Attrs().Index
-	p.device = uint32(index)
+	p.device, p.nsid = uint32(index), nsid
+	if err := p.write(); err != nil {
+		return fmt.Errorf("guard: %w", err)
+	}
 	if err := p.r.connect.Guarded.Put(p.device, bpfobj.ConnectVeth{Cookie: p.cookie, Nsid: nsid}); err != nil {
 		return fmt.Errorf("guard: %w", err)
 	}
@@ -123,18 +125,19 @@ func removeFilter(device int) error {
 	return nil
 }
 
-// removeFilters takes away the filters of an instance: they have no pins.
-func removeFilters(guarded string) error {
-	m, err := ebpf.LoadPinnedMap(guarded, nil)
+// removeFilters takes away the filters of an instance, which have no pins.
+func removeFilters(roster string) error {
+	m, err := ebpf.LoadPinnedMap(roster, nil)
 	if err != nil {
 		return nil //nolint:nilerr // it has not come so far
 	}
 	defer m.Close()
-	var errs []error
-	var device uint32
-	var veth bpfobj.ConnectVeth
-	for it := m.Iterate(); it.Next(&device, &veth); {
-		errs = append(errs, removeFilter(int(device)))
+	pods, err := collect[bpfobj.ConnectRosterEntry, uint64](m)
+	errs := []error{err}
+	for _, p := range pods {
+		if p.Device != 0 {
+			errs = append(errs, removeFilter(int(p.Device)))
+		}
 	}
 	return errors.Join(errs...)
 }
@@ -142,7 +145,7 @@ func removeFilters(guarded string) error {
 // unguard takes the guard off a device, which may be gone.
 func (r *Redirector) unguard(device uint32) error {
 	var errs []error
-	path := filepath.Join(r.pins, guardPin(device))
+	path := r.linkPath(guardPin(device))
 	if _, err := os.Stat(path); err == nil {
 		errs = append(errs, unpin(path))
 	} else {

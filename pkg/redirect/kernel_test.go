@@ -5,8 +5,8 @@ import (
 	"errors"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"runtime"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -127,7 +127,7 @@ func TestPodHasAPartOfTheTables(t *testing.T) {
 	n.enrol(b)
 	carry(a)
 	carry(b)
-	if err := n.r.connect.Counters.Put(a.pod.Cookie(), bpfobj.ConnectPodCounters{Pending: 8192}); err != nil {
+	if err := n.r.connect.Pending.Put(a.pod.Cookie(), bpfobj.ConnectUnderWay{Connections: 8192}); err != nil {
 		t.Fatal(err)
 	}
 	if _, _, _, err := ask(a, netip.AddrPortFrom(c.ip4, 8080)); !errors.Is(err, syscall.EPERM) {
@@ -157,8 +157,8 @@ func TestTablesEmptyThemselves(t *testing.T) {
 	}
 	for _, p := range []*podNS{a, b} {
 		eventually(t, "nothing pending", func() bool {
-			var c bpfobj.ConnectPodCounters
-			return n.r.connect.Counters.Lookup(p.pod.Cookie(), &c) == nil && c.Pending == 0
+			var c bpfobj.ConnectUnderWay
+			return n.r.connect.Pending.Lookup(p.pod.Cookie(), &c) == nil && c.Connections == 0
 		})
 	}
 	for name, m := range map[string]*ebpf.Map{"flows": n.r.connect.Flows, "origins": n.r.connect.Origins} {
@@ -233,7 +233,7 @@ func TestStrangerAheadIsToldOf(t *testing.T) {
 	if err != nil || len(got) != 1 || !strings.Contains(got[0], `"stranger" runs ahead`) {
 		t.Errorf("%v, %v", got, err)
 	}
-	if err := os.Remove(filepath.Join(n.r.pins, "link_connect6")); err != nil {
+	if err := os.Remove(n.r.linkPath("link_connect6")); err != nil {
 		t.Fatal(err)
 	}
 	last := len(n.r.links) - 1 // connect6 is attached last
@@ -254,8 +254,35 @@ func TestPrecheckOfThisMachine(t *testing.T) {
 	}
 }
 
-// Sockets outlive programs: what is stored on them keeps its layout for ever.
-func TestSocketStorageIsFrozen(t *testing.T) {
+// Connections outlive programs, and every version reads the roster: what is in maps of
+// all layouts keeps its form for ever.
+func TestSharedMapsAreFrozen(t *testing.T) {
+	var f bpfobj.ConnectFlow
+	if unsafe.Sizeof(f) != 48 || unsafe.Offsetof(f.Src) != 8 || unsafe.Offsetof(f.Dst) != 24 || unsafe.Offsetof(f.Sport) != 40 || unsafe.Offsetof(f.Dport) != 42 {
+		t.Errorf("struct flow changed: %+v", f)
+	}
+	if s := unsafe.Sizeof(bpfobj.ConnectAnnounced{}); s != 16 {
+		t.Errorf("struct announced has %d bytes", s)
+	}
+	if s := unsafe.Sizeof(bpfobj.ConnectUnderWay{}); s != 8 {
+		t.Errorf("struct under_way has %d bytes", s)
+	}
+	var e bpfobj.ConnectRosterEntry
+	if unsafe.Sizeof(e) != 80 || unsafe.Offsetof(e.Ip6) != 16 || unsafe.Offsetof(e.Flags) != 32 || unsafe.Offsetof(e.Device) != 36 || unsafe.Offsetof(e.Nsid) != 40 {
+		t.Errorf("struct roster_entry changed: %+v", e)
+	}
+	spec, err := bpfobj.LoadConnect()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for name, want := range map[string][2]uint32{
+		"flows": {48, 16}, "origins": {48, 32}, "pending": {8, 8}, "roster": {8, 80}, "kubelet": {4, 4},
+		"origin_of": {4, 32}, "accepted": {4, 32}, "agent_sockets": {4, 8}, "probe_sockets": {4, 8},
+	} {
+		if m := spec.Maps[name]; m == nil || m.KeySize != want[0] || m.ValueSize != want[1] || !slices.Contains(sharedMaps, name) {
+			t.Errorf("%s: %+v, want keys and values of %v bytes in all layouts", name, m, want)
+		}
+	}
 	var o bpfobj.ConnectOrigin
 	if unsafe.Sizeof(o) != 32 || unsafe.Offsetof(o.Dst) != 0 || unsafe.Offsetof(o.Port) != 16 || unsafe.Offsetof(o.Reserved) != 24 {
 		t.Errorf("struct origin changed: %+v", o)

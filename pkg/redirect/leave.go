@@ -47,8 +47,8 @@ func (p *Pod) releaseLocked(ctx context.Context) error {
 
 // expected reports whether a connection is on its way to the agent.
 func (p *Pod) expected() bool {
-	var c bpfobj.ConnectPodCounters
-	if p.r.connect.Counters.Lookup(p.cookie, &c) == nil && c.Pending > 0 {
+	var c bpfobj.ConnectUnderWay
+	if p.r.connect.Pending.Lookup(p.cookie, &c) == nil && c.Connections > 0 {
 		return true
 	}
 	for _, l := range []*net.TCPListener{p.outbound, p.inbound} {

@@ -6,7 +6,6 @@ import (
 	"log/slog"
 	"net/netip"
 	"os"
-	"path/filepath"
 	"regexp"
 
 	"golang.org/x/sys/unix"
@@ -34,9 +33,6 @@ type Options struct {
 
 	withoutTCX bool // of tests: as on kernels before 6.6
 }
-
-// layout is the version of the pinned maps. It changes with any of their types.
-const layout = "v1"
 
 var instanceName = regexp.MustCompile(`^[a-z0-9][a-z0-9_-]{0,62}$`)
 
@@ -105,10 +101,6 @@ func findCgroup2() (string, error) {
 	return "", errors.New("redirect: no cgroup v2 at /sys/fs/cgroup or /sys/fs/cgroup/unified: mount -t cgroup2 cgroup2 /sys/fs/cgroup/unified")
 }
 
-func (o *Options) pins() string {
-	return filepath.Join(o.BPFFS, "fairlead", layout, o.Instance)
-}
-
 // PodSpec is a pod to enrol.
 type PodSpec struct {
 	UID string
@@ -143,11 +135,4 @@ func (s *PodSpec) families() (ip4, ip6 netip.Addr, err error) {
 		return ip4, ip6, fmt.Errorf("pod %s: no address", s.UID)
 	}
 	return ip4, ip6, nil
-}
-
-func makePins(path string) error {
-	if err := os.MkdirAll(path, 0o700); err != nil {
-		return fmt.Errorf("redirect: pins: %w", err)
-	}
-	return nil
 }

@@ -20,7 +20,7 @@ func deleteOrphans(t *testing.T) {
 		cmdline, err := os.ReadFile("/proc/" + pid + "/cmdline")
 		return err == nil && strings.Contains(string(cmdline), "redirect.test")
 	}
-	pins, err := filepath.Glob("/sys/fs/bpf/fairlead/v1/test-*-*")
+	pins, err := filepath.Glob("/sys/fs/bpf/fairlead/test-*-*")
 	if err != nil {
 		t.Fatal(err)
 	}

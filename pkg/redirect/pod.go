@@ -29,7 +29,8 @@ type Pod struct {
 	ns     *netns.NS
 	cookie uint64
 	device uint32
-	ip6    bool // the namespace has IPv6
+	nsid   int32 // see struct veth
+	ip6    bool  // the namespace has IPv6
 
 	outbound, inbound, hbone *net.TCPListener
 

@@ -16,6 +16,7 @@ import (
 	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -41,7 +42,12 @@ type podNS struct {
 	device   string
 	pod      *Pod
 	carrying *sync.WaitGroup
+	// carried counts what the agent accepted, outbound and inbound; may be nil.
+	carried *carried
 }
+
+// carried counts connections.
+type carried struct{ outbound, inbound atomic.Int64 }
 
 func needRoot(t *testing.T) {
 	t.Helper()
@@ -147,6 +153,9 @@ func carry(p *podNS) {
 			if err != nil {
 				return
 			}
+			if p.carried != nil {
+				p.carried.outbound.Add(1)
+			}
 			p.carrying.Go(func() {
 				defer c.Close()
 				dst, err := p.pod.OriginalDestination(c.(*net.TCPConn))
@@ -173,6 +182,9 @@ func carry(p *podNS) {
 			c, err := p.pod.InboundPlain().Accept()
 			if err != nil {
 				return
+			}
+			if p.carried != nil {
+				p.carried.inbound.Add(1)
 			}
 			p.carrying.Go(func() {
 				defer c.Close()
@@ -464,7 +476,7 @@ func TestPurgeLeavesNothing(t *testing.T) {
 	if err := Purge("", n.instance, ""); err != nil {
 		t.Fatal(err)
 	}
-	if left, _ := filepath.Glob("/sys/fs/bpf/fairlead/v1/" + n.instance + "*"); len(left) > 0 {
+	if left, _ := filepath.Glob("/sys/fs/bpf/fairlead/" + n.instance + "*"); len(left) > 0 {
 		t.Errorf("left behind: %v", left)
 	}
 }

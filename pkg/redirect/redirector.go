@@ -3,18 +3,15 @@ package redirect
 import (
 	"errors"
 	"fmt"
-	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
-	"path/filepath"
-	"strconv"
-	"strings"
+	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/btf"
 	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-mesh/fairlead/pkg/netns"
 	"github.com/fairlead-mesh/fairlead/pkg/redirect/bpfobj"
@@ -35,6 +32,8 @@ type Redirector struct {
 	home *netns.NS // the node's namespace; nil is the calling thread's
 	opts Options
 
+	// tables are the instance's maps, by name.
+	tables  map[string]*ebpf.Map
 	connect bpfobj.ConnectObjects
 	sockops bpfobj.SockopsObjects
 	guard   bpfobj.GuardObjects
@@ -61,28 +60,42 @@ func New(o Options) (_ *Redirector, err error) {
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	r := &Redirector{log: o.Logger, pins: o.pins(), opts: o, pods: map[uint64]*Pod{}, entering: map[uint64]bool{}}
-	if err := r.findNode(); err != nil {
-		r.Close()
-		return nil, err
-	}
-	if err := makePins(r.pins); err != nil {
-		r.Close()
-		return nil, err
-	}
-	if err := r.load(); err != nil {
-		r.Close()
-		return nil, err
-	}
-	if err := r.knowKubelet(o.KubeletCgroup); err != nil {
-		r.Close()
-		return nil, err
-	}
-	if err := r.attach(); err != nil {
-		r.Close()
+	r := &Redirector{log: o.Logger, pins: pinsOf(o.BPFFS, o.Instance), opts: o, pods: map[uint64]*Pod{}, entering: map[uint64]bool{}}
+	if err := r.take(); err != nil {
+		_ = r.Close()
 		return nil, err
 	}
 	return r, nil
+}
+
+// take makes the node this agent's: maps first, then what they say, then the programs.
+func (r *Redirector) take() error {
+	if err := r.findNode(); err != nil {
+		return err
+	}
+	if err := makePins(r.pins); err != nil {
+		return err
+	}
+	adopted, err := r.adopt()
+	if err != nil {
+		return err
+	}
+	if err := r.load(); err != nil {
+		return err
+	}
+	if adopted {
+		err = r.enlist()
+	}
+	if err == nil {
+		err = r.fill()
+	}
+	if err != nil {
+		return fmt.Errorf("the pods that are enrolled: %w", err)
+	}
+	if err := r.knowKubelet(r.opts.KubeletCgroup); err != nil {
+		return err
+	}
+	return r.attach()
 }
 
 // findNode opens the node's network namespace.
@@ -112,16 +125,11 @@ func (r *Redirector) onNode(fn func() error) error {
 	return r.home.Do(fn)
 }
 
-// specify readies a collection: maps pinned with the instance, constants set.
+// specify readies a collection: its constants set.
 func (r *Redirector) specify(load func() (*ebpf.CollectionSpec, error), pod uint64) (*ebpf.CollectionSpec, error) {
 	spec, err := load()
 	if err != nil {
 		return nil, err
-	}
-	for name, m := range spec.Maps {
-		if !strings.HasPrefix(name, ".") {
-			m.Pinning = ebpf.PinByName
-		}
 	}
 	for name, value := range map[string]uint64{"node_cookie": r.node, "pod_cookie": pod} {
 		if v := spec.Variables[name]; v != nil {
@@ -133,11 +141,14 @@ func (r *Redirector) specify(load func() (*ebpf.CollectionSpec, error), pod uint
 	return spec, nil
 }
 
-func (r *Redirector) collection() *ebpf.CollectionOptions {
-	return &ebpf.CollectionOptions{Maps: ebpf.MapOptions{PinPath: r.pins}}
-}
-
 func (r *Redirector) load() error {
+	all, err := bpfobj.LoadConnect() // each part has all maps
+	if err != nil {
+		return err
+	}
+	if err := r.openMaps(all.Maps); err != nil {
+		return err
+	}
 	for _, part := range []struct {
 		name string
 		load func() (*ebpf.CollectionSpec, error)
@@ -148,30 +159,15 @@ func (r *Redirector) load() error {
 	} {
 		spec, err := r.specify(part.load, 0)
 		if err == nil {
-			err = spec.LoadAndAssign(part.into, r.collection())
+			err = spec.LoadAndAssign(part.into, &ebpf.CollectionOptions{MapReplacements: r.tables})
 		}
 		if err != nil {
 			return fmt.Errorf("load %s programs: %w", part.name, explain(err))
 		}
 	}
 	r.types = btf.NewCache()
-	var err error
-	if r.steer, err = r.specify(bpfobj.LoadSklookup, 0); err != nil {
-		return err
-	}
-	for _, m := range r.steer.Maps {
-		m.Pinning = ebpf.PinNone // they are there already: see maps
-	}
-	return nil
-}
-
-// maps are the instance's, by name.
-func (r *Redirector) maps() map[string]*ebpf.Map {
-	m := &r.connect.ConnectMaps
-	return map[string]*ebpf.Map{
-		"accepted": m.Accepted, "agent_sockets": m.AgentSockets, "counters": m.Counters, "flows": m.Flows, "guarded": m.Guarded, "kubelet": m.Kubelet,
-		"listeners": m.Listeners, "origin_of": m.OriginOf, "origins": m.Origins, "pods": m.Pods, "probe_sockets": m.ProbeSockets, "verdicts": m.Verdicts,
-	}
+	r.steer, err = r.specify(bpfobj.LoadSklookup, 0)
+	return err
 }
 
 // explain says what an operator can do about a load that failed.
@@ -205,18 +201,17 @@ func (r *Redirector) knowKubelet(path string) error {
 	return nil
 }
 
-func (r *Redirector) attach() error {
-	root, err := os.Open(r.opts.CgroupPath)
-	if err != nil {
-		return fmt.Errorf("cgroup: %w", err)
-	}
-	defer root.Close()
-	// Recording before redirecting: a redirect without its record is a lost one.
-	for _, hook := range []struct {
-		name    string
-		program *ebpf.Program
-		attach  ebpf.AttachType
-	}{
+// hook is a place at the root of cgroups.
+type hook struct {
+	name    string
+	program *ebpf.Program
+	attach  ebpf.AttachType
+}
+
+// hooks are in the order of attachment: recording before redirecting, for a redirect
+// without its record is a lost one.
+func (r *Redirector) hooks() []hook {
+	return []hook{
 		{"sockops", r.sockops.FlRecord, ebpf.AttachCGroupSockOps},
 		{"sock_create", r.socket.FlSockCreate, ebpf.AttachCGroupInetSockCreate},
 		{"setsockopt", r.socket.FlSetsockopt, ebpf.AttachCGroupSetsockopt},
@@ -226,14 +221,41 @@ func (r *Redirector) attach() error {
 		{"getsockname6", r.connect.FlGetsockname6, ebpf.AttachCgroupInet6GetSockname},
 		{"connect4", r.connect.FlConnect4, ebpf.AttachCGroupInet4Connect},
 		{"connect6", r.connect.FlConnect6, ebpf.AttachCGroupInet6Connect},
-	} {
-		if err := r.hold("link_"+hook.name, hook.program, func() (link.Link, error) {
-			return attachCgroup(root, hook.program, hook.attach)
+	}
+}
+
+func (r *Redirector) attach() error {
+	root, err := os.Open(r.opts.CgroupPath)
+	if err != nil {
+		return fmt.Errorf("cgroup: %w", err)
+	}
+	defer root.Close()
+	for _, h := range r.hooks() {
+		if err := r.hold(hookPin(h.name), h.program, func() (link.Link, error) {
+			return attachCgroup(root, h.program, h.attach)
 		}); err != nil {
-			return fmt.Errorf("attach %s: %w", hook.name, err)
+			return fmt.Errorf("attach %s: %w", h.name, err)
 		}
 	}
 	return nil
+}
+
+// Reassert puts this agent's programs back in force: another that meant to take over
+// has put its own there, and failed.
+func (r *Redirector) Reassert() error {
+	before := r.links
+	r.links = nil
+	errs := []error{r.attach()}
+	for _, l := range before {
+		errs = append(errs, l.Close())
+	}
+	r.mu.Lock()
+	pods := slices.Collect(maps.Values(r.pods))
+	r.mu.Unlock()
+	for _, p := range pods {
+		errs = append(errs, p.reassert())
+	}
+	return errors.Join(errs...)
 }
 
 // attachCgroup attaches in front of others, where the kernel knows an order: a
@@ -247,40 +269,6 @@ func attachCgroup(root *os.File, program *ebpf.Program, attach ebpf.AttachType) 
 	return link.AttachCgroup(link.CgroupOptions{Path: root.Name(), Attach: attach, Program: program})
 }
 
-// hold takes over the pinned link of that name, with the new program, or
-// attaches and pins.
-func (r *Redirector) hold(name string, program *ebpf.Program, attach func() (link.Link, error)) error {
-	l, err := r.pinned(name, program, attach)
-	if err != nil {
-		return err
-	}
-	r.links = append(r.links, l)
-	return nil
-}
-
-func (r *Redirector) pinned(name string, program *ebpf.Program, attach func() (link.Link, error)) (link.Link, error) {
-	path := filepath.Join(r.pins, name)
-	l, err := link.LoadPinnedLink(path, nil)
-	if err == nil {
-		if err := l.Update(program); err == nil {
-			return l, nil
-		}
-		// Severed: what it was attached to is gone.
-		_ = l.Unpin()
-		_ = l.Close()
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if l, err = attach(); err != nil {
-		return nil, err
-	}
-	if err := l.Pin(path); err != nil {
-		_ = l.Close()
-		return nil, fmt.Errorf("pin: %w", err)
-	}
-	return l, nil
-}
-
 // Close lets go of programs, maps and links; the pins keep them alive.
 func (r *Redirector) Close() error {
 	var errs []error
@@ -289,6 +277,9 @@ func (r *Redirector) Close() error {
 	}
 	for _, c := range []interface{ Close() error }{&r.connect, &r.sockops, &r.guard, &r.socket} {
 		errs = append(errs, c.Close())
+	}
+	for _, m := range r.tables {
+		errs = append(errs, m.Close())
 	}
 	if r.home != nil {
 		errs = append(errs, r.home.Close())
@@ -328,29 +319,14 @@ func (r *Redirector) forget(cookie uint64) error {
 			return errors.Join(errs...)
 		}))
 	}
-	errs = append(errs, unpin(filepath.Join(r.pins, steerPin(cookie))))
-	for _, m := range []*ebpf.Map{r.connect.Pods, r.connect.Counters} {
+	errs = append(errs, unpin(r.linkPath(steerPin(cookie))))
+	// The roster last: what is on it is captured by the next agent, and refused.
+	for _, m := range []*ebpf.Map{r.connect.Pods, r.connect.Counters, r.connect.Pending, r.connect.Roster} {
 		if err := m.Delete(cookie); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 			errs = append(errs, err)
 		}
 	}
 	return errors.Join(errs...)
-}
-
-// unpin detaches at once: a link that is merely let go of acts a moment longer.
-func unpin(path string) error {
-	l, err := link.LoadPinnedLink(path, nil)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
-	defer l.Close()
-	if err := l.Detach(); err != nil && !errors.Is(err, unix.ENOLINK) && !errors.Is(err, ebpf.ErrNotSupported) {
-		return errors.Join(err, l.Unpin())
-	}
-	return l.Unpin()
 }
 
 // Retain removes the pods of earlier runs that are not among the enrolled.
@@ -367,47 +343,3 @@ func (r *Redirector) Retain() error {
 	}
 	return errors.Join(errs...)
 }
-
-// Purge detaches and unpins everything of an instance, whether or not an agent
-// runs. Its pods are outside the mesh from then on. nodeNetNS is the path of the
-// node's network namespace; "" is the calling thread's.
-func Purge(bpffs, instance, nodeNetNS string) error {
-	if nodeNetNS == "" {
-		return purge(bpffs, instance)
-	}
-	node, err := netns.Open(nodeNetNS)
-	if err != nil {
-		return fmt.Errorf("the node's network namespace: %w", err)
-	}
-	defer node.Close()
-	return node.Do(func() error { return purge(bpffs, instance) })
-}
-
-func purge(bpffs, instance string) error {
-	if bpffs == "" {
-		bpffs = "/sys/fs/bpf"
-	}
-	if !instanceName.MatchString(instance) {
-		return fmt.Errorf("instance %q: want lower case letters, digits and dashes", instance)
-	}
-	dir := filepath.Join(bpffs, "fairlead", layout, instance)
-	files, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	errs := []error{removeFilters(filepath.Join(dir, "guarded"))}
-	for _, f := range files {
-		errs = append(errs, os.Remove(filepath.Join(dir, f.Name())))
-	}
-	errs = append(errs, os.Remove(dir))
-	// The parents go with their last instance.
-	_ = os.Remove(filepath.Dir(dir))
-	_ = os.Remove(filepath.Dir(filepath.Dir(dir)))
-	return errors.Join(errs...)
-}
-
-func guardPin(device uint32) string { return "guard_" + strconv.FormatUint(uint64(device), 10) }
-func steerPin(cookie uint64) string { return "steer_" + strconv.FormatUint(cookie, 10) }

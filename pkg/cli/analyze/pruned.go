@@ -3,7 +3,6 @@ package analyze
 import (
 	"strings"
 
-	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 )
 
@@ -15,7 +14,7 @@ const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 // exists: the object does less than its author believes.
 func (w *world) pruned() {
 	for _, d := range w.documents {
-		text := document.Text(d.value, "metadata", "annotations", lastApplied)
+		text := str(at(d.value, "metadata", "annotations", lastApplied))
 		if !d.stored || text == "" {
 			continue
 		}

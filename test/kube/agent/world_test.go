@@ -13,7 +13,6 @@ import (
 	"github.com/fairlead-mesh/fairlead/test/capture"
 	"github.com/fairlead-mesh/fairlead/test/kube/apps"
 	"github.com/fairlead-mesh/fairlead/test/kube/cluster"
-	"github.com/fairlead-mesh/fairlead/test/kube/mesh"
 )
 
 // The image of the program that talks in its first millisecond, and what it says.
@@ -44,11 +43,7 @@ func begin(t *testing.T, name string) *world {
 	o := cluster.Options{Name: name, Nodes: 2}
 	dir := t.TempDir()
 	cluster.Asked(t, o)
-	fairlead, err := mesh.Program(t.Context(), "../../..", dir, "fairlead")
-	if err != nil {
-		t.Fatal(err)
-	}
-	images, err := apps.Write(t.Context(), fairlead, dir)
+	images, err := apps.Write(t.Context(), "../../..", dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -58,11 +53,11 @@ func begin(t *testing.T, name string) *world {
 	if err := (cluster.Archive{Files: map[string]string{"/early": program}, Images: map[string][]string{early: {"/early"}}}).Write(talker); err != nil {
 		t.Fatal(err)
 	}
-	for _, tag := range []string{"n", "next"} { // two versions
-		run(t, "go", "run", "./deploy/images", "--platform", "linux/amd64", "--tag", tag, "--out", filepath.Join(dir, tag))
+	for tag, more := range map[string]string{"n": "", "next": "nextlayout"} { // two versions: the next one's maps in the kernel have another layout
+		run(t, "go", "run", "./deploy/images", "--platform", "linux/amd64", "--tag", tag, "--tags", more, "--out", filepath.Join(dir, tag))
 	}
 	o.Images = []string{images, talker, filepath.Join(dir, "n", "control-plane.tar"), filepath.Join(dir, "n", "node-agent.tar"), filepath.Join(dir, "next", "node-agent.tar")}
-	w := &world{T: t, c: cluster.ForTest(t, o), fairlead: fairlead}
+	w := &world{T: t, c: cluster.ForTest(t, o), fairlead: filepath.Join(dir, "fairlead")}
 	w.install()
 	w.apply(workloads)
 	w.until("the pods run", func() bool {

@@ -11,7 +11,6 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/netns"
 	"github.com/fairlead-mesh/fairlead/test/kube/apps"
 	"github.com/fairlead-mesh/fairlead/test/kube/cluster"
-	"github.com/fairlead-mesh/fairlead/test/kube/mesh"
 )
 
 const workloads = `
@@ -38,12 +37,7 @@ spec:
 func TestPodsOfTwoNodesTalkByName(t *testing.T) {
 	o := cluster.Options{Name: "two", Nodes: 2}
 	cluster.Asked(t, o)
-	dir := t.TempDir()
-	binary, err := mesh.Program(t.Context(), "../../..", dir, "fairlead")
-	if err != nil {
-		t.Fatal(err)
-	}
-	images, err := apps.Write(t.Context(), binary, dir)
+	images, err := apps.Write(t.Context(), "../../..", t.TempDir())
 	if err != nil {
 		t.Fatal(err)
 	}

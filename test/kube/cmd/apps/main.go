@@ -7,7 +7,6 @@ import (
 	"os"
 
 	"github.com/fairlead-mesh/fairlead/test/kube/apps"
-	"github.com/fairlead-mesh/fairlead/test/kube/mesh"
 )
 
 func main() {
@@ -15,11 +14,7 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: apps DIRECTORY")
 		os.Exit(2)
 	}
-	binary, err := mesh.Program(context.Background(), ".", os.Args[1], "fairlead")
-	path := ""
-	if err == nil {
-		path, err = apps.Write(context.Background(), binary, os.Args[1])
-	}
+	path, err := apps.Write(context.Background(), ".", os.Args[1])
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "apps:", err)
 		os.Exit(1)

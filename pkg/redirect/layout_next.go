@@ -1,0 +1,6 @@
+//go:build nextlayout
+
+package redirect
+
+// layout is that of a version of tests: see bpf/lib/types.h.
+const layout = "v2"
