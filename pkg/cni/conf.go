@@ -117,13 +117,27 @@ func (i *Installer) installConf() (string, error) {
 	l["plugins"] = append(slices.DeleteFunc(slices.Clone(plugins), isOurs), any(want))
 	if single {
 		// The list takes its place; the runtime would take the old name first.
-		if err := write(strings.TrimSuffix(path, filepath.Ext(path))+".conflist", path, l); err != nil {
+		if err := write(listOf(path), path, l); err != nil {
 			return "", err
 		}
 		return path, os.Rename(path, path+saved)
 	}
 	return path, write(path, path, l)
 }
+
+// listOf is the name of the list that takes the place of the configuration of a single
+// plugin at path. Where there is one of that name, of somebody else's, it is another that
+// sorts before.
+func listOf(path string) string {
+	usual := strings.TrimSuffix(path, filepath.Ext(path)) + ".conflist"
+	if _, err := os.Lstat(usual); errors.Is(err, fs.ErrNotExist) {
+		return usual
+	}
+	return path + beside
+}
+
+// beside ends the name of a list whose usual name is taken.
+const beside = "-fairlead.conflist"
 
 // readable reports what is wrong with a configuration; a runtime passes over it.
 func readable(path string) error {
@@ -178,7 +192,11 @@ func (i *Installer) removeConf() error {
 	for _, f := range kept {
 		original := strings.TrimSuffix(f, saved)
 		errs = append(errs, os.Rename(f, original))
-		if err := os.Remove(strings.TrimSuffix(original, filepath.Ext(original)) + ".conflist"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		made := original + beside
+		if _, err := os.Lstat(made); err != nil {
+			made = strings.TrimSuffix(original, filepath.Ext(original)) + ".conflist"
+		}
+		if err := os.Remove(made); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			errs = append(errs, err)
 		}
 	}

@@ -166,3 +166,36 @@ func TestWhatOthersOverwriteIsHealed(t *testing.T) {
 		t.Error("it was removed with the agent")
 	}
 }
+
+// A list of the name that ours would have is somebody else's: it is there, as it was, when
+// the plugin goes.
+func TestAListOfThatNameIsLeftAlone(t *testing.T) {
+	i := installer(t)
+	const single = `{"cniVersion":"1.0.0","name":"net","type":"bridge"}`
+	put(t, i, "10-net.conf", single)
+	put(t, i, "10-net.conflist", bridge)
+	for range 2 {
+		if err := i.Install(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	files, err := i.confFiles()
+	if err != nil || len(files) != 2 || filepath.Base(files[1]) != "10-net.conflist" {
+		t.Fatalf("the runtime sees %v: %v", files, err)
+	}
+	if got := chain(t, i, filepath.Base(files[0])); got != "bridge fairlead-cni" {
+		t.Errorf("it takes %s", got)
+	}
+	if got := read(i, "10-net.conflist"); got != bridge {
+		t.Errorf("the other's: %s", got)
+	}
+	if err := i.Remove(); err != nil {
+		t.Fatal(err)
+	}
+	if a, b := read(i, "10-net.conf"), read(i, "10-net.conflist"); a != single || b != bridge {
+		t.Errorf("afterwards: %s and %s", a, b)
+	}
+	if files, err := i.confFiles(); err != nil || len(files) != 2 {
+		t.Errorf("afterwards: %v %v", files, err)
+	}
+}

@@ -57,7 +57,9 @@ func New(c Config) (*Client, error) {
 	}
 	c.Server = strings.TrimSuffix(c.Server, "/")
 	dialer := net.Dialer{Timeout: 10 * time.Second, KeepAliveConfig: net.KeepAliveConfig{Enable: true, Idle: 15 * time.Second, Interval: 5 * time.Second, Count: 3}}
-	return &Client{config: c, http: &http.Client{Transport: &http.Transport{
+	// The token is for the server that is named, whatever it answers.
+	stay := func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	return &Client{config: c, http: &http.Client{CheckRedirect: stay, Transport: &http.Transport{
 		DialContext:           dialer.DialContext,
 		TLSClientConfig:       &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 		TLSHandshakeTimeout:   10 * time.Second,

@@ -7,6 +7,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 )
 
@@ -15,7 +16,7 @@ import (
 func (w *world) gateways() {
 	all := w.of(networking, "Gateway")
 	for _, g := range all {
-		selector := texts(at(g.value, "spec", "selector"))
+		selector := texts(document.At(g.value, "spec", "selector"))
 		if len(selector) == 0 {
 			continue
 		}
@@ -23,8 +24,8 @@ func (w *world) gateways() {
 		if len(serving) == 0 && w.Whole {
 			w.reportAt(Error, ReferencedResourceNotFound, g, "spec.selector", "Referenced selector not found: %q", pairs(selector))
 		}
-		for i, s := range list(at(g.value, "spec", "servers")) {
-			if name := str(at(s, "tls", "credentialName")); name != "" {
+		for i, s := range document.List(g.value, "spec", "servers") {
+			if name := document.Text(s, "tls", "credentialName"); name != "" {
 				w.credential(g, serving, name, fmt.Sprintf("spec.servers[%d].tls.credentialName", i))
 			}
 		}
@@ -33,7 +34,7 @@ func (w *world) gateways() {
 }
 
 // credential looks for a certificate where the gateway's pods would: in their namespace.
-func (w *world) credential(g *document, serving []workload, name, field string) {
+func (w *world) credential(g *manifest, serving []workload, name, field string) {
 	if !w.Whole {
 		return // few people keep secrets in files
 	}
@@ -66,12 +67,12 @@ func (w *world) credential(g *document, serving []workload, name, field string) 
 
 // usable tells whether a secret holds a certificate and its key, under the names of
 // Kubernetes or of Istio.
-func usable(secret *document) bool {
+func usable(secret *manifest) bool {
 	value := func(key string) []byte {
-		if text := str(at(secret.value, "stringData", key)); text != "" {
+		if text := document.Text(secret.value, "stringData", key); text != "" {
 			return []byte(text)
 		}
-		raw, err := base64.StdEncoding.DecodeString(str(at(secret.value, "data", key)))
+		raw, err := base64.StdEncoding.DecodeString(document.Text(secret.value, "data", key))
 		if err != nil {
 			return nil
 		}
@@ -86,30 +87,30 @@ func usable(secret *document) bool {
 }
 
 // conflicts finds Gateways of the same pods with the same port and host.
-func (w *world) conflicts(g *document, all []*document) {
-	selector := pairs(texts(at(g.value, "spec", "selector")))
-	for i, s := range list(at(g.value, "spec", "servers")) {
-		port, _ := number(at(s, "port", "number"))
-		for _, h := range list(at(s, "hosts")) {
+func (w *world) conflicts(g *manifest, all []*manifest) {
+	selector := pairs(texts(document.At(g.value, "spec", "selector")))
+	for i, s := range document.List(g.value, "spec", "servers") {
+		port, _ := number(document.At(s, "port", "number"))
+		for _, h := range document.List(s, "hosts") {
 			var others []string
 			for _, o := range all {
-				if o != g && pairs(texts(at(o.value, "spec", "selector"))) == selector && serves(o, port, str(h)) {
+				if o != g && pairs(texts(document.At(o.value, "spec", "selector"))) == selector && serves(o, port, document.Text(h)) {
 					others = append(others, o.Ref.Namespace+"/"+o.Ref.Name)
 				}
 			}
 			if len(others) > 0 {
-				w.reportAt(Error, ConflictingGateways, g, fmt.Sprintf("spec.servers[%d]", i), "Conflict with gateways %s (workload selector %s, port %.0f, hosts %s).", strings.Join(others, ","), selector, port, str(h))
+				w.reportAt(Error, ConflictingGateways, g, fmt.Sprintf("spec.servers[%d]", i), "Conflict with gateways %s (workload selector %s, port %.0f, hosts %s).", strings.Join(others, ","), selector, port, document.Text(h))
 			}
 		}
 	}
 }
 
-func serves(g *document, port float64, host string) bool {
-	for _, s := range list(at(g.value, "spec", "servers")) {
-		if n, _ := number(at(s, "port", "number")); n != port {
+func serves(g *manifest, port float64, host string) bool {
+	for _, s := range document.List(g.value, "spec", "servers") {
+		if n, _ := number(document.At(s, "port", "number")); n != port {
 			continue
 		}
-		if slices.ContainsFunc(list(at(s, "hosts")), func(h any) bool { return str(h) == host }) {
+		if slices.ContainsFunc(document.List(s, "hosts"), func(h any) bool { return document.Text(h) == host }) {
 			return true
 		}
 	}

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/labels"
 
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 )
 
@@ -20,7 +21,7 @@ import (
 func (w *world) meshConfig() *meshv1alpha1.MeshConfig {
 	out := proto.Clone(w.objects.Mesh).(*meshv1alpha1.MeshConfig)
 	for _, d := range w.operators {
-		raw, err := json.Marshal(at(d.value, "spec", "meshConfig"))
+		raw, err := json.Marshal(document.At(d.value, "spec", "meshConfig"))
 		if err != nil {
 			continue
 		}
@@ -38,7 +39,7 @@ func (w *world) meshConfig() *meshv1alpha1.MeshConfig {
 func (w *world) namespaces() {
 	hidden := w.undiscovered()
 	for _, d := range w.of("", "Namespace") {
-		has := texts(at(d.value, "metadata", "labels"))
+		has := texts(document.At(d.value, "metadata", "labels"))
 		if has["istio-injection"] == "enabled" && has[dataplaneMode] == "" {
 			w.reportAt(Info, InjectionLabel, d, "metadata.labels",
 				"istio-injection=enabled enrols nothing: there are no sidecars here. Run 'kubectl label namespace %s %s=ambient' to put its pods into the mesh.", d.Ref.Name, dataplaneMode)
@@ -49,7 +50,7 @@ func (w *world) namespaces() {
 		const text = "namespace %s is in the mesh but not discovered: it matches none of the mesh configuration's discoverySelectors"
 		from := false
 		for _, o := range w.operators {
-			if at(o.value, "spec", "meshConfig", "discoverySelectors") != nil {
+			if document.At(o.value, "spec", "meshConfig", "discoverySelectors") != nil {
 				from = true
 				w.reportAt(Warning, NotDiscovered, o, "spec.meshConfig.discoverySelectors", text, d.Ref.Name)
 			}
@@ -79,7 +80,7 @@ func (w *world) undiscovered() (out []string) {
 		return nil
 	}
 	for _, d := range w.of("", "Namespace") {
-		has := texts(at(d.value, "metadata", "labels"))
+		has := texts(document.At(d.value, "metadata", "labels"))
 		seen := d.Ref.Name == w.objects.Mesh.GetRootNamespace() || slices.ContainsFunc(selectors, func(s labels.Selector) bool { return s.Matches(labels.Set(has)) })
 		if !seen && (has[dataplaneMode] == "ambient" || has["istio-injection"] == "enabled" || w.holdsMeshObjects(d.Ref.Name)) {
 			out = append(out, d.Ref.Name)
@@ -89,7 +90,7 @@ func (w *world) undiscovered() (out []string) {
 }
 
 func (w *world) holdsMeshObjects(namespace string) bool {
-	return slices.ContainsFunc(w.documents, func(d *document) bool {
+	return slices.ContainsFunc(w.documents, func(d *manifest) bool {
 		return d.Ref.Namespace == namespace && slices.Contains([]string{networking, security, telemetry}, d.Ref.Group)
 	})
 }
@@ -98,8 +99,8 @@ func (w *world) holdsMeshObjects(namespace string) bool {
 func (w *world) stats() {
 	for _, o := range w.operators {
 		path := []string{"spec", "meshConfig", "defaultConfig", "proxyStatsMatcher", "inclusionSuffixes"}
-		for i, s := range list(at(o.value, path...)) {
-			suffix := str(s)
+		for i, s := range document.List(o.value, path...) {
+			suffix := document.Text(s)
 			// Envoy's names go on after what they count: upstream_rq_total, _time, _2xx.
 			if strings.HasSuffix(suffix, "_rq") || strings.HasSuffix(suffix, "_cx") {
 				w.reportAt(Warning, StatsMatchNothing, o, fmt.Sprintf("%s[%d]", strings.Join(path, "."), i),
@@ -144,7 +145,7 @@ var protocols = []string{"http", "http2", "https", "tcp", "tls", "grpc", "grpc_w
 func (w *world) annotations() {
 	for _, kind := range []source.Ref{{Group: "apps", Kind: "Deployment"}, {Group: "apps", Kind: "StatefulSet"}, {Group: "apps", Kind: "DaemonSet"}} {
 		for _, d := range w.of(kind.Group, kind.Kind) {
-			all := texts(at(d.value, "spec", "template", "metadata", "annotations"))
+			all := texts(document.At(d.value, "spec", "template", "metadata", "annotations"))
 			for name := range all {
 				instead, ok := sidecarAnnotations[name]
 				if !ok {

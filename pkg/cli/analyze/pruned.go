@@ -3,6 +3,7 @@ package analyze
 import (
 	"strings"
 
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 )
 
@@ -14,7 +15,7 @@ const lastApplied = "kubectl.kubernetes.io/last-applied-configuration"
 // exists: the object does less than its author believes.
 func (w *world) pruned() {
 	for _, d := range w.documents {
-		text := str(at(d.value, "metadata", "annotations", lastApplied))
+		text := document.Text(d.value, "metadata", "annotations", lastApplied)
 		if !d.stored || text == "" {
 			continue
 		}

@@ -38,7 +38,7 @@ func (w *world) problem(p source.Problem) {
 	if inCluster && !slices.Contains(groupsOfMesh, p.Ref.Group) && p.Ref.Kind != "ConfigMap" {
 		return
 	}
-	if slices.ContainsFunc(w.twice, func(d *document) bool { return d.Position == p.Position && d.Ref == p.Ref }) && p.Field == "" {
+	if slices.ContainsFunc(w.twice, func(d *manifest) bool { return d.Position == p.Position && d.Ref == p.Ref }) && p.Field == "" {
 		return // said already
 	}
 	text := p.Message

@@ -6,26 +6,27 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 )
 
 // authorization looks at who the AuthorizationPolicies name, and whom they protect.
 func (w *world) authorization() {
 	for _, d := range w.of(security, "AuthorizationPolicy") {
-		w.selects(d, "spec.selector", texts(at(d.value, "spec", "selector", "matchLabels")), Warning, NoMatchingWorkloads)
-		for i, rule := range list(at(d.value, "spec", "rules")) {
-			for j, from := range list(at(rule, "from")) {
+		w.selects(d, "spec.selector", texts(document.At(d.value, "spec", "selector", "matchLabels")), Warning, NoMatchingWorkloads)
+		for i, rule := range document.List(d.value, "spec", "rules") {
+			for j, from := range document.List(rule, "from") {
 				field := fmt.Sprintf("spec.rules[%d].from[%d].source", i, j)
-				for k, p := range list(at(from, "source", "principals")) {
-					w.principal(d, fmt.Sprintf("%s.principals[%d]", field, k), str(p))
+				for k, p := range document.List(from, "source", "principals") {
+					w.principal(d, fmt.Sprintf("%s.principals[%d]", field, k), document.Text(p))
 				}
 				for _, key := range []string{"namespaces", "notNamespaces"} {
-					for k, n := range list(at(from, "source", key)) {
-						w.namespace(d, fmt.Sprintf("%s.%s[%d]", field, key, k), str(n))
+					for k, n := range document.List(from, "source", key) {
+						w.namespace(d, fmt.Sprintf("%s.%s[%d]", field, key, k), document.Text(n))
 					}
 				}
 			}
-			for j, when := range list(at(rule, "when")) {
+			for j, when := range document.List(rule, "when") {
 				w.headerCredential(d, fmt.Sprintf("spec.rules[%d].when[%d]", i, j), when)
 			}
 		}
@@ -33,7 +34,7 @@ func (w *world) authorization() {
 }
 
 // selects says that an object's selector selects nothing, where everything is known.
-func (w *world) selects(d *document, field string, labels map[string]string, level Level, code Code) {
+func (w *world) selects(d *manifest, field string, labels map[string]string, level Level, code Code) {
 	if len(labels) == 0 || !w.Whole {
 		return
 	}
@@ -52,7 +53,7 @@ func (w *world) selects(d *document, field string, labels map[string]string, lev
 }
 
 // principal finds an identity that nothing runs as.
-func (w *world) principal(d *document, field, text string) {
+func (w *world) principal(d *manifest, field, text string) {
 	_, rest, ok := strings.Cut(text, "/ns/")
 	namespace, name, ok2 := strings.Cut(rest, "/sa/")
 	if !ok || !ok2 || strings.Contains(text, "*") {
@@ -79,7 +80,7 @@ func (w *world) principal(d *document, field, text string) {
 	w.reportAt(Warning, PrincipalRunsNowhere, d, field, "%s", strings.Join(append([]string{fmt.Sprintf("no pod runs as %s/%s", namespace, name)}, slices.Compact(runs)...), "; "))
 }
 
-func (w *world) namespace(d *document, field, name string) {
+func (w *world) namespace(d *manifest, field, name string) {
 	if strings.Contains(name, "*") || !w.Whole || w.byRef[source.Ref{Kind: "Namespace", Name: name}] != nil {
 		return
 	}
@@ -88,14 +89,14 @@ func (w *world) namespace(d *document, field, name string) {
 
 // headerCredential finds a header that lets callers in by how its value begins or ends:
 // anyone can send it.
-func (w *world) headerCredential(d *document, field string, when any) {
-	key := str(at(when, "key"))
-	action := str(at(d.value, "spec", "action"))
+func (w *world) headerCredential(d *manifest, field string, when any) {
+	key := document.Text(when, "key")
+	action := document.Text(d.value, "spec", "action")
 	if !strings.HasPrefix(key, "request.headers[") || action != "" && action != "ALLOW" {
 		return
 	}
-	for i, v := range list(at(when, "values")) {
-		if value := str(v); len(value) > 1 && strings.Contains(value, "*") {
+	for i, v := range document.List(when, "values") {
+		if value := document.Text(v); len(value) > 1 && strings.Contains(value, "*") {
 			w.reportAt(Warning, HeaderAsCredential, d, fmt.Sprintf("%s.values[%d]", field, i),
 				"callers are let in by %s matching %q: who can call can send it; use source.principals, or claims of a JWT (request.auth.claims)", key, value)
 		}
@@ -105,7 +106,7 @@ func (w *world) headerCredential(d *document, field string, when any) {
 // authentication looks at PeerAuthentications and RequestAuthentications.
 func (w *world) authentication() {
 	for _, d := range w.of(security, "PeerAuthentication") {
-		labels := texts(at(d.value, "spec", "selector", "matchLabels"))
+		labels := texts(document.At(d.value, "spec", "selector", "matchLabels"))
 		w.selects(d, "spec.selector", labels, Warning, NoMatchingWorkloads)
 		if d.Ref.Name == "default" && len(labels) > 0 {
 			w.reportAt(Info, NamespaceWideName, d, "spec.selector",
@@ -113,7 +114,7 @@ func (w *world) authentication() {
 		}
 	}
 	for _, d := range w.of(security, "RequestAuthentication") {
-		labels := texts(at(d.value, "spec", "selector", "matchLabels"))
+		labels := texts(document.At(d.value, "spec", "selector", "matchLabels"))
 		w.selects(d, "spec.selector", labels, Warning, NoMatchingWorkloads)
 		if !w.tokensRequired(d, labels) {
 			w.reportAt(Warning, TokensOptional, d, "", "no AuthorizationPolicy requires requestPrincipals: tokens are optional, and a request without one passes")
@@ -122,21 +123,21 @@ func (w *world) authentication() {
 }
 
 // tokensRequired tells whether a policy for the same workloads asks for a token.
-func (w *world) tokensRequired(r *document, labels map[string]string) bool {
+func (w *world) tokensRequired(r *manifest, labels map[string]string) bool {
 	for _, d := range w.of(security, "AuthorizationPolicy") {
 		root := d.Ref.Namespace == w.objects.Mesh.GetRootNamespace()
-		selector := texts(at(d.value, "spec", "selector", "matchLabels"))
+		selector := texts(document.At(d.value, "spec", "selector", "matchLabels"))
 		if d.Ref.Namespace != r.Ref.Namespace && !root || !matches(selector, labels) && !matches(labels, selector) {
 			continue
 		}
-		for _, rule := range list(at(d.value, "spec", "rules")) {
-			for _, from := range list(at(rule, "from")) {
-				if len(list(at(from, "source", "requestPrincipals")))+len(list(at(from, "source", "notRequestPrincipals"))) > 0 {
+		for _, rule := range document.List(d.value, "spec", "rules") {
+			for _, from := range document.List(rule, "from") {
+				if len(document.List(from, "source", "requestPrincipals"))+len(document.List(from, "source", "notRequestPrincipals")) > 0 {
 					return true
 				}
 			}
-			for _, when := range list(at(rule, "when")) {
-				if strings.HasPrefix(str(at(when, "key")), "request.auth.") {
+			for _, when := range document.List(rule, "when") {
+				if strings.HasPrefix(document.Text(when, "key"), "request.auth.") {
 					return true
 				}
 			}

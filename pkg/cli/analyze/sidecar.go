@@ -3,6 +3,8 @@ package analyze
 import (
 	"fmt"
 	"slices"
+
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 )
 
 // sidecars finds settings that workloads lose because their own Sidecar takes the place
@@ -10,18 +12,18 @@ import (
 func (w *world) sidecars() {
 	all := w.of(networking, "Sidecar")
 	for _, d := range all {
-		labels := texts(at(d.value, "spec", "workloadSelector", "labels"))
+		labels := texts(document.At(d.value, "spec", "workloadSelector", "labels"))
 		if len(labels) == 0 {
 			continue
 		}
 		for _, o := range all {
-			wide := at(o.value, "spec", "workloadSelector") == nil
-			if !wide || o.Ref.Namespace != d.Ref.Namespace || at(o.value, "spec", "outboundTrafficPolicy") == nil || at(d.value, "spec", "outboundTrafficPolicy") != nil {
+			wide := document.At(o.value, "spec", "workloadSelector") == nil
+			if !wide || o.Ref.Namespace != d.Ref.Namespace || document.At(o.value, "spec", "outboundTrafficPolicy") == nil || document.At(d.value, "spec", "outboundTrafficPolicy") != nil {
 				continue
 			}
 			w.reportAt(Info, SidecarDropsPolicy, d, "spec",
 				"takes the place of Sidecar %s/%s as a whole for workloads with %s: its outboundTrafficPolicy %s no longer holds for them, the mesh's %s does",
-				o.Ref.Namespace, o.Ref.Name, pairs(labels), str(at(o.value, "spec", "outboundTrafficPolicy", "mode")), w.mesh.GetOutboundTrafficPolicy().GetMode())
+				o.Ref.Namespace, o.Ref.Name, pairs(labels), document.Text(o.value, "spec", "outboundTrafficPolicy", "mode"), w.mesh.GetOutboundTrafficPolicy().GetMode())
 		}
 	}
 }
@@ -31,10 +33,10 @@ var relative = []string{"INSERT_BEFORE", "INSERT_AFTER", "REPLACE", "MERGE", "RE
 
 func (w *world) envoyFilters() {
 	for _, d := range w.of(networking, "EnvoyFilter") {
-		priority := at(d.value, "spec", "priority") != nil
-		for i, p := range list(at(d.value, "spec", "configPatches")) {
+		priority := document.At(d.value, "spec", "priority") != nil
+		for i, p := range document.List(d.value, "spec", "configPatches") {
 			field := fmt.Sprintf("spec.configPatches[%d]", i)
-			operation, applyTo := str(at(p, "patch", "operation")), str(at(p, "applyTo"))
+			operation, applyTo := document.Text(p, "patch", "operation"), document.Text(p, "applyTo")
 			if !priority && slices.Contains(relative, operation) && operation != "MERGE" && operation != "REMOVE" {
 				w.reportAt(Warning, RelativeOperation, d, field+".patch.operation",
 					"This EnvoyFilter does not have a priority and has a relative patch operation set which can cause the EnvoyFilter not to be applied. Using the INSERT_FIRST or ADD option or setting the priority may help in ensuring the EnvoyFilter is applied correctly.")
@@ -42,7 +44,7 @@ func (w *world) envoyFilters() {
 			if operation == "REPLACE" && applyTo != "HTTP_FILTER" && applyTo != "NETWORK_FILTER" {
 				w.reportAt(Error, ReplaceUsedWrongly, d, field+".patch.operation", "The REPLACE operation is only valid for HTTP_FILTER and NETWORK_FILTER.")
 			}
-			if version := str(at(p, "match", "proxy", "proxyVersion")); version != "" {
+			if version := document.Text(p, "match", "proxy", "proxyVersion"); version != "" {
 				w.reportAt(Warning, ProxyVersionIgnored, d, field+".match.proxy.proxyVersion",
 					"proxyVersion %s names releases of Istio's proxies: a proxy of another release is left out without a word, and the limit or change is gone after an upgrade", version)
 			}

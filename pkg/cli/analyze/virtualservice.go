@@ -12,6 +12,7 @@ import (
 	networkingapi "istio.io/api/networking/v1alpha3"
 	networkingv1 "istio.io/client-go/pkg/apis/networking/v1"
 
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 )
 
@@ -168,11 +169,11 @@ func (w *world) gatewaysOf(ref source.Ref, v *networkingv1.VirtualService) {
 			continue
 		}
 		var served []string
-		for _, s := range list(at(gateway.value, "spec", "servers")) {
-			for _, h := range list(at(s, "hosts")) {
-				_, host, scoped := strings.Cut(str(h), "/")
+		for _, s := range document.List(gateway.value, "spec", "servers") {
+			for _, h := range document.List(s, "hosts") {
+				_, host, scoped := strings.Cut(document.Text(h), "/")
 				if !scoped {
-					host = str(h)
+					host = document.Text(h)
 				}
 				served = append(served, host)
 			}
@@ -261,5 +262,5 @@ func (w *world) throughWaypoint(d destination, namespace string) bool {
 	}
 	const label = "istio.io/ingress-use-waypoint"
 	space := w.byRef[source.Ref{Kind: "Namespace", Name: s.Namespace}]
-	return s.Labels[label] == "true" || space != nil && texts(at(space.value, "metadata", "labels"))[label] == "true"
+	return s.Labels[label] == "true" || space != nil && texts(document.At(space.value, "metadata", "labels"))[label] == "true"
 }

@@ -10,6 +10,7 @@ import (
 	meshv1alpha1 "istio.io/api/mesh/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 )
 
@@ -29,30 +30,30 @@ type world struct {
 	objects *source.Objects
 	// documents are all objects as written, of all kinds, each once: the one that is
 	// in force. twice are those of files whose place another one of a file has.
-	documents []*document
-	twice     []*document
-	byRef     map[source.Ref]*document
+	documents []*manifest
+	twice     []*manifest
+	byRef     map[source.Ref]*manifest
 	workloads []workload
 	mesh      *meshv1alpha1.MeshConfig
 	// operators are the specs of the installer's files.
-	operators []*document
+	operators []*manifest
 	// again: this is the second look, at objects whose name others have as well.
 	again bool
 	found []Message
 }
 
-// document is an object as it is written.
-type document struct {
+// manifest is an object as it is written.
+type manifest struct {
 	source.Document
 	value  map[string]any
 	stored bool // in the cluster
 }
 
 // newWorld reads the input; the files of first come before the others.
-func newWorld(in Input, first []*document) (*world, error) {
-	w := &world{Input: in, byRef: map[source.Ref]*document{}, again: len(first) > 0}
+func newWorld(in Input, first []*manifest) (*world, error) {
+	w := &world{Input: in, byRef: map[source.Ref]*manifest{}, again: len(first) > 0}
 	before := func(f source.File) bool {
-		return slices.ContainsFunc(first, func(d *document) bool { return d.File == f.Name })
+		return slices.ContainsFunc(first, func(d *manifest) bool { return d.File == f.Name })
 	}
 	var ahead, files []source.File
 	for _, f := range in.Files {
@@ -64,7 +65,7 @@ func newWorld(in Input, first []*document) (*world, error) {
 	}
 	for _, f := range slices.Concat(ahead, files) {
 		for _, d := range source.Documents(f) {
-			w.add(&document{Document: d, value: d.Value()})
+			w.add(&manifest{Document: d, value: d.Value()})
 		}
 	}
 	for i, f := range in.Stored {
@@ -76,7 +77,7 @@ func newWorld(in Input, first []*document) (*world, error) {
 		if w.byRef[all[0].Ref] != nil {
 			continue // as it would be after the file was applied
 		}
-		w.add(&document{Document: all[0], value: all[0].Value(), stored: true})
+		w.add(&manifest{Document: all[0], value: all[0].Value(), stored: true})
 		files = append(files, f)
 	}
 	w.objects = source.Parse(files, ahead)
@@ -85,7 +86,7 @@ func newWorld(in Input, first []*document) (*world, error) {
 	return w, nil
 }
 
-func (w *world) add(d *document) {
+func (w *world) add(d *manifest) {
 	if d.value == nil {
 		d.value = map[string]any{}
 	}
@@ -102,7 +103,7 @@ func (w *world) add(d *document) {
 }
 
 // of are the documents of a kind.
-func (w *world) of(group, kind string) (out []*document) {
+func (w *world) of(group, kind string) (out []*manifest) {
 	for _, d := range w.documents {
 		if d.Ref.Group == group && d.Ref.Kind == kind {
 			out = append(out, d)
@@ -121,7 +122,7 @@ func (w *world) report(level Level, code Code, ref source.Ref, field, format str
 	w.reportAt(level, code, d, field, format, args...)
 }
 
-func (w *world) reportAt(level Level, code Code, d *document, field, format string, args ...any) {
+func (w *world) reportAt(level Level, code Code, d *manifest, field, format string, args ...any) {
 	m := Message{Level: level, Code: code, Ref: d.Ref, Text: fmt.Sprintf(format, args...)}
 	if !d.stored {
 		m.Position = source.Position{File: d.File, Line: d.Line(field)}
@@ -149,9 +150,9 @@ func (w *world) allWorkloads() (out []workload) {
 	}
 	for _, kind := range []string{"Deployment", "StatefulSet", "DaemonSet"} {
 		for _, d := range w.of("apps", kind) {
-			template := at(d.value, "spec", "template")
-			name, _ := at(template, "spec", "serviceAccountName").(string)
-			out = append(out, workload{kind, d.Ref.Namespace, d.Ref.Name, texts(at(template, "metadata", "labels")), account(name), false})
+			template := document.At(d.value, "spec", "template")
+			name, _ := document.At(template, "spec", "serviceAccountName").(string)
+			out = append(out, workload{kind, d.Ref.Namespace, d.Ref.Name, texts(document.At(template, "metadata", "labels")), account(name), false})
 		}
 	}
 	return out
@@ -183,19 +184,6 @@ func matches(selector, labels map[string]string) bool {
 	return true
 }
 
-// at goes down a path of fields; nil where it ends early.
-func at(v any, path ...string) any {
-	for _, step := range path {
-		m, _ := v.(map[string]any)
-		v = m[step]
-	}
-	return v
-}
-
-func list(v any) []any { l, _ := v.([]any); return l }
-
-func str(v any) string { s, _ := v.(string); return s }
-
 func number(v any) (float64, bool) { n, ok := v.(float64); return n, ok }
 
 // texts is a map of texts, such as labels.
@@ -203,7 +191,7 @@ func texts(v any) map[string]string {
 	m, _ := v.(map[string]any)
 	out := make(map[string]string, len(m))
 	for k, x := range m {
-		out[k] = str(x)
+		out[k] = document.Text(x)
 	}
 	return out
 }

@@ -1,7 +1,7 @@
-// Package document is what proxies answer about themselves in JSON: walked by paths, and
-// written in the formats that istioctl has.
+// Package document is documents in JSON (what proxies answer about themselves, objects as
+// they are written): walked by paths, and written in the formats that istioctl has.
 //
-// For pkg/cli's proxyconfig, ztunnelconfig and validate, and cmd/fairlead.
+// For pkg/cli's analyze, proxyconfig, ztunnelconfig and validate, and cmd/fairlead.
 package document
 
 import (

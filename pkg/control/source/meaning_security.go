@@ -284,7 +284,7 @@ func (m meaning) condition(at string, w *securityapi.Condition) {
 func (m meaning) peerAuthentication(p *securityv1.PeerAuthentication) {
 	m.target(p.Spec.GetSelector(), nil, nil)
 	if len(p.Spec.PortLevelMtls) > 0 && len(p.Spec.GetSelector().GetMatchLabels()) == 0 {
-		m.fail("spec.portLevelMtls", "ports can be set with a selector only, not for a namespace or the mesh")
+		m.fail("spec.portLevelMtls", "portLevelMtls requires selector: ports are set for workloads, not for a namespace or the mesh")
 	}
 	for port := range p.Spec.PortLevelMtls {
 		m.port(fmt.Sprintf("spec.portLevelMtls[%d]", port), port)

@@ -54,8 +54,8 @@ func into[T any](t *testing.T, o *unstructured.Unstructured) *T {
 
 // Each profile is a set of objects.
 func TestProfiles(t *testing.T) {
-	control := []string{"ClusterRole/istiod-istio-system", "ClusterRoleBinding/istiod-istio-system", "Deployment/istiod", "Role/istiod", "RoleBinding/istiod",
-		"Service/istiod", "ServiceAccount/istiod", "ValidatingWebhookConfiguration/istio-validator-istio-system"}
+	account := []string{"ClusterRole/istiod-istio-system", "ClusterRoleBinding/istiod-istio-system", "Role/istiod", "RoleBinding/istiod", "ServiceAccount/istiod"}
+	control := slices.Concat(account, []string{"Deployment/istiod", "Service/istiod", "ValidatingWebhookConfiguration/istio-validator-istio-system"})
 	agent := []string{"ClusterRole/fairlead-cni-istio-system", "ClusterRole/ztunnel-istio-system", "ClusterRoleBinding/fairlead-cni-istio-system", "ClusterRoleBinding/ztunnel-istio-system",
 		"DaemonSet/ztunnel", "Role/fairlead-cni", "Role/ztunnel", "RoleBinding/fairlead-cni", "RoleBinding/ztunnel", "ServiceAccount/fairlead-cni", "ServiceAccount/ztunnel",
 		"ValidatingAdmissionPolicy/ztunnel-istio-system", "ValidatingAdmissionPolicyBinding/ztunnel-istio-system"}
@@ -70,8 +70,8 @@ func TestProfiles(t *testing.T) {
 		{"production", nil, slices.Concat(base, control, agent, elastic)},
 		{"demo", nil, slices.Concat(base, control, agent)},
 		{"minimal", nil, slices.Concat(base, control)},
-		{"remote", values("remote.address", "10.0.0.1"), slices.Concat(base, agent, []string{"EndpointSlice/istiod-remote", "Service/istiod"})},
-		{"remote", values("remote.address", "mesh.example.com"), slices.Concat(base, agent, []string{"Service/istiod"})},
+		{"remote", values("remote.address", "10.0.0.1"), slices.Concat(base, account, agent, []string{"EndpointSlice/istiod-remote", "Service/istiod"})},
+		{"remote", values("remote.address", "mesh.example.com"), slices.Concat(base, account, agent, []string{"Service/istiod"})},
 	} {
 		objects := render(t, c.profile, c.values)
 		slices.Sort(c.want)

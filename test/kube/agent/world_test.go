@@ -13,6 +13,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/test/capture"
 	"github.com/fairlead-mesh/fairlead/test/kube/apps"
 	"github.com/fairlead-mesh/fairlead/test/kube/cluster"
+	"github.com/fairlead-mesh/fairlead/test/kube/mesh"
 )
 
 // The image of the program that talks in its first millisecond, and what it says.
@@ -43,7 +44,11 @@ func begin(t *testing.T, name string) *world {
 	o := cluster.Options{Name: name, Nodes: 2}
 	dir := t.TempDir()
 	cluster.Asked(t, o)
-	images, err := apps.Write(t.Context(), "../../..", dir)
+	fairlead, err := mesh.Program(t.Context(), "../../..", dir, "fairlead")
+	if err != nil {
+		t.Fatal(err)
+	}
+	images, err := apps.Write(t.Context(), fairlead, dir)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -57,7 +62,7 @@ func begin(t *testing.T, name string) *world {
 		run(t, "go", "run", "./deploy/images", "--platform", "linux/amd64", "--tag", tag, "--tags", more, "--out", filepath.Join(dir, tag))
 	}
 	o.Images = []string{images, talker, filepath.Join(dir, "n", "control-plane.tar"), filepath.Join(dir, "n", "node-agent.tar"), filepath.Join(dir, "next", "node-agent.tar")}
-	w := &world{T: t, c: cluster.ForTest(t, o), fairlead: filepath.Join(dir, "fairlead")}
+	w := &world{T: t, c: cluster.ForTest(t, o), fairlead: fairlead}
 	w.install()
 	w.apply(workloads)
 	w.until("the pods run", func() bool {

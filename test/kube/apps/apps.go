@@ -6,7 +6,6 @@ package apps
 import (
 	"context"
 	"fmt"
-	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
@@ -33,15 +32,8 @@ var programs = map[string]string{
 	Tools: "sleep",
 }
 
-// Write builds the programs from the repository at root and writes the images'
-// archive into dir.
-func Write(ctx context.Context, root, dir string) (string, error) {
-	binary := filepath.Join(dir, "fairlead")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "grpcnotrace", "-o", binary, "./cmd/fairlead")
-	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("build fairlead: %w: %s", err, out)
-	}
+// Write writes the images' archive into dir, of the `fairlead` at binary.
+func Write(ctx context.Context, binary, dir string) (string, error) {
 	a := cluster.Archive{Files: map[string]string{"/usr/local/bin/fairlead": binary}, Images: map[string][]string{}}
 	for image, program := range programs {
 		a.Images[image] = []string{"/usr/local/bin/fairlead", "app", program}

@@ -4,65 +4,66 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/fairlead-mesh/fairlead/test/kube/cluster"
+	"github.com/fairlead-mesh/fairlead/test/kube/mesh"
 )
 
-// binaries is where the product's are built.
-var binaries string
-
-func TestMain(m *testing.M) { os.Exit(run(m)) }
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "fairlead-cli")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	binaries = dir
-	return m.Run()
+// built is the command line and the images, made when they are first asked for.
+var built struct {
+	once sync.Once
+	dir  string
+	*mesh.Built
+	err error
 }
 
-// mesh is a cluster with the command line.
-type mesh struct {
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built.dir != "" {
+		_ = os.RemoveAll(built.dir)
+	}
+	os.Exit(code)
+}
+
+// build makes them, for tests that are asked for.
+func build(t *testing.T, o cluster.Options) *mesh.Built {
+	t.Helper()
+	cluster.Asked(t, o)
+	built.once.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "fairlead-cli"); built.err == nil {
+			built.Built, built.err = mesh.Build(context.Background(), "../../..", built.dir)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
+	}
+	return built.Built
+}
+
+// shell is a cluster with the command line.
+type shell struct {
 	*testing.T
 	*cluster.Cluster
 	binary string
 }
 
-func start(t *testing.T, o cluster.Options) *mesh {
+func start(t *testing.T, o cluster.Options) *shell {
 	t.Helper()
-	c := cluster.ForTest(t, o)
-	path := filepath.Join(binaries, "fairlead")
-	if _, err := os.Stat(path); err != nil {
-		m := &mesh{T: t}
-		m.command("go", "build", "-trimpath", "-tags", "grpcnotrace", "-ldflags", "-X github.com/fairlead-mesh/fairlead/pkg/telemetry.Version=test",
-			"-o", path, "github.com/fairlead-mesh/fairlead/cmd/fairlead")
-	}
-	return &mesh{t, c, path}
-}
-
-// command runs a program that must succeed.
-func (m *mesh) command(name string, args ...string) {
-	m.Helper()
-	cmd := exec.CommandContext(m.Context(), name, args...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		m.Fatalf("%s %v: %v\n%s", name, args, err, out)
-	}
+	b := build(t, o)
+	return &shell{t, cluster.ForTest(t, o), b.Binary}
 }
 
 // run runs the command line; want is its exit code.
-func (m *mesh) run(want int, args ...string) (stdout, stderr string) {
+func (m *shell) run(want int, args ...string) (stdout, stderr string) {
 	m.Helper()
 	cmd := exec.CommandContext(m.Context(), m.binary, args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+m.Kubeconfig)
@@ -80,7 +81,7 @@ func (m *mesh) run(want int, args ...string) (stdout, stderr string) {
 }
 
 // says runs the command line, which must succeed and say all of these.
-func (m *mesh) says(wants []string, args ...string) string {
+func (m *shell) says(wants []string, args ...string) string {
 	m.Helper()
 	out, errs := m.run(0, args...)
 	for _, want := range wants {
@@ -100,7 +101,7 @@ func plain(text string) string {
 	return strings.Join(lines, "\n")
 }
 
-func (m *mesh) apply(text string, args ...string) {
+func (m *shell) apply(text string, args ...string) {
 	m.Helper()
 	if out, err := m.KubectlInput(m.Context(), text, append([]string{"apply", "-f", "-"}, args...)...); err != nil {
 		m.Fatalf("kubectl apply: %v\n%s", err, out)
@@ -108,7 +109,7 @@ func (m *mesh) apply(text string, args ...string) {
 }
 
 // definitions are those of Istio's kinds and the Gateway API's, as the chart has them.
-func (m *mesh) definitions() {
+func (m *shell) definitions() {
 	m.Helper()
 	for _, name := range []string{"istio", "gateway-api"} {
 		file := "../../../deploy/charts/fairlead/crds/" + name + ".yaml"

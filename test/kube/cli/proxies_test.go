@@ -41,15 +41,8 @@ spec: {hosts: [productpage], http: [{match: [{uri: {prefix: /login}}], route: [{
 // TestProxies installs the mesh on a node and looks into its agent and a waypoint, as a
 // person would who looks for why something does not work.
 func TestProxies(t *testing.T) {
-	dir := t.TempDir()
 	o := cluster.Options{Name: "clip", Nodes: 1}
-	for _, image := range []string{"control-plane", "node-agent", "waypoint"} {
-		o.Images = append(o.Images, filepath.Join(dir, image+".tar"))
-	}
-	cluster.Asked(t, o)
-	t.Chdir("../../..")
-	(&mesh{T: t}).command("go", "run", "./deploy/images", "--platform", "linux/amd64", "--tag", "test", "--out", dir)
-	t.Chdir("test/kube/cli")
+	o.Images = build(t, o).Images
 	m := start(t, o)
 	m.says([]string{"Installation complete"}, "install", "-y", "--set", "hub=localhost/fairlead", "--set", "tag=test")
 	m.apply("{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}}")
@@ -112,7 +105,7 @@ func TestProxies(t *testing.T) {
 }
 
 // eventually waits for a condition.
-func (m *mesh) eventually(what string, condition func() bool) {
+func (m *shell) eventually(what string, condition func() bool) {
 	m.Helper()
 	deadline := time.Now().Add(time.Minute)
 	tick := time.NewTicker(200 * time.Millisecond)
@@ -128,7 +121,7 @@ func (m *mesh) eventually(what string, condition func() bool) {
 // script runs the tutorial's script for troubleshooting, unchanged but for the namespace,
 // with the command line under istioctl's name. Only the line that looks into a sidecar's
 // container differs: there is none.
-func (m *mesh) script() {
+func (m *shell) script() {
 	m.Helper()
 	text, err := os.ReadFile("../../../../shared/seed/scripts/troubleshoot.sh")
 	if err != nil {

@@ -108,7 +108,7 @@ func (c *Cluster) startControlPlane(ctx context.Context) (*authority, error) {
 	defer socket.Close()
 	inside := outside
 	if c.network != nil {
-		inside = fmt.Sprintf("https://%s:%d", hubAddress, apiPort)
+		inside = BesideServer
 	}
 	pki, err := issue(c.Dir, outside, inside)
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/netns"
 	"github.com/fairlead-mesh/fairlead/test/kube/apps"
 	"github.com/fairlead-mesh/fairlead/test/kube/cluster"
+	"github.com/fairlead-mesh/fairlead/test/kube/mesh"
 )
 
 const workloads = `
@@ -37,7 +38,12 @@ spec:
 func TestPodsOfTwoNodesTalkByName(t *testing.T) {
 	o := cluster.Options{Name: "two", Nodes: 2}
 	cluster.Asked(t, o)
-	images, err := apps.Write(t.Context(), "../../..", t.TempDir())
+	dir := t.TempDir()
+	binary, err := mesh.Program(t.Context(), "../../..", dir, "fairlead")
+	if err != nil {
+		t.Fatal(err)
+	}
+	images, err := apps.Write(t.Context(), binary, dir)
 	if err != nil {
 		t.Fatal(err)
 	}

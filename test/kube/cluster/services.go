@@ -40,21 +40,37 @@ func (c *Cluster) startServices(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		supervisor, err := c.options.part("node")
-		if err != nil {
+		if err := c.Beside(ctx, s[0], append([]string{path}, s[1:]...)...); err != nil {
 			return err
 		}
-		cmd := exec.CommandContext(context.WithoutCancel(ctx), supervisor, append([]string{"run", path}, s[1:]...)...)
-		cmd.Dir = c.Dir
-		cmd.Env = os.Environ()
-		if !c.options.Detached {
-			cmd.Env = append(cmd.Env, machine.Lifeline+"=1")
-		}
-		p, err := start(c.Dir, s[0], cmd, c.network.hub, c.options.Detached)
-		if err != nil {
-			return err
-		}
-		c.others = append(c.others, p)
 	}
+	return nil
+}
+
+// BesideAddress is the address of what [Cluster.Beside] starts, BesideServer the API server's URL
+// from there.
+const (
+	BesideAddress = hubAddress
+	BesideServer  = "https://" + hubAddress + ":6443"
+)
+
+// Beside starts a program in the cluster's network on a machine that is none of its nodes, with
+// its output in the cluster's directory. It ends with the cluster.
+func (c *Cluster) Beside(ctx context.Context, name string, args ...string) error {
+	supervisor, err := c.options.part("node")
+	if err != nil {
+		return err
+	}
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), supervisor, append([]string{"run"}, args...)...)
+	cmd.Dir = c.Dir
+	cmd.Env = os.Environ()
+	if !c.options.Detached {
+		cmd.Env = append(cmd.Env, machine.Lifeline+"=1")
+	}
+	p, err := start(c.Dir, name, cmd, c.network.hub, c.options.Detached)
+	if err != nil {
+		return err
+	}
+	c.others = append(c.others, p)
 	return nil
 }

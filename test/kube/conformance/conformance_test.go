@@ -1,5 +1,5 @@
 // Package conformance runs the Gateway API's own suite against the tree's Fairlead on
-// real nodes, profiles MESH-HTTP and MESH-GRPC, and keeps its report in
+// real nodes, profiles MESH-HTTP and MESH-GRPC, and compares its results with the report in
 // docs/conformance. `make test-conformance` runs it; elsewhere it is skipped.
 package conformance
 
@@ -114,11 +114,44 @@ func TestMeshProfiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	check(t, text)
-	if to := os.Getenv("FAIRLEAD_CONFORMANCE_REPORT"); to != "" && !t.Failed() {
+	if t.Failed() {
+		return
+	}
+	if to := os.Getenv(write); to != "" {
 		if err := os.WriteFile(to, text, 0o600); err != nil {
 			t.Error(err)
 		}
+		return
 	}
+	committed, err := os.ReadFile(filepath.Join(root, "docs", "conformance", "v1.6.3-standard-default-report.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if was, is := results(t, committed), results(t, text); was != is {
+		t.Errorf("the results are not those of the report in docs/conformance: `make conformance-report` writes it anew.\nThere:\n%s\nNow:\n%s", was, is)
+	}
+}
+
+// write is the environment variable that names a file for the report; without it, the results
+// are compared with the report in docs/conformance.
+const write = "FAIRLEAD_CONFORMANCE_REPORT"
+
+// results is a report without when and of which commit it is.
+func results(t *testing.T, text []byte) string {
+	t.Helper()
+	var r map[string]any
+	if err := yaml.Unmarshal(text, &r); err != nil {
+		t.Fatal(err)
+	}
+	delete(r, "date")
+	if i, ok := r["implementation"].(map[string]any); ok {
+		delete(i, "version")
+	}
+	out, err := yaml.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return string(out)
 }
 
 // show prints the verdict of each test that was not left out with its profile, and

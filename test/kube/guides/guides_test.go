@@ -90,11 +90,9 @@ func TestGuides(t *testing.T) {
 // published are the hub and tag that the tree's installer asks for unless it is told others.
 func published(t *testing.T, dir string) (hub, tag string) {
 	t.Helper()
-	binary := filepath.Join(dir, "installer")
-	build := exec.Command("go", "build", "-trimpath", "-tags", "grpcnotrace", "-o", binary, "./cmd/fairlead")
-	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %s", err, out)
+	binary, err := mesh.Program(t.Context(), root, dir, "fairlead")
+	if err != nil {
+		t.Fatal(err)
 	}
 	out, err := exec.Command(binary, "manifest", "generate").Output()
 	if err != nil {

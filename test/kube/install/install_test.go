@@ -2,55 +2,53 @@ package install
 
 import (
 	"bytes"
+	"context"
 	"errors"
-	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/fairlead-mesh/fairlead/test/kube/cluster"
+	"github.com/fairlead-mesh/fairlead/test/kube/mesh"
 )
 
-// binaries are built once, as the product's are.
-var binaries string
+const root = "../../.."
+
+// command is the command line, built when it is first asked for.
+var command struct {
+	once      sync.Once
+	dir, path string
+	err       error
+}
 
 func TestMain(m *testing.M) {
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "fairlead-install")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
+	code := m.Run()
+	if command.dir != "" {
+		_ = os.RemoveAll(command.dir)
 	}
-	defer os.RemoveAll(dir)
-	binaries = dir
-	return m.Run()
+	os.Exit(code)
 }
 
-// binary is one of the product's, built when it is first asked for.
-func binary(t *testing.T, name string) string {
+func binary(t *testing.T) string {
 	t.Helper()
-	path := filepath.Join(binaries, name)
-	if _, err := os.Stat(path); err == nil {
-		return path
+	command.once.Do(func() {
+		if command.dir, command.err = os.MkdirTemp("", "fairlead-install"); command.err == nil {
+			command.path, command.err = mesh.Program(context.Background(), root, command.dir, "fairlead")
+		}
+	})
+	if command.err != nil {
+		t.Fatal(command.err)
 	}
-	cmd := exec.Command("go", "build", "-trimpath", "-tags", "grpcnotrace", "-ldflags", "-X github.com/fairlead-mesh/fairlead/pkg/telemetry.Version=test",
-		"-o", path, "github.com/fairlead-mesh/fairlead/cmd/"+name)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("build %s: %v\n%s", name, err, out)
-	}
-	return path
+	return command.path
 }
 
 // fairlead runs the command line on the cluster, and returns what it said and the exit code.
 func fairlead(t *testing.T, c *cluster.Cluster, args ...string) (string, int) {
 	t.Helper()
-	cmd := exec.CommandContext(t.Context(), binary(t, "fairlead"), args...)
+	cmd := exec.CommandContext(t.Context(), binary(t), args...)
 	cmd.Env = append(os.Environ(), "KUBECONFIG="+c.Kubeconfig)
 	var out bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &out

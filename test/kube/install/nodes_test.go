@@ -3,7 +3,6 @@ package install
 import (
 	"context"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -20,10 +19,6 @@ func TestOnNodes(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 15*time.Minute)
 	defer cancel()
-	root, err := filepath.Abs("../../..")
-	if err != nil {
-		t.Fatal(err)
-	}
 	built, err := mesh.Build(ctx, root, t.TempDir())
 	if err != nil {
 		t.Fatal(err)
@@ -99,6 +94,7 @@ func TestOnNodes(t *testing.T) {
 		}
 		pause(ctx)
 	}
+	t.Run("remote", func(t *testing.T) { remote(t, c) })
 }
 
 // pause is between two looks at a cluster.

@@ -38,6 +38,19 @@ type Built struct {
 	Images []string
 }
 
+// Program builds one of the repository's programs, `fairlead` or another below its cmd, into
+// dir, and returns its path. It says of itself that it is of version Tag.
+func Program(ctx context.Context, root, dir, name string) (string, error) {
+	binary := filepath.Join(dir, name)
+	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-tags", "grpcnotrace",
+		"-ldflags", "-X github.com/fairlead-mesh/fairlead/pkg/telemetry.Version="+Tag, "-o", binary, "./cmd/"+name)
+	build.Dir, build.Env = root, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("build %s: %w: %s", name, err, out)
+	}
+	return binary, nil
+}
+
 // Build builds the product's images and the workloads' from the repository at
 // root, into dir: a quarter of a minute when the tree is built already.
 func Build(ctx context.Context, root, dir string) (*Built, error) {
@@ -46,7 +59,11 @@ func Build(ctx context.Context, root, dir string) (*Built, error) {
 
 // BuildAs is Build, with the product's images under another hub and tag.
 func BuildAs(ctx context.Context, root, dir, hub, tag string) (*Built, error) {
-	workloads, err := apps.Write(ctx, root, dir)
+	binary, err := Program(ctx, root, dir, "fairlead")
+	if err != nil {
+		return nil, err
+	}
+	workloads, err := apps.Write(ctx, binary, dir)
 	if err != nil {
 		return nil, err
 	}
@@ -55,7 +72,7 @@ func BuildAs(ctx context.Context, root, dir, hub, tag string) (*Built, error) {
 	if out, err := images.CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("images: %w: %s", err, out)
 	}
-	b := &Built{Binary: filepath.Join(dir, "fairlead"), Images: []string{workloads}}
+	b := &Built{Binary: binary, Images: []string{workloads}}
 	for _, name := range []string{"control-plane", "node-agent", "waypoint"} {
 		b.Images = append(b.Images, filepath.Join(dir, name+".tar"))
 	}

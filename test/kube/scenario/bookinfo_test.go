@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -137,7 +138,13 @@ func TestNamespaceJoinsByLabelWithoutChangeToItsPods(t *testing.T) {
 	m.Do(t, "-n", ns, "rollout", "status", "deploy/productpage-v1", "--timeout=60s")
 	before := people(t, m, ns)
 
-	// Positive control: without the label the capture sees what the application says.
+	// The label of those who come from sidecars does nothing by itself, and is told from that which does.
+	m.Do(t, "label", "namespace", ns, "istio-injection=enabled")
+	if out, _ := m.Fairlead(t.Context(), "analyze", "-n", ns); !strings.Contains(out, "kubectl label namespace "+ns+" istio.io/dataplane-mode=ambient") {
+		t.Errorf("analyze does not say how the namespace joins: %s", out)
+	}
+
+	// Positive control: without the label of the mesh the capture sees what the application says.
 	wire := between(t, m)
 	if err := whole(page(t.Context(), m, ns, ns)); err != nil {
 		t.Fatal(err)
@@ -150,6 +157,9 @@ func TestNamespaceJoinsByLabelWithoutChangeToItsPods(t *testing.T) {
 	})
 	if err := wire.Stop(); err != nil {
 		t.Fatal(err)
+	}
+	if out := m.Do(t, "-n", ns, "get", "pods", "-o", `jsonpath={.items[*].metadata.annotations.ambient\.istio\.io/redirection}`); out != "" {
+		t.Errorf("before the namespace has the label, pods say of their enrolment: %s", out)
 	}
 
 	begin := time.Now()
@@ -181,9 +191,17 @@ func TestNamespaceJoinsByLabelWithoutChangeToItsPods(t *testing.T) {
 	}
 
 	records := m.Do(t, "-n", "istio-system", "logs", "-l", "app=ztunnel", "--tail=-1", "--prefix=false")
+	var metrics string
+	for agent := range strings.FieldsSeq(m.Do(t, "-n", "istio-system", "get", "pods", "-l", "app=ztunnel", "-o", "jsonpath={.items[*].metadata.name}")) {
+		metrics += m.Do(t, "get", "--raw", "/api/v1/namespaces/istio-system/pods/"+agent+":15020/proxy/metrics")
+	}
 	for _, edge := range [][2]string{{"productpage", "details"}, {"productpage", "reviews"}, {"reviews", "ratings"}, {"client", "productpage"}} {
-		if !recorded(records, ns, edge[0], edge[1]) {
+		from, to := identity(ns, edge[0]), identity(ns, edge[1])
+		if !hasLine(records, `src.identity="`+from+`"`, `dst.identity="`+to+`"`) {
 			t.Errorf("no access record of %s -> %s with both identities", edge[0], edge[1])
+		}
+		if !hasLine(metrics, "istio_tcp_connections_opened_total{", `source_principal="`+from+`"`, `destination_principal="`+to+`"`, `connection_security_policy="mutual_tls"`) {
+			t.Errorf("no connections of %s -> %s are counted with both identities", edge[0], edge[1])
 		}
 	}
 
@@ -209,83 +227,104 @@ func TestNamespaceJoinsByLabelWithoutChangeToItsPods(t *testing.T) {
 	}
 }
 
-// recorded reports an access record from one service account of a namespace to another.
-func recorded(records, namespace, from, to string) bool {
-	name := func(s string) string {
-		if s != "client" {
-			s = "bookinfo-" + s
-		}
-		return `identity="spiffe://cluster.local/ns/` + namespace + "/sa/" + s + `"`
+// identity is that of a service account of the sample.
+func identity(namespace, account string) string {
+	if account != "client" {
+		account = "bookinfo-" + account
 	}
-	for line := range strings.Lines(records) {
-		if strings.Contains(line, "src."+name(from)) && strings.Contains(line, "dst."+name(to)) {
+	return "spiffe://cluster.local/ns/" + namespace + "/sa/" + account
+}
+
+// hasLine reports a line with all of the parts.
+func hasLine(text string, parts ...string) bool {
+	for line := range strings.Lines(text) {
+		if !slices.ContainsFunc(parts, func(part string) bool { return !strings.Contains(line, part) }) {
 			return true
 		}
 	}
 	return false
 }
 
-func TestStrictRefusesStrangersAndNotProbes(t *testing.T) {
+// tutorial is the sample as people have it who come from sidecars: what the annotations ask for
+// has no meaning here.
+const tutorial = `
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: productpage, namespace: default, labels: {app: productpage, version: v1}}
+spec:
+  replicas: 2
+  selector: {matchLabels: {app: productpage, version: v1}}
+  template:
+    metadata:
+      labels: {app: productpage, version: v1}
+      annotations: {sidecar.istio.io/inject: "true", sidecar.istio.io/proxyCPU: "100m", sidecar.istio.io/proxyMemory: "128Mi"}
+    spec:
+      containers:
+      - name: productpage
+        image: istio/examples-bookinfo-productpage-v1:1.18.0
+        ports: [{containerPort: 9080}]
+        readinessProbe: {httpGet: {path: /health, port: 9080}, initialDelaySeconds: 5, periodSeconds: 10}
+---
+apiVersion: v1
+kind: Service
+metadata: {name: productpage, namespace: default}
+spec: {selector: {app: productpage}, ports: [{name: http, port: 9080}]}
+`
+
+// The tutorial's sample comes up under STRICT: two replicas of one container, which the kubelet
+// asks for their health; strangers are refused; and its annotations are no errors.
+func TestSampleOfTheTutorialComesUpUnderStrict(t *testing.T) {
 	m := installed(t)
-	const ns, outside = "strict", "outside"
+	sample := tutorial
+	if text, err := os.ReadFile(filepath.Join(root, "..", "shared", "seed", "manifests", "02-bookinfo-deployment.yaml")); err == nil {
+		sample = string(text)
+	}
+	const ns, outside = "tutorial", "outside"
+	sample = strings.ReplaceAll(sample, "namespace: default", "namespace: "+ns)
 	m.Namespace(t, ns, true)
 	m.Namespace(t, outside, false)
-	m.Apply(t, client, "-n", outside)
-	bookinfo(t, m, ns)
-	m.Do(t, "-n", outside, "wait", "--for=condition=Ready", "pod/client", "--timeout=60s")
-	if err := whole(page(t.Context(), m, ns, outside)); err != nil {
-		t.Fatalf("without a policy a stranger may call: %v", err)
-	}
 	m.Apply(t, "apiVersion: security.istio.io/v1\nkind: PeerAuthentication\nmetadata: {name: default}\nspec: {mtls: {mode: STRICT}}\n", "-n", ns)
-	mesh.Eventually(t, "a stranger's plain text is refused", func() error {
-		if out, err := page(t.Context(), m, ns, outside); err == nil {
-			return fmt.Errorf("it is answered: %s", out)
-		}
-		return nil
-	})
-	if err := whole(page(t.Context(), m, ns, ns)); err != nil {
-		t.Errorf("within the mesh: %v", err)
+	m.Apply(t, sample, "-n", ns)
+	for _, space := range []string{ns, outside} {
+		m.Apply(t, client, "-n", space)
+		m.Do(t, "-n", space, "wait", "--for=condition=Ready", "pod/client", "--timeout=60s")
 	}
-	// The pods' readiness is asked for every ten seconds, three failures make them
-	// unready; a new pod shows it in one.
-	m.Do(t, "-n", ns, "rollout", "restart", "deploy/productpage-v1")
-	m.Do(t, "-n", ns, "rollout", "status", "deploy/productpage-v1", "--timeout=60s")
-	begin := time.Now()
-	mesh.Eventually(t, "probes go on for half a minute", func() error {
-		if out := m.Do(t, "-n", ns, "get", "events", "--field-selector=reason=Unhealthy", "-o", "jsonpath={.items[*].message}"); strings.Contains(out, "reset") || strings.Contains(out, "EOF") {
-			t.Fatalf("probes were refused: %s", out)
-		}
-		if time.Since(begin) < 30*time.Second {
-			return errors.New("not over")
-		}
-		return nil
-	})
-	m.Do(t, "-n", ns, "wait", "--for=condition=Ready", "pod", "--all", "--timeout=10s")
-}
-
-func TestSampleOfTheTutorialComesUp(t *testing.T) {
-	m := installed(t)
-	manifest, err := filepath.Abs(filepath.Join(root, "..", "shared", "seed", "manifests", "02-bookinfo-deployment.yaml"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	text, err := os.ReadFile(manifest)
-	if err != nil {
-		t.Skip("the tutorial's manifests are not beside this tree")
-	}
-	const ns = "tutorial"
-	m.Namespace(t, ns, true)
-	m.Apply(t, strings.ReplaceAll(string(text), "namespace: default", "namespace: "+ns), "-n", ns)
-	m.Apply(t, client, "-n", ns)
 	m.Do(t, "-n", ns, "rollout", "status", "deploy/productpage", "--timeout=80s")
-	m.Do(t, "-n", ns, "wait", "--for=condition=Ready", "pod/client", "--timeout=60s")
+	if ready := m.Do(t, "-n", ns, "get", "deploy/productpage", "-o", "jsonpath={.status.readyReplicas}"); ready != "2" {
+		t.Errorf("%s replicas are ready", ready)
+	}
 	for name, p := range people(t, m, ns) {
 		if p.Containers != 1 {
 			t.Errorf("%s has %d containers: the sidecar annotations ask for none here", name, p.Containers)
 		}
 	}
-	out, err := m.Exec(t.Context(), ns, "client", "curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "http://productpage:9080/health")
-	if err != nil || out != "200" {
+	health := func(from string) (string, error) {
+		return m.Exec(t.Context(), from, "client", "curl", "-sS", "-m", "5", "-o", "/dev/null", "-w", "%{http_code}", "http://productpage."+ns+":9080/health")
+	}
+	if out, err := health(ns); err != nil || out != "200" {
 		t.Errorf("productpage answers %s (%v)", out, err)
+	}
+	mesh.Eventually(t, "a stranger's plain text is reset", func() error {
+		out, err := health(outside)
+		if err == nil {
+			t.Fatalf("a stranger is answered: %s", out)
+		}
+		if !strings.Contains(err.Error(), "reset by peer") { // until the Service is known on its node
+			return err
+		}
+		return nil
+	})
+	file := filepath.Join(t.TempDir(), "sample.yaml")
+	if err := os.WriteFile(file, []byte(sample), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	out, err := m.Fairlead(t.Context(), "analyze", "-n", ns, file)
+	if err != nil || strings.Contains(out, "Error [") {
+		t.Errorf("annotations for sidecars are no errors: %v", out)
+	}
+	for _, annotation := range []string{"inject", "proxyCPU", "proxyMemory"} {
+		if !hasLine(out, "Info [", "sidecar.istio.io/"+annotation) {
+			t.Errorf("analyze has no note about sidecar.istio.io/%s:\n%s", annotation, out)
+		}
 	}
 }

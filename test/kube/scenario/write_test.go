@@ -2,12 +2,10 @@ package scenario
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"strings"
 	"testing"
-	"time"
 
 	"github.com/fairlead-mesh/fairlead/test/kube/mesh"
 )
@@ -76,56 +74,21 @@ func TestEditedWaypointLosesNoRequest(t *testing.T) {
 	waypoint(t, m, ns)
 	enrolled(t, m, ns)
 	m.Do(t, "-n", ns, "label", "service", "server", "istio.io/use-waypoint=waypoint")
-	through := func() error {
-		out, err := m.Exec(t.Context(), ns, "client", "curl", "-sS", "-D-", "-o", "/dev/null", "http://server/")
-		if err == nil && !strings.Contains(out, "istio-envoy") {
-			err = errors.New(out)
-		}
-		return err
-	}
-	mesh.Eventually(t, "requests pass the waypoint", through)
-	for what, edit := range map[string]func(){
-		"its infrastructure": func() {
+	mesh.Eventually(t, "requests pass the waypoint", func() error { return throughWaypoint(t, m, ns) })
+	for name, edit := range map[string]func(){
+		"infrastructure": func() {
 			m.Do(t, "-n", ns, "patch", "gateway", "waypoint", "--type=merge", "-p", `{"spec":{"infrastructure":{"annotations":{"example.com/edit":"yes"}}}}`)
 		},
-		"its parameters": func() {
+		"parameters": func() {
 			m.Apply(t, `{apiVersion: v1, kind: ConfigMap, metadata: {name: own}, data: {deployment: "spec: {replicas: 2, template: {spec: {containers: [{name: istio-proxy, env: [{name: EDIT, value: \"1\"}]}]}}}", podDisruptionBudget: "spec: {minAvailable: 1}"}}`, "-n", ns)
 			m.Do(t, "-n", ns, "patch", "gateway", "waypoint", "--type=merge", "-p", `{"spec":{"infrastructure":{"parametersRef":{"group":"","kind":"ConfigMap","name":"own"}}}}`)
 		},
 	} {
-		generation := func() string {
-			return m.Do(t, "-n", ns, "get", "deployment", "waypoint", "-o", "jsonpath={.metadata.generation}")
-		}
-		before := generation()
-		ctx, stop := context.WithCancel(t.Context())
-		done := make(chan string, 1)
-		go func() {
-			out, _ := m.Exec(ctx, ns, "client", "fairlead", "app", "load", "--url", "http://server/", "--rate", "100", "--concurrency", "20", "--duration", "30s", "--timeout", "5s")
-			done <- out
-		}()
-		begin := time.Now()
-		edit()
-		mesh.Eventually(t, "the Deployment is another", func() error {
-			if now := generation(); now == before {
-				return errors.New("generation " + now)
-			}
-			return nil
-		})
-		m.Do(t, "-n", ns, "rollout", "status", "deployment/waypoint", "--timeout=80s")
-		took := time.Since(begin)
-		out := <-done
-		stop()
-		var a answers
-		if err := json.Unmarshal([]byte(out), &a); err != nil {
-			t.Fatalf("%s: load: %v: %s", what, err, out)
-		}
-		if a.Requests < 1000 || len(a.Errors) > 0 || a.OK != a.Requests {
-			t.Errorf("%s was edited, and rolled in %s under load: %s", what, took.Round(time.Second), out)
-		} else {
-			t.Logf("%s was edited, and rolled in %s under load: %d requests, none failed", what, took.Round(time.Second), a.Requests)
-		}
+		load := begin(t, m, ns, "load-"+name, "--rate", "100", "--concurrency", "20")
+		took := rolled(t, m, ns, "deployment/waypoint", "gateway.networking.k8s.io/gateway-name=waypoint", edit)
+		load.end(fmt.Sprintf("its %s was edited, and the waypoint rolled in %s under load", name, took))
 	}
-	if err := through(); err != nil {
+	if err := throughWaypoint(t, m, ns); err != nil {
 		t.Errorf("not through the waypoint any more: %v", err)
 	}
 	if out := m.Do(t, "-n", ns, "get", "gateway", "waypoint", "-o", `jsonpath={.status.addresses[*].value} {.status.conditions[?(@.type=="Programmed")].status}`); !strings.HasPrefix(out, "waypoint.edited.svc.cluster.local ") || !strings.HasSuffix(out, " True") {

@@ -7,6 +7,7 @@ import (
 	"os"
 
 	"github.com/fairlead-mesh/fairlead/test/kube/apps"
+	"github.com/fairlead-mesh/fairlead/test/kube/mesh"
 )
 
 func main() {
@@ -14,7 +15,11 @@ func main() {
 		fmt.Fprintln(os.Stderr, "usage: apps DIRECTORY")
 		os.Exit(2)
 	}
-	path, err := apps.Write(context.Background(), ".", os.Args[1])
+	binary, err := mesh.Program(context.Background(), ".", os.Args[1], "fairlead")
+	path := ""
+	if err == nil {
+		path, err = apps.Write(context.Background(), binary, os.Args[1])
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "apps:", err)
 		os.Exit(1)
