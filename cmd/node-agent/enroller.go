@@ -40,6 +40,8 @@ type enroller struct {
 	// mu guards below.
 	mu   sync.Mutex
 	pods map[string]*enrolled
+	// retired are pods that another agent serves: what they had open goes on.
+	retired []*enrolled
 	// departed are pods that left the mesh, by uid: what they had open goes on.
 	departed map[string]*departure
 }
@@ -132,6 +134,9 @@ func (e *enroller) retire() {
 	e.mu.Lock()
 	all := e.pods
 	e.pods = map[string]*enrolled{}
+	for _, p := range all {
+		e.retired = append(e.retired, p)
+	}
 	e.mu.Unlock()
 	for uid, p := range all {
 		e.work.Go(func() {

@@ -198,6 +198,14 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		stop()
 		return errors.Join(err, <-done)
 	}))
+	group.Add("connections of the agent before", tenure.within(func(ctx context.Context) error {
+		select {
+		case <-served:
+			return tenure.inherit(ctx)
+		case <-ctx.Done():
+			return nil
+		}
+	}))
 	group.Add("handover", func(ctx context.Context) error {
 		select {
 		case <-served:

@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
 	"time"
@@ -19,7 +20,8 @@ type Sockets struct {
 	FDs []int
 }
 
-// message is one packet on the socket.
+// message is one packet on the socket. What a version does not know of it is
+// ignored, so each says what it can before the other counts on it.
 type message struct {
 	Cookie uint64 `json:"cookie,omitempty"`
 	// Last ends the pods.
@@ -29,6 +31,12 @@ type message struct {
 	Taken bool   `json:"taken,omitempty"`
 	Bye   bool   `json:"bye,omitempty"`
 	Error string `json:"error,omitempty"`
+	// Connections says beside Taken that the next agent goes on with connections, and
+	// beside Bye that the first hands some over.
+	Connections bool `json:"connections,omitempty"`
+	// Connection is one of them, with its sockets; Answer says whether it is taken.
+	Connection *connection `json:"connection,omitempty"`
+	Answer     *answer     `json:"answer,omitempty"`
 }
 
 // Owner is the agent that has the node.
@@ -39,7 +47,13 @@ type Owner interface {
 	Thaw()
 	// End lets go of all that one agent alone may have, the lock last.
 	End()
+	// Carry is called after End if the next agent goes on with connections. It returns
+	// soon, and closes g when there are no more.
+	Carry(g *Giver)
 }
+
+// errGone says that there is nobody at the other end any more.
+var errGone = errors.New("the other agent is gone")
 
 // taking bounds how long the next agent may take to get ready.
 const taking = 2 * time.Minute
@@ -69,16 +83,25 @@ func Give(ctx context.Context, path string, o Owner) error {
 			}
 			return fmt.Errorf("handover: %w", err)
 		}
-		done := give(ctx, c, o)
-		_ = c.Close()
-		if done {
+		if err := trusted(c); err != nil {
+			_ = send(c, message{Error: err.Error()}, nil)
+			_ = c.Close()
+			continue
+		}
+		if give(ctx, c, o) {
 			return nil
 		}
 	}
 }
 
-// give reports whether the node was handed over.
+// give reports whether the node was handed over. It closes c, or gives it to o.
 func give(ctx context.Context, c *net.UnixConn, o Owner) bool {
+	kept := false
+	defer func() {
+		if !kept {
+			_ = c.Close()
+		}
+	}()
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
 	_ = c.SetDeadline(time.Now().Add(taking))
@@ -99,8 +122,8 @@ func give(ctx context.Context, c *net.UnixConn, o Owner) bool {
 	if err == nil {
 		err = send(c, message{Last: true}, nil)
 	}
+	var m message
 	if err == nil {
-		var m message
 		if m, _, err = receive(c); err == nil && !m.Taken {
 			err = errors.New("the next agent says something else")
 		}
@@ -110,8 +133,33 @@ func give(ctx context.Context, c *net.UnixConn, o Owner) bool {
 		return false
 	}
 	o.End()
-	_ = send(c, message{Bye: true}, nil) // it sees the lock anyway
+	err = send(c, message{Bye: true, Connections: m.Connections}, nil) // it sees the lock anyway
+	if m.Connections && err == nil && stop() {
+		kept = true
+		o.Carry(newGiver(c))
+	}
 	return true
+}
+
+// trusted returns an error unless root is at the other end, or who runs this process.
+func trusted(c *net.UnixConn) error {
+	raw, err := c.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var peer *unix.Ucred
+	var perr error
+	if err := raw.Control(func(fd uintptr) { peer, perr = unix.GetsockoptUcred(int(fd), unix.SOL_SOCKET, unix.SO_PEERCRED) }); err != nil || perr != nil {
+		return errors.Join(err, perr)
+	}
+	return trust(int(peer.Uid))
+}
+
+func trust(user int) error {
+	if user != 0 && user != os.Geteuid() {
+		return fmt.Errorf("the node is not handed over between this agent and user %d: want root", user)
+	}
+	return nil
 }
 
 func send(c *net.UnixConn, m message, fds []int) error {
@@ -131,11 +179,11 @@ func send(c *net.UnixConn, m message, fds []int) error {
 func receive(c *net.UnixConn) (m message, files []*os.File, err error) {
 	var b, rights [4096]byte
 	n, rn, _, _, err := c.ReadMsgUnix(b[:], rights[:])
+	if errors.Is(err, io.EOF) {
+		return m, nil, errGone
+	}
 	if err != nil {
 		return m, nil, err
-	}
-	if n == 0 {
-		return m, nil, errors.New("the other agent is gone")
 	}
 	controls, err := unix.ParseSocketControlMessage(rights[:rn])
 	if err != nil {
@@ -148,7 +196,7 @@ func receive(c *net.UnixConn) (m message, files []*os.File, err error) {
 		}
 		for _, fd := range fds {
 			unix.CloseOnExec(fd)
-			files = append(files, os.NewFile(uintptr(fd), "listener"))
+			files = append(files, os.NewFile(uintptr(fd), "socket"))
 		}
 	}
 	return m, files, json.Unmarshal(b[:n], &m)

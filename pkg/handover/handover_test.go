@@ -22,6 +22,7 @@ type owner struct {
 	frozen  bool
 	ended   bool
 	refuses error
+	carry   func(*Giver)
 }
 
 func (o *owner) Freeze() ([]Sockets, error) {
@@ -50,6 +51,8 @@ func (o *owner) End() {
 	_ = o.lock.Unlock()
 }
 
+func (o *owner) Carry(g *Giver) { o.carry(g) }
+
 func (o *owner) isFrozen() bool { o.mu.Lock(); defer o.mu.Unlock(); return o.frozen }
 
 func eventually(t *testing.T, what string, ok func() bool) {
@@ -75,7 +78,7 @@ func TestNodeIsHandedOver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	o := &owner{l: l.(*net.TCPListener), lock: lock}
+	o := &owner{l: l.(*net.TCPListener), lock: lock, carry: (*Giver).Close}
 	if _, err := Take(path); err == nil {
 		t.Fatal("taken from nobody")
 	}

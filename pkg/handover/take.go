@@ -13,7 +13,8 @@ type Taker struct {
 	// Listeners are the pods', by cookie. Whoever uses some closes them.
 	Listeners map[uint64][]*os.File
 
-	conn *net.UnixConn
+	conn  *net.UnixConn
+	gives bool // the first agent hands connections over
 }
 
 // asking bounds how long the first agent may take to hand out the listeners.
@@ -23,6 +24,10 @@ const asking = 30 * time.Second
 func Take(path string) (*Taker, error) {
 	c, err := net.DialUnix("unixpacket", nil, &net.UnixAddr{Name: path, Net: "unixpacket"})
 	if err != nil {
+		return nil, fmt.Errorf("take over from the agent that owns the node: %w", err)
+	}
+	if err := trusted(c); err != nil {
+		_ = c.Close()
 		return nil, fmt.Errorf("take over from the agent that owns the node: %w", err)
 	}
 	t := &Taker{Listeners: map[uint64][]*os.File{}, conn: c}
@@ -42,16 +47,19 @@ func Take(path string) (*Taker, error) {
 		if m.Last {
 			return t, nil
 		}
+		if len(files) == 0 {
+			continue // of a later version
+		}
 		t.Listeners[m.Cookie] = files
 	}
 }
 
 // Serving tells the first agent that this one serves all pods, and returns when it
-// has let go of the node.
+// has let go of the node. Connections follows, or Abandon.
 func (t *Taker) Serving() error {
-	defer t.Abandon()
+	defer t.closeListeners()
 	_ = t.conn.SetDeadline(time.Now().Add(asking))
-	if err := send(t.conn, message{Taken: true}, nil); err != nil {
+	if err := send(t.conn, message{Taken: true, Connections: true}, nil); err != nil {
 		return fmt.Errorf("handover: %w", err)
 	}
 	m, _, err := receive(t.conn)
@@ -61,12 +69,18 @@ func (t *Taker) Serving() error {
 	if err != nil {
 		return fmt.Errorf("handover: the first agent does not say that it has let go: %w", err)
 	}
+	t.gives = m.Connections
 	return nil
 }
 
-// Abandon leaves the node to the first agent, unless Serving was called.
+// Abandon leaves the node to the first agent, unless Serving was called: then it
+// leaves it the connections that it has still.
 func (t *Taker) Abandon() {
 	_ = t.conn.Close()
+	t.closeListeners()
+}
+
+func (t *Taker) closeListeners() {
 	for _, files := range t.Listeners {
 		for _, f := range files {
 			_ = f.Close() // those in use have descriptors of their own

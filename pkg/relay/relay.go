@@ -10,6 +10,7 @@ import (
 	"errors"
 	"io"
 	"net"
+	"os"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -26,24 +27,44 @@ const (
 
 var buffers = sync.Pool{New: func() any { b := make([]byte, chunk); return &b }}
 
-// Both carries bytes both ways until both have ended, and closes both. forth
-// counts bytes from a to b, back those from b to a. When one side ends abruptly
-// the other is reset, never closed cleanly, and the error is returned.
-func Both(a, b *net.TCPConn, forth, back *atomic.Uint64) error {
+// Relay carries bytes between two sockets.
+type Relay struct {
+	// Constant after New.
+	a, b        *net.TCPConn
+	forth, back *atomic.Uint64
+
+	// mu guards below.
+	mu       sync.Mutex
+	carrying int    // ways that are neither at rest nor over
+	ended    int    // ways that are over
+	failed   bool   // one ended abruptly
+	pause    *pause // or nil
+}
+
+// New returns a relay between a and b, which are its own from now on; Run it. forth
+// counts bytes from a to b, back those from b to a.
+func New(a, b *net.TCPConn, forth, back *atomic.Uint64) *Relay {
+	return &Relay{a: a, b: b, forth: forth, back: back, carrying: 2}
+}
+
+// Run carries bytes both ways until both have ended, and closes both sockets. When
+// one side ends abruptly the other is reset, never closed cleanly, and the error is
+// returned. A relay that was left ends with [ErrLeft].
+func (r *Relay) Run() error {
 	failed := make(chan error, 1)
-	go func() { failed <- oneWay(b, a, back, a, b) }()
+	go func() { failed <- r.oneWay(r.b, r.a, r.back) }()
 	// The first error is the cause; the second is that of the sockets being reset.
-	err := oneWay(a, b, forth, a, b)
+	err := r.oneWay(r.a, r.b, r.forth)
 	if other := <-failed; err == nil || other != nil && errors.Is(err, net.ErrClosed) {
 		err = other
 	}
-	if err != nil {
-		Reset(a, b)
+	if err != nil && !errors.Is(err, ErrLeft) {
+		Reset(r.a, r.b)
 		return err
 	}
-	a.Close()
-	b.Close()
-	return nil
+	r.a.Close()
+	r.b.Close()
+	return err
 }
 
 // Reset closes conns abruptly: their peers see a reset.
@@ -55,15 +76,26 @@ func Reset(conns ...*net.TCPConn) {
 }
 
 // oneWay carries src to dst until src's end, which it passes on. On an error it
-// resets ends, since the other direction must not wait for a peer that is gone.
-func oneWay(src, dst *net.TCPConn, count *atomic.Uint64, ends ...*net.TCPConn) error {
+// resets both, since the other direction must not wait for a peer that is gone.
+func (r *Relay) oneWay(src, dst *net.TCPConn, count *atomic.Uint64) error {
 	err := carry(src, dst, count)
-	if err == nil {
-		err = dst.CloseWrite()
+	for errors.Is(err, os.ErrDeadlineExceeded) && r.rest() {
+		err = carry(src, dst, count)
+	}
+	switch {
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		return ErrLeft
+	case err == nil:
+		// Of a connection that was taken over it may be the second time, when all of
+		// it has ended but for what is to be read still.
+		if err = dst.CloseWrite(); errors.Is(err, syscall.ENOTCONN) {
+			err = nil
+		}
 	}
 	if err != nil {
-		Reset(ends...)
+		Reset(r.a, r.b)
 	}
+	r.over(err)
 	return err
 }
 

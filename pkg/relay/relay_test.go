@@ -18,6 +18,7 @@ import (
 type relayed struct {
 	client, server *net.TCPConn
 	forth, back    atomic.Uint64
+	relay          *Relay
 	end            chan error
 }
 
@@ -26,9 +27,10 @@ func start(t *testing.T) *relayed {
 	b, server := loopback.Pair(t)
 	r := &relayed{client: client, server: server, end: make(chan error, 1)}
 	for _, c := range []*net.TCPConn{client, server} {
-		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
+		_ = c.SetDeadline(time.Now().Add(90 * time.Second))
 	}
-	go func() { r.end <- Both(a, b, &r.forth, &r.back) }()
+	r.relay = New(a, b, &r.forth, &r.back)
+	go func() { r.end <- r.relay.Run() }()
 	return r
 }
 
@@ -37,7 +39,7 @@ func (r *relayed) wait(t *testing.T) error {
 	select {
 	case err := <-r.end:
 		return err
-	case <-time.After(20 * time.Second):
+	case <-time.After(90 * time.Second):
 		t.Fatal("the relay did not end")
 		return nil
 	}
@@ -105,7 +107,7 @@ func TestClosedFromOutside(t *testing.T) {
 	b, server := loopback.Pair(t)
 	var forth, back atomic.Uint64
 	end := make(chan error, 1)
-	go func() { end <- Both(a, b, &forth, &back) }()
+	go func() { end <- New(a, b, &forth, &back).Run() }()
 	Reset(a, b)
 	for _, c := range []*net.TCPConn{client, server} {
 		_ = c.SetReadDeadline(time.Now().Add(10 * time.Second))

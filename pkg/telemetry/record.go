@@ -150,6 +150,19 @@ func (r *Record) Close(result Result) {
 	r.recorder.log(r, result)
 }
 
+// Leave ends the record without an end of the connection: another agent goes on with
+// it ([Recorder.Resume]), and counts and logs that.
+func (r *Record) Leave() {
+	if r.closed.Swap(true) {
+		return
+	}
+	r.recorder.forget(r)
+	r.report()
+}
+
+// Opened is when the record was.
+func (r *Record) Opened() time.Time { return r.opened }
+
 // report adds the bytes since the last report to the counters, so that a
 // connection that stays open for days is seen while it lasts.
 func (r *Record) report() {

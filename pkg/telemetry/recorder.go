@@ -87,6 +87,18 @@ func (r *Recorder) Open(info Info) *Record {
 	return &Record{recorder: r, info: info, opened: r.now()}
 }
 
+// Resume begins the record of a connection that another agent has handed over: it was
+// opened and counted there, with the bytes so far. Here it is open from now on, its
+// further bytes are counted, and its end; the record at its end tells of all of it.
+func (r *Recorder) Resume(info Info, opened time.Time, toServer, toClient uint64) *Record {
+	rec := &Record{recorder: r, info: info, opened: opened, established: true, reportedServer: toServer, reportedClient: toClient}
+	rec.ToServer.Store(toServer)
+	rec.ToClient.Store(toClient)
+	rec.counters = r.counters(&info)
+	r.keep(rec)
+	return rec
+}
+
 // Live is a copy of the open connections' records, for the admin server.
 func (r *Recorder) Live() []*Record {
 	r.mu.Lock()

@@ -108,6 +108,41 @@ func (r *rig) expect(t *testing.T, name, help, labels string, value int) {
 	}
 }
 
+// A connection of two agents' is opened once and closed once, and each byte counted by
+// one of them; the record is written at its end, with all of it.
+func TestConnectionThatIsHandedOverIsCountedOnce(t *testing.T) {
+	first, next := newRig(t, FormatText), newRig(t, FormatText)
+	record := first.recorder.Open(tunnelled(Inbound))
+	record.Established()
+	record.ToServer.Add(100)
+	record.ToClient.Add(2000)
+	record.Leave()
+	record.Close(Result{})
+	resumed := next.recorder.Resume(record.Info(), record.Opened(), record.ToServer.Load(), record.ToClient.Load())
+	if a, b := len(first.recorder.Live()), len(next.recorder.Live()); a != 0 || b != 1 {
+		t.Errorf("open: %d here, %d there", a, b)
+	}
+	resumed.ToServer.Add(11)
+	resumed.Close(Result{})
+	labels := fmt.Sprintf(wantLabels, "destination", "-")
+	first.expect(t, "istio_tcp_connections_opened_total", "Connections opened.", labels, 1)
+	first.expect(t, "istio_tcp_received_bytes_total", "Bytes from client to server.", labels, 100)
+	first.expect(t, "istio_tcp_sent_bytes_total", "Bytes from server to client.", labels, 2000)
+	next.expect(t, "istio_tcp_connections_closed_total", "Connections closed.", labels, 1)
+	next.expect(t, "istio_tcp_received_bytes_total", "Bytes from client to server.", labels, 11)
+	if a := testutil.ToFloat64(first.recorder.closed.WithLabelValues(first.recorder.admitLocked(keyOf(&resumed.info, FlagNone))...)); a != 0 {
+		t.Errorf("closed %v times by the first", a)
+	}
+	if b := testutil.ToFloat64(next.recorder.opened.WithLabelValues(next.recorder.admitLocked(keyOf(&resumed.info, FlagNone))...)); b != 0 {
+		t.Errorf("opened %v times by the next", b)
+	}
+	first.lines.Close()
+	next.lines.Close()
+	if first.out.Len() > 0 || !strings.Contains(next.out.String(), "bytes_sent=2000") || !strings.Contains(next.out.String(), "bytes_recv=111") {
+		t.Errorf("records: %q, %q", first.out, next.out)
+	}
+}
+
 func TestFailedConnectionIsCountedOnceWithItsFlag(t *testing.T) {
 	r := newRig(t, FormatOff)
 	record := r.recorder.Open(tunnelled(Inbound))

@@ -2,9 +2,12 @@ package ztunnel
 
 import (
 	"context"
+	"errors"
+	"net"
 	"net/netip"
 	"sync"
 
+	"github.com/fairlead-mesh/fairlead/pkg/relay"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 )
 
@@ -35,6 +38,7 @@ type liveConn struct {
 	cancel context.CancelCauseFunc // of the setting up, or nil: it is over
 	abort  func()                  // or nil: nothing is carried yet
 	why    error                   // it was closed from here
+	plain  *Plaintext              // or nil: not relayed without a tunnel
 }
 
 func newLiveSet() *liveSet { return &liveSet{all: map[*liveConn]struct{}{}} }
@@ -58,6 +62,21 @@ func (c *liveConn) carry(abort func()) error {
 	return c.why
 }
 
+// relay carries between the client's end and the server's, in plain text. As carry,
+// it returns why it must not.
+func (c *liveConn) relay(client, server *net.TCPConn, record *telemetry.Record) (carrier, error) {
+	r := relay.New(client, server, &record.ToServer, &record.ToClient)
+	if err := c.carry(func() { relay.Reset(client, server) }); err != nil {
+		return nil, err
+	}
+	c.set.mu.Lock()
+	c.plain = &Plaintext{live: c, client: client, server: server, relay: r, record: record}
+	c.set.mu.Unlock()
+	return func(done func(error)) {
+		go func() { done(r.Run()) }()
+	}, nil
+}
+
 // end takes the connection out and returns its error: why it was closed from
 // here, which explains err, or else err.
 func (c *liveConn) end(err error) error {
@@ -65,7 +84,7 @@ func (c *liveConn) end(err error) error {
 	c.set.mu.Lock()
 	defer c.set.mu.Unlock()
 	delete(c.set.all, c)
-	if c.why != nil {
+	if c.why != nil && !errors.Is(err, relay.ErrLeft) { // the next agent decides on what it has
 		return c.why
 	}
 	return err

@@ -100,12 +100,13 @@ func (p *Proxy) throughPlain(ctx context.Context, c *net.TCPConn, conn *liveConn
 	if err != nil {
 		return nil, err
 	}
-	if err := conn.carry(func() { relay.Reset(c, out) }); err != nil {
+	carry, err := conn.relay(c, out, record)
+	if err != nil {
 		relay.Reset(out)
 		return nil, err
 	}
 	record.Established()
-	return both(c, out, record), nil
+	return carry, nil
 }
 
 func (p *Proxy) throughTunnel(ctx context.Context, c *net.TCPConn, conn *liveConn, route Route, client *mesh.Workload, record *telemetry.Record) (carrier, error) {

@@ -8,6 +8,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/authz"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/relay"
+	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 )
 
@@ -25,13 +26,6 @@ func (p *Proxy) plain(c *net.TCPConn, done func()) {
 	})
 }
 
-// both carries between the client's end and the server's.
-func both(client, server *net.TCPConn, record *telemetry.Record) carrier {
-	return func(done func(error)) {
-		go func() { done(relay.Both(client, server, &record.ToServer, &record.ToClient)) }()
-	}
-}
-
 func (p *Proxy) admitPlain(c *net.TCPConn, source, dst netip.AddrPort, record *telemetry.Record) (carrier, error) {
 	ctx, cancel := context.WithTimeout(p.ctx, connectTimeout)
 	defer cancel()
@@ -45,15 +39,7 @@ func (p *Proxy) admitPlain(c *net.TCPConn, source, dst netip.AddrPort, record *t
 	if err != nil {
 		return nil, err
 	}
-	record.Resolve(func(i *telemetry.Info) {
-		i.Source, i.Destination = p.peerAt(snapshot, source.Addr(), mesh.Identity{}), self
-		for _, svc := range snapshot.ServicesOf(self) {
-			if leadsTo(self, svc, dst.Port()) {
-				i.Service = svc
-				break
-			}
-		}
-	})
+	record.Resolve(func(i *telemetry.Info) { p.plainInfo(i, snapshot, self) })
 	conn := authz.Conn{SourceIP: source.Addr(), Destination: dst}
 	live, ctx := p.live.add(ctx, Live{
 		Direction: telemetry.Inbound, Source: source, Original: dst, Actual: dst, Protocol: "TCP",
@@ -74,10 +60,22 @@ func (p *Proxy) deliverPlain(ctx context.Context, c *net.TCPConn, live *liveConn
 	if err != nil {
 		return nil, err
 	}
-	if err := live.carry(func() { relay.Reset(c, app) }); err != nil {
+	carry, err := live.relay(c, app, record)
+	if err != nil {
 		relay.Reset(app)
 		return nil, err
 	}
 	record.Established()
-	return both(c, app, record), nil
+	return carry, nil
+}
+
+// plainInfo completes what is known of a plaintext connection to the pod.
+func (p *Proxy) plainInfo(i *telemetry.Info, s *store.Snapshot, self *mesh.Workload) {
+	i.Source, i.Destination = p.peerAt(s, i.SourceAddr.Addr(), mesh.Identity{}), self
+	for _, svc := range s.ServicesOf(self) {
+		if leadsTo(self, svc, i.DestinationAddr.Port()) {
+			i.Service = svc
+			return
+		}
+	}
 }

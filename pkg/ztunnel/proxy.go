@@ -41,6 +41,10 @@ type Proxy struct {
 	accepts  sync.WaitGroup
 	conns    sync.WaitGroup
 
+	// joining guards closed: no connection of another agent's is taken any more.
+	joining sync.Mutex
+	closed  bool
+
 	// Owned by watch.
 	older map[ends]struct{}
 }
@@ -160,6 +164,9 @@ func (p *Proxy) dialling(ctx context.Context) (done func(), err error) {
 // when ctx ends first, they are reset.
 func (p *Proxy) Drain(ctx context.Context) {
 	p.stop.Do(func() {
+		p.joining.Lock()
+		p.closed = true
+		p.joining.Unlock()
 		close(p.stopping)
 		for _, l := range []net.Listener{p.sockets.Outbound(), p.sockets.InboundPlain(), p.sockets.InboundHBONE()} {
 			_ = l.Close() // it may be closed already
@@ -170,8 +177,8 @@ func (p *Proxy) Drain(ctx context.Context) {
 		p.server.Drain(ctx)
 		p.waitLive(ctx)
 		p.pool.Close()
+		p.cancel() // whoever is added later sees it
 		p.live.closeAll(errStopped)
-		p.cancel()
 		p.conns.Wait()
 		p.o.Certificates.Release(p.id)
 	})
