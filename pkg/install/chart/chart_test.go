@@ -58,7 +58,8 @@ func TestProfiles(t *testing.T) {
 	control := slices.Concat(account, []string{"Deployment/istiod", "Service/istiod", "ValidatingWebhookConfiguration/istio-validator-istio-system"})
 	agent := []string{"ClusterRole/fairlead-cni-istio-system", "ClusterRole/ztunnel-istio-system", "ClusterRoleBinding/fairlead-cni-istio-system", "ClusterRoleBinding/ztunnel-istio-system",
 		"DaemonSet/ztunnel", "Role/fairlead-cni", "Role/ztunnel", "RoleBinding/fairlead-cni", "RoleBinding/ztunnel", "ServiceAccount/fairlead-cni", "ServiceAccount/ztunnel",
-		"ValidatingAdmissionPolicy/ztunnel-istio-system", "ValidatingAdmissionPolicyBinding/ztunnel-istio-system"}
+		"ValidatingAdmissionPolicy/probe-hosts-istio-system", "ValidatingAdmissionPolicy/ztunnel-istio-system",
+		"ValidatingAdmissionPolicyBinding/probe-hosts-istio-system", "ValidatingAdmissionPolicyBinding/ztunnel-istio-system"}
 	base := []string{"ConfigMap/istio", "GatewayClass/istio-waypoint"}
 	elastic := []string{"HorizontalPodAutoscaler/istiod", "PodDisruptionBudget/istiod"}
 	for _, c := range []struct {
