@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -18,6 +19,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/admin"
 	"github.com/fairlead-mesh/fairlead/pkg/ca"
+	"github.com/fairlead-mesh/fairlead/pkg/control/door"
 	"github.com/fairlead-mesh/fairlead/pkg/control/push"
 	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
@@ -30,8 +32,24 @@ const stopTimeout = 10 * time.Second
 // ninety bytes each.
 const maxRequest = 16 << 20
 
+const (
+	// window is how much of a stream, or a connection, may come before it is asked for:
+	// the least that gRPC takes.
+	window = 64 << 10
+	// beginning bounds what clients make the server hold that have come and not been
+	// told yet what they lack.
+	beginning = 64 << 20
+	// maxHeaders bounds a call's: they are a token and a few names.
+	maxHeaders = 64 << 10
+	// idleAfter is how long a connection stays on which nothing is called.
+	idleAfter = 5 * time.Minute
+)
+
 // serve makes the parts in order and runs them until ctx ends.
 func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger) error {
+	if err := run.LimitMemory(); err != nil {
+		log.Warn("limit of memory", "err", err)
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := telemetry.RegisterBuild(registry, "control-plane"); err != nil {
@@ -47,7 +65,16 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	if err != nil {
 		return err
 	}
-	xds, err := push.NewServer(push.Options{Log: changes, Identity: c.identity, Reviewer: b.reviewer, NodeAccounts: c.nodeAccounts, Waypoints: waypoints, Beginning: 32 + 48*runtime.NumCPU(), Registry: registry, Logger: log})
+	entrance, err := door.New(door.Options{
+		Turns: 32 + 48*runtime.GOMAXPROCS(0), Memory: beginning,
+		// What a stream says first is held as it came, and once more to be read.
+		Size:    func() int64 { return window + 2*changes.Naming() },
+		Crowded: collector(),
+	})
+	if err != nil {
+		return err
+	}
+	xds, err := push.NewServer(push.Options{Log: changes, Identity: c.identity, Reviewer: b.reviewer, NodeAccounts: c.nodeAccounts, Waypoints: waypoints, Door: entrance, Registry: registry, Logger: log})
 	if err != nil {
 		return err
 	}
@@ -71,13 +98,21 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		return err
 	}
 	server := grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(serving.config())),
+		grpc.Creds(entrance.Credentials(credentials.NewTLS(serving.config()))),
+		grpc.StreamInterceptor(func(service any, stream grpc.ServerStream, info *grpc.StreamServerInfo, handle grpc.StreamHandler) error {
+			if !strings.HasPrefix(info.FullMethod, push.Service) {
+				door.Pass(stream.Context())
+			}
+			return handle(service, stream)
+		}),
 		grpc.ForceServerCodecV2(push.Codec()),
 		grpc.MaxRecvMsgSize(maxRequest),
 		grpc.MaxConcurrentStreams(64),
-		// There are thousands of connections, of which most say nothing most of the time.
-		grpc.ReadBufferSize(8<<10),
-		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
+		// There are thousands of connections, of which most say nothing most of the time:
+		// TLS has a buffer of its own, and what is not asked for yet must not grow.
+		grpc.ReadBufferSize(0), grpc.StaticStreamWindowSize(window), grpc.StaticConnWindowSize(window),
+		grpc.MaxHeaderListSize(maxHeaders),
+		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second, MaxConnectionIdle: idleAfter}),
 		grpc.KeepaliveEnforcementPolicy(keepalive.EnforcementPolicy{MinTime: 5 * time.Second, PermitWithoutStream: true}),
 	)
 	xds.Register(server)
@@ -115,7 +150,10 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		}
 		serves()
 		log.Info("serving", "address", listener.Addr().String(), "objects", b.name)
-		stopped := context.AfterFunc(ctx, server.Stop)
+		stopped := context.AfterFunc(ctx, func() {
+			entrance.Close() // who waits for a handshake would be waited for
+			server.Stop()
+		})
 		defer stopped()
 		return server.Serve(listener)
 	})

@@ -31,6 +31,9 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	if err := run.RaiseOpenFiles(); err != nil {
 		log.Warn("the limit of open files is low", "err", err)
 	}
+	if err := run.LimitMemory(); err != nil {
+		log.Warn("limit of memory", "err", err)
+	}
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	if err := telemetry.RegisterBuild(registry, "node-agent"); err != nil {

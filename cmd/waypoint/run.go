@@ -27,6 +27,9 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	if err := run.RaiseOpenFiles(); err != nil {
 		log.Warn("the limit of open files is low", "err", err)
 	}
+	if err := run.LimitMemory(); err != nil {
+		log.Warn("limit of memory", "err", err)
+	}
 	xdsConn, certificates, closeIdentity, err := connect(c, log)
 	if err != nil {
 		return usageError{err}

@@ -81,6 +81,12 @@ const (
 	keepAliveAfter = 30 * time.Second
 	keepAliveWait  = 20 * time.Second
 	redialAtMost   = 15 * time.Second
+	// connectWithin bounds an attempt: after its restart a control plane takes its
+	// thousands of agents in one after the other, and who does not wait starts anew.
+	connectWithin = 20 * time.Second
+	// writeSize is how much is written at once: the other end keeps a buffer of the size
+	// of the largest TLS record that it saw, for each of its thousands of connections.
+	writeSize = 4 << 10
 )
 
 // Dial returns a connection to the control plane for xDS and certificates; it
@@ -92,7 +98,8 @@ func Dial(address, serverName, rootFile string, token Token) (*grpc.ClientConn, 
 		grpc.WithTransportCredentials(credentials.NewTLS(ControlPlaneTLS(rootFile, serverName))),
 		grpc.WithPerRPCCredentials(token),
 		grpc.WithNoProxy(), // a proxy of the environment is not for the mesh
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: 5 * time.Second}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: connectWithin}),
+		grpc.WithWriteBufferSize(writeSize),
 		grpc.WithKeepaliveParams(keepalive.ClientParameters{Time: keepAliveAfter, Timeout: keepAliveWait}),
 	)
 	if err != nil {

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fairlead-mesh/fairlead/pkg/ca"
+	"github.com/fairlead-mesh/fairlead/pkg/control/door"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/push"
 	"github.com/fairlead-mesh/fairlead/pkg/identity"
@@ -112,7 +113,9 @@ func (c *cluster) start() {
 	}
 	c.waypoints = push.NewWaypoints(log)
 	c.publish()
-	c.server, err = push.NewServer(push.Options{Log: push.NewLog(), Reviewer: everybody{}, Waypoints: c.waypoints, Beginning: 100, Registry: c.registry, Logger: log})
+	entrance, err := door.New(door.Options{Turns: 100})
+	check()
+	c.server, err = push.NewServer(push.Options{Log: push.NewLog(), Reviewer: everybody{}, Waypoints: c.waypoints, Door: entrance, Registry: c.registry, Logger: log})
 	check()
 	certificates, err := ca.NewService(ca.Options{Authority: func() *ca.Authority { return c.authority }, Reviewer: everybody{}, Pods: allPods{}, Registry: c.registry, Logger: log,
 		TrustDomain: func() string { return "cluster.local" }})

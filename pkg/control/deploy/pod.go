@@ -62,7 +62,8 @@ func environment() []corev1.EnvVar {
 	for _, e := range [][2]string{{"POD_NAME", "metadata.name"}, {"POD_NAMESPACE", "metadata.namespace"}, {"POD_IP", "status.podIP"}, {"NODE_NAME", "spec.nodeName"}} {
 		out = append(out, corev1.EnvVar{Name: e[0], ValueFrom: &corev1.EnvVarSource{FieldRef: &corev1.ObjectFieldSelector{FieldPath: e[1]}}})
 	}
-	return out
+	// Go's collector keeps to nine tenths of it: without a limit it is the node's memory.
+	return append(out, corev1.EnvVar{Name: "MEMORY_LIMIT", ValueFrom: &corev1.EnvVarSource{ResourceFieldRef: &corev1.ResourceFieldSelector{Resource: "limits.memory"}}})
 }
 
 func fairlead(g *gatewayv1.Gateway, o Options) corev1.Container {

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	"github.com/fairlead-mesh/fairlead/pkg/control/door"
 	"github.com/fairlead-mesh/fairlead/pkg/token"
 )
 
@@ -19,6 +20,7 @@ const maxNames = 1 << 16
 
 var (
 	errBehind       = status.Error(codes.Aborted, "too far behind: connect again to get the difference")
+	errSilent       = status.Errorf(codes.DeadlineExceeded, "nothing was asked for in %v", longestSilence)
 	errTooManyNames = status.Errorf(codes.ResourceExhausted, "more than %d names: subscribe to everything", maxNames)
 )
 
@@ -32,8 +34,8 @@ type client struct {
 	opened time.Time
 	// replaced ends the stream: too many others of its agent came after it.
 	replaced chan struct{}
-	// begun gives the turn to begin to the next stream.
-	begun func()
+	// turn to begin goes to the next stream when this one was told what it lacks.
+	turn *door.Turn
 
 	// mu guards below. The loop writes, others look.
 	mu     sync.Mutex
@@ -75,6 +77,8 @@ func (c *client) run() error {
 	}()
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
+	beginning := time.NewTimer(longestStart)
+	defer beginning.Stop()
 	for greeted, begun := false, false; ; {
 		_, changed := c.server.o.Log.next()
 		var ownChanged <-chan struct{} // or nil: it has none
@@ -85,8 +89,8 @@ func (c *client) run() error {
 		if err != nil {
 			return err
 		}
-		if greeted && !begun && c.told() {
-			c.begun()
+		if greeted && !begun && c.told(true) {
+			c.turn.End()
 			begun = true
 		}
 		var again <-chan time.Time
@@ -109,6 +113,17 @@ func (c *client) run() error {
 		case <-acked:
 		case <-ownChanged:
 		case <-again:
+		case <-beginning.C:
+			switch {
+			case begun:
+			case c.told(false):
+				c.turn.End()
+				begun = true
+			case time.Since(c.opened) > longestSilence:
+				return errSilent
+			default:
+				beginning.Reset(longestStart)
+			}
 		case err := <-ended:
 			return err
 		case <-c.replaced:
@@ -119,14 +134,15 @@ func (c *client) run() error {
 	}
 }
 
-// told tells whether a client has what it asked for first: the workloads, which come
-// last of what nodes are sent and are most of it, or a waypoint something of its own.
-func (c *client) told() bool {
+// told tells whether a client has something that it asked for, or, if asked for, the
+// first of it that takes long: the workloads, which come last of what nodes are sent, or a
+// waypoint something of its own.
+func (c *client) told(most bool) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for _, chain := range c.chains {
 		for _, s := range chain.subs {
-			if s != nil && !s.first && (s.typeURL == AddressType || c.waypoint != nil) {
+			if s != nil && !s.first && (!most || s.typeURL == AddressType || c.waypoint != nil) {
 				return true
 			}
 		}

@@ -15,6 +15,10 @@ type difference struct {
 	// additions is the difference without what is gone: itself, if nothing is.
 	additions *difference
 
+	// join has the resources copied together: a difference that many are sent, of
+	// thousands of resources, each of which would cost each of them something.
+	join bool
+
 	encode sync.Once
 	parts  mem.BufferSlice
 	size   int
@@ -38,10 +42,7 @@ func (d *difference) empty() bool { return len(d.resources) == 0 && len(d.remove
 // length. It is made once, for all who send it.
 func (d *difference) encoded() (mem.BufferSlice, int) {
 	d.encode.Do(func() {
-		parts := make(mem.BufferSlice, 0, len(d.resources)+1)
-		for _, r := range d.resources {
-			parts = append(parts, r.field)
-		}
+		parts := d.fields()
 		var gone []byte
 		for _, name := range d.removed {
 			gone = appendString(gone, 6, name)
@@ -53,6 +54,28 @@ func (d *difference) encoded() (mem.BufferSlice, int) {
 	})
 	return d.parts, d.size
 }
+
+// fields are the resources.
+func (d *difference) fields() mem.BufferSlice {
+	parts := make(mem.BufferSlice, 0, len(d.resources)+1)
+	for _, r := range d.resources {
+		parts = append(parts, r.field)
+	}
+	if !d.join {
+		return parts
+	}
+	whole := parts.Materialize()
+	parts = parts[:0]
+	for len(whole) > 0 {
+		n := min(len(whole), joinedSize)
+		parts = append(parts, mem.SliceBuffer(whole[:n]))
+		whole = whole[n:]
+	}
+	return slices.Clip(parts)
+}
+
+// joinedSize is that of the parts of a difference that is joined: a frame's.
+const joinedSize = 16 << 10
 
 // only is what of d has those names.
 func (d *difference) only(names map[string]bool) *difference {

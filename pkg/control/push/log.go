@@ -6,6 +6,7 @@ import (
 	"math/bits"
 	"reflect"
 	"sync"
+	"sync/atomic"
 
 	"google.golang.org/protobuf/proto"
 )
@@ -51,6 +52,8 @@ type Log struct {
 	// prints are the fingerprints of all resources, by type: whether a client holds one
 	// in its newest version is told without a look at the resource.
 	prints map[string]map[uint64]struct{}
+	// naming is what a request that names all of them takes.
+	naming atomic.Int64
 	// encoder and last, what was set last if messages are kept, are the writer's.
 	encoder encoder
 	last    Resources
@@ -180,13 +183,16 @@ func (l *Log) write(updates []update) {
 	defer l.mu.Unlock()
 	for _, u := range updates {
 		held, prints := l.types[u.typeURL], l.prints[u.typeURL]
+		entry := int64(len(u.name) + entrySize)
 		if old := held[u.name]; old != nil {
+			l.naming.Add(-entry)
 			delete(prints, fingerprint([]byte(u.name), []byte(old.version)))
 		}
 		if u.resource == nil {
 			delete(held, u.name)
 		} else {
 			held[u.name] = u.resource
+			l.naming.Add(entry)
 			prints[fingerprint([]byte(u.name), []byte(u.resource.version))] = struct{}{}
 		}
 		l.seq++
@@ -199,6 +205,13 @@ func (l *Log) write(updates []update) {
 	close(l.changed)
 	l.changed = make(chan struct{})
 }
+
+// entrySize is what a resource takes in a request that names what a client holds, beside
+// the name: the version and what is around them.
+const entrySize = 24
+
+// Naming is the size in bytes of what a client says that comes back with everything.
+func (l *Log) Naming() int64 { return l.naming.Load() }
 
 // same tells whether two maps are one, which has not been changed.
 func same(a, b map[string]proto.Message) bool {
@@ -313,6 +326,7 @@ func (l *Log) allLocked(typeURL string) *difference {
 		resources = append(resources, r)
 	}
 	d := newDifference(resources, nil)
+	d.join = true
 	l.shared[at] = d
 	return d
 }

@@ -26,6 +26,7 @@ import (
 	"google.golang.org/protobuf/types/known/structpb"
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
+	"github.com/fairlead-mesh/fairlead/pkg/control/door"
 	"github.com/fairlead-mesh/fairlead/pkg/token"
 )
 
@@ -57,10 +58,13 @@ type rig struct {
 func newRig(t *testing.T) *rig {
 	t.Helper()
 	r := &rig{t: t, log: NewLog(), world: &generated{}}
-	var err error
 	r.waypoints = NewWaypoints(slog.New(slog.DiscardHandler))
+	entrance, err := door.New(door.Options{Turns: 1000})
+	if err != nil {
+		t.Fatal(err)
+	}
 	if r.server, err = NewServer(Options{
-		Log: r.log, Reviewer: reviewer{}, Identity: "replica-1", NodeAccounts: []string{"istio-system/ztunnel"}, Waypoints: r.waypoints, Beginning: 1000,
+		Log: r.log, Reviewer: reviewer{}, Identity: "replica-1", NodeAccounts: []string{"istio-system/ztunnel"}, Waypoints: r.waypoints, Door: entrance,
 		Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler),
 	}); err != nil {
 		t.Fatal(err)

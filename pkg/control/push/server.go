@@ -11,7 +11,6 @@ import (
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/prometheus/client_golang/prometheus"
-	"golang.org/x/sync/semaphore"
 	"golang.org/x/time/rate"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
@@ -19,6 +18,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"github.com/fairlead-mesh/fairlead/pkg/control/door"
 	"github.com/fairlead-mesh/fairlead/pkg/token"
 )
 
@@ -28,9 +28,11 @@ const (
 	maxStreams = 4
 	// longestWait bounds how long a stream waits for its turn to begin.
 	longestWait = 15 * time.Second
-	// longestStart is how long a stream that has not been told everything still counts
-	// as one that begins: a client may be slow, or ask for less.
-	longestStart = 2 * time.Second
+	// longestStart is how long a stream that was told something, but not everything, still
+	// counts as one that begins: a client may ask for less. One that was told nothing in
+	// longestSilence ends: what it asks for may be large, and on its way for ever.
+	longestStart   = 2 * time.Second
+	longestSilence = 30 * time.Second
 )
 
 // Options of a [Server].
@@ -42,11 +44,10 @@ type Options struct {
 	// Waypoints have configurations of their own; their accounts may ask for
 	// workloads and policies as well. Nil serves none.
 	Waypoints *Waypoints
-	// Beginning is how many streams may begin at once, until each was told what it
-	// lacks; the others wait, in their order. So a restart, which brings every agent at
-	// once, does not starve those that are served, and takes no longer than it must. It
-	// must be positive.
-	Beginning int
+	// Door gives each stream its turn to begin, until it was told what it lacks: a
+	// restart, which brings every agent at once, must not starve those that are served. It
+	// must be non-nil.
+	Door *door.Door
 	// Identity is this replica's name, for who inspects it.
 	Identity string
 	Registry *prometheus.Registry // must be non-nil
@@ -62,7 +63,6 @@ type Server struct {
 
 	o       Options
 	metrics *metrics
-	turns   *semaphore.Weighted
 	lines   *rate.Limiter // of the log, for refused streams; the metric counts all
 
 	// mu guards below.
@@ -72,14 +72,17 @@ type Server struct {
 
 // NewServer registers its metrics.
 func NewServer(o Options) (*Server, error) {
-	if o.Log == nil || o.Reviewer == nil || o.Registry == nil || o.Logger == nil || o.Beginning <= 0 {
-		return nil, errors.New("push: Log, Reviewer, Beginning, Registry and Logger must be set")
+	if o.Log == nil || o.Reviewer == nil || o.Registry == nil || o.Logger == nil || o.Door == nil {
+		return nil, errors.New("push: Log, Reviewer, Door, Registry and Logger must be set")
 	}
-	s := &Server{o: o, turns: semaphore.NewWeighted(int64(o.Beginning)), lines: rate.NewLimiter(5, 50), clients: map[*client]struct{}{}, inspectors: make(chan struct{}, maxInspectors)}
+	s := &Server{o: o, lines: rate.NewLimiter(5, 50), clients: map[*client]struct{}{}, inspectors: make(chan struct{}, maxInspectors)}
 	var err error
 	s.metrics, err = newMetrics(s, o.Registry)
 	return s, err
 }
+
+// Service begins the names of its methods.
+const Service = "/envoy.service.discovery.v3.AggregatedDiscoveryService/"
 
 // Register serves on g, which must have been made with [Codec].
 func (s *Server) Register(g *grpc.Server) {
@@ -107,16 +110,15 @@ func (s *Server) authorize(ctx context.Context) (token.Caller, error) {
 	return caller, nil
 }
 
-// begin waits for a stream's turn, and returns what ends it.
-func (s *Server) begin(ctx context.Context) (begun func(), err error) {
+// begin waits for a stream's turn.
+func (s *Server) begin(ctx context.Context) (*door.Turn, error) {
 	ctx, cancel := context.WithTimeout(ctx, longestWait)
 	defer cancel()
-	if s.turns.Acquire(ctx, 1) != nil {
-		return nil, status.Error(codes.ResourceExhausted, "many agents are connecting; try again")
+	turn, err := s.o.Door.Begin(ctx)
+	if err != nil {
+		return nil, status.Errorf(codes.ResourceExhausted, "many agents are connecting; try again: %v", err)
 	}
-	begun = sync.OnceFunc(func() { s.turns.Release(1) })
-	time.AfterFunc(longestStart, begun)
-	return begun, nil
+	return turn, nil
 }
 
 // DeltaAggregatedResources implements the service.
@@ -140,9 +142,9 @@ func (s *Server) serve(stream stream, chains ...*chain) error {
 		from = p.Addr.String()
 	}
 	caller, err := s.authorize(stream.Context())
-	begun := func() {}
+	var turn *door.Turn
 	if err == nil {
-		begun, err = s.begin(stream.Context())
+		turn, err = s.begin(stream.Context())
 	}
 	if err != nil {
 		s.metrics.refused.Inc()
@@ -151,8 +153,8 @@ func (s *Server) serve(stream stream, chains ...*chain) error {
 		}
 		return err
 	}
-	c := &client{server: s, stream: stream, caller: caller, from: from, opened: time.Now(), replaced: make(chan struct{}), begun: begun, chains: chains}
-	defer begun()
+	c := &client{server: s, stream: stream, caller: caller, from: from, opened: time.Now(), replaced: make(chan struct{}), turn: turn, chains: chains}
+	defer turn.End()
 	s.add(c)
 	err = c.run()
 	s.remove(c)

@@ -4,7 +4,7 @@ import (
 	"testing"
 	"time"
 
-	"golang.org/x/sync/semaphore"
+	"github.com/fairlead-mesh/fairlead/pkg/control/door"
 )
 
 // Streams begin one after the other: one that was told what it lacks makes room for the
@@ -12,7 +12,11 @@ import (
 // a while.
 func TestStreamsTakeTurnsToBegin(t *testing.T) {
 	r := newRig(t)
-	r.server.turns = semaphore.NewWeighted(1)
+	one, err := door.New(door.Options{Turns: 1})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.server.o.Door = one
 	r.set([]string{"p=1"}, []string{"a=1"})
 	for _, node := range []string{"n1", "n2", "n3"} {
 		a := r.agent(node)

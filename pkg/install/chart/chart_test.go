@@ -149,6 +149,16 @@ func TestLeastPrivilege(t *testing.T) {
 	}
 }
 
+// limited are the variables that come from a container's limits.
+func limited(env []corev1.EnvVar) (out []string) {
+	for _, e := range env {
+		if e.ValueFrom != nil && e.ValueFrom.ResourceFieldRef != nil {
+			out = append(out, e.Name+"="+e.ValueFrom.ResourceFieldRef.Resource)
+		}
+	}
+	return out
+}
+
 // Settings reach who reads them.
 func TestValuesReachObjects(t *testing.T) {
 	objects := render(t, "default", values("hub", "registry.example/mesh", "clusterID", "c7", "network", "n7", "meshConfig.accessLogFile", "/dev/stdout",
@@ -166,6 +176,8 @@ func TestValuesReachObjects(t *testing.T) {
 		{"the mesh configuration", mesh["mesh"], "accessLogFile: /dev/stdout\nrootNamespace: istio-system\ntrustDomain: cluster.local"},
 		{"the settings", mesh["fairlead"], "injectionLabel: true"},
 		{"the environment", control.Env[len(control.Env)-1].Name + "=" + control.Env[len(control.Env)-1].Value, "GOMEMLIMIT=1GiB"},
+		{"what knows the control plane's limit", strings.Join(limited(control.Env), "\n"), "MEMORY_LIMIT=limits.memory"},
+		{"what knows the agent's limit", strings.Join(limited(agent.Env), "\n"), "MEMORY_LIMIT=limits.memory"},
 	} {
 		if !strings.Contains(c.in, c.want) {
 			t.Errorf("%s do not contain %q:\n%s", c.what, c.want, c.in)

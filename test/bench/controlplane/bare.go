@@ -94,7 +94,7 @@ func bare(_ context.Context, args []string) error {
 	s := &bareServer{next: make(chan struct{})}
 	server := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS12, Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}, NextProtos: []string{"h2"}})),
-		grpc.ForceServerCodecV2(rawCodec{}), grpc.MaxConcurrentStreams(64), grpc.ReadBufferSize(8<<10),
+		grpc.ForceServerCodecV2(rawCodec{}), grpc.MaxConcurrentStreams(64), grpc.ReadBufferSize(0), grpc.StaticStreamWindowSize(64<<10), grpc.StaticConnWindowSize(64<<10),
 		grpc.KeepaliveParams(keepalive.ServerParameters{Time: 30 * time.Second, Timeout: 10 * time.Second}),
 	)
 	discovery.RegisterAggregatedDiscoveryServiceServer(server, s)

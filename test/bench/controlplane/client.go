@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -59,8 +60,10 @@ type agent struct {
 type client struct {
 	agent
 	conn *grpc.ClientConn
-	// held are the resources that it has, by type, name and version.
-	held map[string]map[string]string
+	// held are the resources that it has, by type: initial_resource_versions as they are
+	// sent. Clients that hold the same share them, and count is how many they are.
+	held  map[string][]byte
+	count int
 
 	stream grpc.ClientStream
 	cancel context.CancelFunc
@@ -77,12 +80,13 @@ func newClient(a agent, address, roots string) (*client, error) {
 		grpc.WithTransportCredentials(credentials.NewTLS(identity.ControlPlaneTLS(roots, serverName))),
 		grpc.WithPerRPCCredentials(identity.Token{File: a.tokenFile, Cluster: "Kubernetes"}),
 		grpc.WithContextDialer(func(ctx context.Context, to string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", to) }),
-		grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: 5 * time.Second}),
+		grpc.WithConnectParams(grpc.ConnectParams{Backoff: redial, MinConnectTimeout: 20 * time.Second}),
+		grpc.WithWriteBufferSize(4<<10),
 	)
 	if err != nil {
 		return nil, err
 	}
-	return &client{agent: a, conn: conn, held: map[string]map[string]string{}}, nil
+	return &client{agent: a, conn: conn, held: map[string][]byte{}}, nil
 }
 
 // open opens the stream and asks for everything that it does not hold.
@@ -98,12 +102,12 @@ func (c *client) open(ctx context.Context) error {
 	}
 	node := &core.Node{Id: "ztunnel~10.0.0.1~" + c.pod + ".istio-system~istio-system.svc.cluster.local", Metadata: metadata}
 	for _, typeURL := range []string{authorizationType, addressType} {
-		b, err := proto.Marshal(&discovery.DeltaDiscoveryRequest{Node: node, TypeUrl: typeURL, InitialResourceVersions: c.held[typeURL], ResourceNamesSubscribe: []string{"*"}})
+		b, err := proto.Marshal(&discovery.DeltaDiscoveryRequest{Node: node, TypeUrl: typeURL, ResourceNamesSubscribe: []string{"*"}})
 		if err != nil {
 			return err
 		}
 		node = nil
-		if err := c.stream.SendMsg(&raw{b}); err != nil {
+		if err := c.stream.SendMsg(&raw{slices.Concat(b, c.held[typeURL])}); err != nil {
 			return c.reason(err)
 		}
 	}
@@ -179,11 +183,13 @@ func (c *client) keep(r response) error {
 	if err := proto.Unmarshal(r.data, &m); err != nil {
 		return err
 	}
-	if c.held[r.typeURL] == nil {
-		c.held[r.typeURL] = make(map[string]string, len(m.Resources))
-	}
 	for _, one := range m.Resources {
-		c.held[r.typeURL][one.Name] = one.Version
+		entry := protowire.AppendString(protowire.AppendTag(nil, 1, protowire.BytesType), one.Name)
+		entry = protowire.AppendString(protowire.AppendTag(entry, 2, protowire.BytesType), one.Version)
+		c.held[r.typeURL] = protowire.AppendBytes(protowire.AppendTag(c.held[r.typeURL], 5, protowire.BytesType), entry)
+	}
+	if r.typeURL == addressType {
+		c.count = len(m.Resources)
 	}
 	return nil
 }

@@ -79,7 +79,12 @@ func run(ctx context.Context, args []string) error {
 		return err
 	}
 	begin := time.Now()
-	if err := fill(ctx, kube, o.size); err != nil {
+	store, err := openStore(kubeconfig)
+	if err != nil {
+		return err
+	}
+	defer store.close()
+	if err := fill(ctx, kube, store, o.size); err != nil {
 		return fmt.Errorf("fill the world: %w", err)
 	}
 	fmt.Printf("the world has %d pods, %d agents and %d EndpointSlices of its own (%.0f s)\n", o.size.pods, o.size.agents, o.size.slices, time.Since(begin).Seconds())

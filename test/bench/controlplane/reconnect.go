@@ -17,10 +17,13 @@ func reconnect(ctx context.Context, o options, kubeconfig, dir string, plane *pr
 			return err
 		}
 		clients[i] = c
-		_, err = c.sync(ctx, true)
+		_, err = c.sync(ctx, i == 0)
 		return err
 	}); err != nil {
 		return plane, err
+	}
+	for _, c := range clients[1:] {
+		c.held = clients[0].held
 	}
 	defer func() {
 		for _, c := range clients {
@@ -28,7 +31,7 @@ func reconnect(ctx context.Context, o options, kubeconfig, dir string, plane *pr
 			_ = c.conn.Close()
 		}
 	}()
-	held := len(clients[0].held[addressType])
+	held := clients[0].count
 	fmt.Printf("%d clients hold %d resources each; the control plane is started again\n", len(clients), held)
 	plane.stop()
 	for _, c := range clients {

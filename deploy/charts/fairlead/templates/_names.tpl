@@ -21,6 +21,11 @@ imagePullSecrets:
 
 {{/* env of a map, in the order of names. */}}
 {{- define "fairlead.env" -}}
+# Go's collector keeps to 90 % of it: without a limit it is the node's memory.
+- name: MEMORY_LIMIT
+  valueFrom:
+    resourceFieldRef:
+      resource: limits.memory
 {{- range $name, $value := . }}
 - name: {{ $name }}
   value: {{ $value | quote }}
