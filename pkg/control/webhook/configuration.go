@@ -23,10 +23,12 @@ import (
 const FieldManager = "fairlead-webhook"
 
 const (
-	// firstRetry and lastRetry bound the time between two tries of what failed; often is
-	// how soon it is looked again whether the API server reaches the webhook.
-	firstRetry, lastRetry = 500 * time.Millisecond, 30 * time.Second
-	often                 = 2 * time.Second
+	// firstRetry and lastRetry bound the time between two tries of what failed: each is one
+	// question, and objects go unchecked meanwhile. often is how soon it is looked again
+	// whether the API server reaches the webhook, and seldom whether all is as it should
+	// be: a watch that says nothing may be one whose connection is gone.
+	firstRetry, lastRetry = 500 * time.Millisecond, 5 * time.Second
+	often, seldom         = 2 * time.Second, 10 * time.Second
 	// maxAsk bounds one question to the API server.
 	maxAsk = 15 * time.Second
 )
@@ -88,16 +90,15 @@ func (k *Keeper) Run(ctx context.Context) error {
 		default:
 			wait = firstRetry
 		}
-		var again <-chan time.Time
-		if next > 0 {
-			again = time.After(next)
+		if next == 0 {
+			next = seldom
 		}
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-rootsChanged:
 		case <-changes:
-		case <-again:
+		case <-time.After(next):
 		}
 	}
 }
@@ -221,6 +222,10 @@ func (k *Keeper) write(ctx context.Context, c *admissionregistrationv1.Validatin
 	}
 	if !slices.ContainsFunc(patch, func(o operation) bool { return o.Op == "add" }) {
 		return nil
+	}
+	if c.ResourceVersion != "" {
+		// What was read may be another by now: then what to write is thought out anew.
+		patch = append(patch, operation{"test", "/metadata/resourceVersion", c.ResourceVersion})
 	}
 	text, err := json.Marshal(patch)
 	if err != nil {

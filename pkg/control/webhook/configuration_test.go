@@ -6,11 +6,14 @@ import (
 	"log/slog"
 	"sync/atomic"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	admissionregistrationv1 "k8s.io/api/admissionregistration/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes/fake"
+	ktesting "k8s.io/client-go/testing"
 )
 
 const configurationName = "istio-validator-istio-system"
@@ -118,4 +121,54 @@ func TestKeeperIgnores(t *testing.T) {
 		t.Errorf("again in %s, %v", next, err)
 	}
 	c.until("Ignore", "one")
+}
+
+// What changes without a word of the watch is found, and a decision on what was read is
+// not written over what has changed since.
+func TestKeeperWithoutWatch(t *testing.T) {
+	ignore := admissionregistrationv1.Ignore
+	object := &admissionregistrationv1.ValidatingWebhookConfiguration{
+		ObjectMeta: metav1.ObjectMeta{Name: configurationName, ResourceVersion: "1"}, Webhooks: []admissionregistrationv1.ValidatingWebhook{{Name: "w", FailurePolicy: &ignore}},
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := config{t, fake.NewClientset()}
+		c.client.PrependWatchReactor("*", func(ktesting.Action) (bool, watch.Interface, error) { return true, watch.NewFake(), nil })
+		client := c.client.AdmissionregistrationV1().ValidatingWebhookConfigurations()
+		k, err := NewKeeper(KeeperOptions{
+			Client: client, Name: configurationName, Policy: admissionregistrationv1.Fail, Roots: func() []byte { return []byte("one") },
+			Proved: func(context.Context) error { return nil }, Logger: slog.New(slog.DiscardHandler),
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- k.Run(ctx) }()
+		is := func(want string) {
+			t.Helper()
+			<-time.After(seldom + lastRetry)
+			synctest.Wait()
+			if policy, _ := c.get(); policy != want {
+				t.Errorf("policy %s, want %s", policy, want)
+			}
+		}
+		<-time.After(time.Second)
+		if _, err := client.Create(ctx, object, metav1.CreateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		is("Fail")
+		if _, err := client.Update(ctx, object, metav1.UpdateOptions{}); err != nil {
+			t.Fatal(err)
+		}
+		is("Fail")
+		stale := object.DeepCopy()
+		stale.ResourceVersion = "0"
+		if err := k.write(ctx, stale, []byte("old"), admissionregistrationv1.Ignore, false); err == nil {
+			t.Error("a decision on what was is written over what is")
+		}
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
 }
