@@ -178,11 +178,17 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		if err := certificates.Prune(); err != nil {
 			log.Warn("certificates of earlier pods", "err", err)
 		}
-		if err := tenure.own(ctx); err != nil {
+		handed, err := tenure.own(ctx)
+		if err != nil {
 			return err
 		}
+		if !handed {
+			if err := redirector.Reassert(); err != nil {
+				return err
+			}
+		}
 		if err := redirector.Own(); err != nil {
-			log.Error("pins of another version are left", "err", err)
+			log.Error("pins are not as they should be", "err", err)
 		}
 		enrolment, err := podwatch.Listen(c.enrolSocket, manager, log)
 		if err != nil {

@@ -69,6 +69,9 @@ func (t *tenure) inherited() map[uint64][]*os.File {
 // serves: the one before serves meanwhile, and knows what the disk may not.
 const takeoverPatience = 10 * time.Second
 
+// endPatience is how long an agent that has not handed the node over may take to end.
+const endPatience = 30 * time.Second
+
 // prepare waits until this agent knows as much as the one that it takes over from.
 func (t *tenure) prepare(ctx context.Context, arrived <-chan struct{}) {
 	if t.taker == nil {
@@ -85,23 +88,29 @@ func (t *tenure) prepare(ctx context.Context, arrived <-chan struct{}) {
 }
 
 // own is called when all pods of the last run are served: it returns when no other
-// agent owns the node.
-func (t *tenure) own(ctx context.Context) error {
+// agent owns the node. handed is false where that one may have gone on for a while.
+func (t *tenure) own(ctx context.Context) (handed bool, err error) {
 	if t.taker == nil {
-		return nil
+		return true, nil
 	}
 	if err := t.taker.Serving(); err != nil {
 		t.log.Warn("the agent before has not said that it has let go", "err", err)
+		// It has ended, or it goes on: then this one tries again from the beginning.
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, endPatience)
+		defer cancel()
+	} else {
+		handed = true
 	}
 	lock, err := handover.WaitLock(ctx, t.lockPath)
 	if err != nil {
-		return err
+		return false, err
 	}
 	t.mu.Lock()
 	t.lock = lock
 	t.mu.Unlock()
 	t.log.Info("this agent owns the node")
-	return nil
+	return handed, nil
 }
 
 // remove takes what the tenure had on disk away; no agent comes after this one.

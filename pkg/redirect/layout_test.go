@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net/netip"
@@ -62,6 +63,10 @@ func TestOtherAgent(t *testing.T) {
 			carry(p)
 		case "own":
 			err = r.Own()
+		case "insist":
+			if err = r.Reassert(); err == nil {
+				err = r.Own()
+			}
 		case "leave":
 			p.pod.Deafen()
 			p.carrying.Wait()
@@ -259,7 +264,7 @@ func TestAgentsOfTwoLayoutsTakeOverFromEachOther(t *testing.T) {
 		}
 	}
 	var others carried
-	for range 3 {
+	for round := range 4 {
 		other := n.otherAgent(binary, a, files)
 		version, _, _ := other.do("take")
 		if version == layout {
@@ -268,8 +273,18 @@ func TestAgentsOfTwoLayoutsTakeOverFromEachOther(t *testing.T) {
 		more() // the programs are the other's, who accepts is this one
 		other.do("serve")
 		more() // both accept
-		let(n.r, a)
-		other.do("own")
+		if round < 2 {
+			let(n.r, a)
+			other.do("own")
+		} else {
+			// The first takes the other for one that has failed, goes on, and ends after all.
+			if err := errors.Join(n.r.Reassert(), n.r.Own()); err != nil {
+				t.Fatal(err)
+			}
+			more()
+			let(n.r, a)
+			other.do("insist")
+		}
 		more()
 		if got := n.pinned(); !slices.Equal(got, []string{linksDir, sharedDir, version}) {
 			t.Errorf("after the other has taken over: %v", got)

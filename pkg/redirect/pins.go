@@ -140,9 +140,13 @@ func (r *Redirector) pinned(name string, program *ebpf.Program, attach func() (l
 
 // Own is called when no other agent has the instance any more: what other versions
 // pinned and this one does not know is removed, maps of their layouts and programs
-// at hooks that this version does not use.
+// at hooks that this version does not use. Its own pins are there then, also where another
+// has removed them that went on for a while.
 func (r *Redirector) Own() error {
-	var errs []error
+	errs := []error{makePins(r.pins)}
+	for name, m := range r.tables {
+		errs = append(errs, pinAgain(r.mapPath(name), m))
+	}
 	known := []string{linksDir, sharedDir, layout}
 	for name := range entries(r.pins, &errs) {
 		if !slices.Contains(known, name) {
@@ -163,6 +167,19 @@ func (r *Redirector) Own() error {
 		return fmt.Errorf("what other versions pinned: %w", err)
 	}
 	return nil
+}
+
+// pinAgain pins a map where its pin is gone.
+func pinAgain(path string, m *ebpf.Map) error {
+	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	c, err := m.Clone() // which knows of no pin
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return c.Pin(path)
 }
 
 func (r *Redirector) knowsLink(name string) bool {

@@ -240,8 +240,8 @@ func (r *Redirector) attach() error {
 	return nil
 }
 
-// Reassert puts this agent's programs back in force: another that meant to take over
-// has put its own there, and failed.
+// Reassert puts this agent's programs back in force, where another has put its own: one
+// that meant to take over and failed, or one that went on after all.
 func (r *Redirector) Reassert() error {
 	before := r.links
 	r.links = nil
