@@ -14,6 +14,8 @@ import (
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	kjson "sigs.k8s.io/json"
 	"sigs.k8s.io/yaml"
+
+	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 )
 
 // ClassDefaults is the label of the ConfigMap that is for all Gateways of the class that
@@ -131,6 +133,10 @@ func (all overlays) over(key string, object metav1.Object) (runtime.Object, erro
 }
 
 func merge(object runtime.Object, text string) (runtime.Object, error) {
+	// Aliases may make much of little: they are looked at before anything is made of them.
+	if _, problems := source.Trees(source.File{Data: []byte(text)}); len(problems) > 0 {
+		return nil, fmt.Errorf("line %d: %s", problems[0].Line, problems[0].Message)
+	}
 	patch, err := yaml.YAMLToJSON([]byte(text))
 	if err != nil {
 		return nil, fmt.Errorf("not YAML: %w", err)

@@ -130,7 +130,7 @@ func TestBadParameters(t *testing.T) {
 	}{
 		"there is no ConfigMap shop/lost":          {customised("lost"), nil},
 		`has the key "deploy": it can have deploy`: {customised("own"), map[string]string{"deploy": "{}"}},
-		`key deployment: not YAML`:                 {customised("own"), map[string]string{"deployment": "a: b: c"}},
+		`key deployment: line 1: not YAML`:         {customised("own"), map[string]string{"deployment": "a: b: c"}},
 		`unknown field "spec.replica"`:             {customised("own"), map[string]string{"deployment": "spec: {replica: 2}"}},
 		`metadata.name cannot be set`:              {customised("own"), map[string]string{"service": "metadata: {name: other}"}},
 		`metadata.ownerReferences cannot be set`:   {customised("own"), map[string]string{"service": "metadata: {ownerReferences: null}"}},

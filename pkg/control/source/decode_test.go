@@ -187,6 +187,15 @@ func TestAliasBomb(t *testing.T) {
 	}
 }
 
+// Nor by one value that is long.
+func TestAliasBombOfBytes(t *testing.T) {
+	text := "apiVersion: v1\nkind: Service\nmetadata:\n  name: x\n  annotations:\n    big: &big '" + strings.Repeat("x", 100_000) + "'\nspec:\n  externalIPs: [" + strings.Repeat("*big, ", 500) + "x]\n"
+	o := parseOne(text)
+	if len(o.Problems) != 1 || !strings.Contains(o.Problems[0].Message, "more than 8 MiB after aliases are expanded") {
+		t.Errorf("%.300q", lines(o))
+	}
+}
+
 func TestRefused(t *testing.T) {
 	for _, tc := range []struct {
 		name, text string

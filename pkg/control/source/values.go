@@ -13,9 +13,12 @@ import (
 // expand resolves aliases and merge keys into a tree without them, within the
 // bounds, and refuses keys that appear twice.
 func expand(n *yaml.Node) (*yaml.Node, error) {
-	left := maxNodes
-	return expandNode(n, 0, &left)
+	return expandNode(n, 0, &budget{maxNodes, maxFileSize})
 }
+
+// budget is what a document may still come to: a small one that stands for a huge one by its
+// aliases must not become one.
+type budget struct{ values, bytes int }
 
 // lineError is an error at a line.
 type lineError struct {
@@ -30,9 +33,12 @@ func failAt(n *yaml.Node, format string, args ...any) error {
 	return &lineError{n.Line, fmt.Errorf(format, args...)}
 }
 
-func expandNode(n *yaml.Node, depth int, left *int) (*yaml.Node, error) {
-	if *left--; *left < 0 {
+func expandNode(n *yaml.Node, depth int, left *budget) (*yaml.Node, error) {
+	if left.values--; left.values < 0 {
 		return nil, failAt(n, "more than %d values after aliases are expanded", maxNodes)
+	}
+	if left.bytes -= len(n.Value); left.bytes < 0 {
+		return nil, failAt(n, "more than %d MiB after aliases are expanded", maxFileSize>>20)
 	}
 	if depth > maxDepth {
 		return nil, failAt(n, "nested deeper than %d levels", maxDepth)
@@ -61,7 +67,7 @@ func expandNode(n *yaml.Node, depth int, left *int) (*yaml.Node, error) {
 	return nil, failAt(n, "unexpected YAML")
 }
 
-func expandMapping(n *yaml.Node, depth int, left *int) (*yaml.Node, error) {
+func expandMapping(n *yaml.Node, depth int, left *budget) (*yaml.Node, error) {
 	out := &yaml.Node{Kind: n.Kind, Tag: n.Tag, Line: n.Line, Column: n.Column}
 	seen := map[string]int{}
 	var merged []*yaml.Node
