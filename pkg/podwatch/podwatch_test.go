@@ -270,6 +270,38 @@ func TestDamagedMemory(t *testing.T) {
 	}
 }
 
+// The version after this one may have written more of a pod: what is known of it is taken.
+func TestMemoryOfALaterVersion(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pods.json")
+	first := newManager(t, newKernel(), file)
+	if _, err := first.Put(t.Context(), testPod(t, "a", true)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Replace(string(b), `"boot"`, `"later":{"x":[1]},"boot"`, 1)
+	later := strings.Replace(text, `"uid"`, `"alsoLater":{"y":true},"uid"`, 1)
+	if text == string(b) || later == text {
+		t.Fatalf("the file has another form: %s", b)
+	}
+	if err := os.WriteFile(file, []byte(later), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	kernel := newKernel()
+	m, err := NewManager(Options{Enroller: kernel, Logger: discard, File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := m.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if got := m.Pods(); len(got) != 1 || got[0].Status.State != StateEnrolled {
+		t.Errorf("%+v", got)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	m := newManager(t, newKernel(), "")
 	c, socket := serve(t, m)

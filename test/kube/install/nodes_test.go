@@ -75,7 +75,7 @@ func TestOnNodes(t *testing.T) {
 	if code != 3 || !strings.Contains(out, "1 nodes had no ready agent to clean them: "+n.Name) || !strings.Contains(out, command) || strings.Contains(out, "node/"+c.Nodes[0].Name) {
 		t.Errorf("uninstall with a node that is away, exit code %d:\n%s", code, out)
 	}
-	if left := ours(t, ctx, c.Nodes[0]); left != "" {
+	if left := ours(ctx, t, c.Nodes[0]); left != "" {
 		t.Errorf("left on %s, whose agent was there:\n%s", c.Nodes[0].Name, left)
 	}
 	if err := n.Start(); err != nil {
@@ -84,11 +84,11 @@ func TestOnNodes(t *testing.T) {
 	if err := n.Ready(ctx); err != nil {
 		t.Fatal(err)
 	}
-	if ours(t, ctx, n) == "" {
+	if ours(ctx, t, n) == "" {
 		t.Error("nothing is left on the node that was away: the command below proves nothing")
 	}
 	kubectl(t, c, "", strings.Fields(command)[1:]...)
-	for left := ours(t, ctx, n); left != ""; left = ours(t, ctx, n) {
+	for left := ours(ctx, t, n); left != ""; left = ours(ctx, t, n) {
 		if ctx.Err() != nil {
 			t.Fatalf("left after the command that was named:\n%s\n%s", left, kubectl(t, c, "", "get", "pods", "-A", "-o", "wide"))
 		}
@@ -106,7 +106,7 @@ func pause(ctx context.Context) {
 }
 
 // ours is what an agent has put on a node.
-func ours(t *testing.T, ctx context.Context, n *cluster.Node) string {
+func ours(ctx context.Context, t *testing.T, n *cluster.Node) string {
 	t.Helper()
 	out, err := n.Run(ctx, "sh", "-ec", `find /sys/fs/bpf /run/fairlead /var/lib/fairlead /opt/cni/bin -mindepth 1 | grep -i -e fairlead/ -e fairlead-cni || true
 grep -l fairlead /etc/cni/net.d/* || true`)

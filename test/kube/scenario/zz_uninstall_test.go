@@ -68,6 +68,9 @@ func TestUninstallLeavesNothing(t *testing.T) {
 			t.Errorf("left in the cluster: %s", line)
 		}
 	}
+	if still := m.Do(t, "-n", ns, "get", "pods", "-o", `jsonpath={.items[*].metadata.annotations.ambient\.istio\.io/redirection}`); still != "" {
+		t.Errorf("pods are annotated still: %s", still)
+	}
 	// Pods that were in the mesh go on without it, unchanged.
 	mesh.Eventually(t, "pods talk without the mesh", call)
 	m.Do(t, "-n", ns, "delete", "pod", "client", "--now")
