@@ -7,10 +7,10 @@ import (
 
 const (
 	// interval is the least time between two pushes of one type to one node's agent: a
-	// lone change goes at once, a storm of them twenty times a second. A waypoint is
+	// lone change goes at once, a storm of them 17 times a second. A waypoint is
 	// told of its own configuration as soon as it has answered: there are few, and one
 	// that serves by what is no longer true is worse than one that is told often.
-	interval = 50 * time.Millisecond
+	interval = 60 * time.Millisecond
 	// grace is how long a new client's workloads wait for it to ask for policies,
 	// which it should have first.
 	grace = 500 * time.Millisecond

@@ -19,15 +19,17 @@ import (
 	"k8s.io/client-go/kubernetes"
 )
 
-// size is what a world holds beside the agents: pods of services of thirty, and as many
-// EndpointSlices as asked for, of one pod each.
+// size is what a world holds beside the agents: pods, and as many EndpointSlices as asked
+// for, of one pod each.
 type size struct{ pods, slices, agents int }
 
 const (
-	ofService  = 30
 	namespaces = 10
 	system     = "istio-system"
 )
+
+// ofService is how many pods a service has; the command line sets it.
+var ofService int
 
 func address(i int, second byte) string {
 	return fmt.Sprintf("10.%d.%d.%d", second+byte(i>>16), byte(i>>8), byte(i))
@@ -78,16 +80,6 @@ func fill(ctx context.Context, kube kubernetes.Interface, store *store, s size) 
 	}); err != nil {
 		return err
 	}
-	if err := each(ctx, (s.pods+ofService-1)/ofService, func(ctx context.Context, i int) error {
-		service := &corev1.Service{
-			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("s", i)},
-			Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": fmt.Sprint("s", i)}, Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
-		}
-		_, err := kube.CoreV1().Services(fmt.Sprint("n", i%namespaces)).Create(ctx, service, metav1.CreateOptions{})
-		return made(err)
-	}); err != nil {
-		return err
-	}
 	if err := each(ctx, s.pods, func(ctx context.Context, i int) error {
 		return createPod(ctx, kube, store, appPod(i, nodes), address(i, 20))
 	}); err != nil {
@@ -95,6 +87,17 @@ func fill(ctx context.Context, kube kubernetes.Interface, store *store, s size) 
 	}
 	if err := each(ctx, s.agents, func(ctx context.Context, i int) error {
 		return createPod(ctx, kube, store, agentPod(i), address(i, 10))
+	}); err != nil {
+		return err
+	}
+	// Kubernetes makes slices of its own, once if the pods are there before their services.
+	if err := each(ctx, (s.pods+ofService-1)/ofService, func(ctx context.Context, i int) error {
+		service := &corev1.Service{
+			ObjectMeta: metav1.ObjectMeta{Name: fmt.Sprint("s", i)},
+			Spec:       corev1.ServiceSpec{Selector: map[string]string{"app": fmt.Sprint("s", i)}, Ports: []corev1.ServicePort{{Name: "http", Port: 80}}},
+		}
+		_, err := kube.CoreV1().Services(fmt.Sprint("n", i%namespaces)).Create(ctx, service, metav1.CreateOptions{})
+		return made(err)
 	}); err != nil {
 		return err
 	}

@@ -6,10 +6,12 @@ package main
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"os"
 	"os/signal"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -30,6 +32,24 @@ type options struct {
 	before                bool
 }
 
+const usage = `Measure bin/control-plane on a real API server (after: make build kube-parts).
+
+  start      how long a world takes until it is served, and in how much memory
+  push       a change of one pod that --clients are told, against a bare stream of grpc-go
+  storm      500 changes of pods in a second, and a lone one, that 300 of them are told
+  discovery  a namespace that discoverySelectors comes to select, until its pods are told
+  reconnect  --reconnects that come back at once to a control plane that was started again
+
+A world of 30,000 pods and EndpointSlices takes a few minutes: nodes, pods and slices are
+put straight into the etcd of the API server that this starts, or of one of test/kube that
+--kubeconfig names; through any other API server it takes an hour.
+
+  go run ./test/bench/controlplane --pods 30000 --slices 30000 --agents 300 --only start,reconnect --reconnects 300
+  go run ./test/bench/controlplane --pods 750 --agents 1250 --only reconnect
+  go run ./test/bench/controlplane --pods 10000 --of-service 10 --agents 300 --only start,storm,discovery
+
+`
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
@@ -49,18 +69,25 @@ func run(ctx context.Context, args []string) error {
 	var o options
 	f := flag.NewFlagSet("controlplane", flag.ContinueOnError)
 	f.IntVar(&o.size.pods, "pods", 2_000, "pods of the world")
+	f.IntVar(&ofService, "of-service", 30, "pods of a service")
 	f.IntVar(&o.size.slices, "slices", 0, "EndpointSlices beside those that Kubernetes makes")
 	f.IntVar(&o.size.agents, "agents", 2_000, "nodes with an agent, which are pods too")
 	f.IntVar(&o.clients, "clients", 2_000, "connected clients that a change is told")
 	f.IntVar(&o.reconnects, "reconnects", 5_000, "clients that come back at once, up to four of each agent")
 	f.IntVar(&o.rounds, "rounds", 5, "interleaved rounds")
 	f.IntVar(&o.changes, "changes", 20, "changes in a round")
-	f.StringVar(&o.only, "only", "", "comma-separated: start, push, reconnect; empty is all")
+	f.StringVar(&o.only, "only", "", "comma-separated: start, push, storm, discovery, reconnect; empty is all")
 	f.StringVar(&o.bin, "bin", "bin", "where control-plane is")
 	f.StringVar(&o.kubeconfig, "kubeconfig", "", "a cluster that is there already; it is filled up")
 	f.BoolVar(&o.before, "door", false, "reconnect from before the control plane is ready")
-	if err := f.Parse(args); err != nil {
+	f.Usage = func() { fmt.Fprint(f.Output(), usage); f.PrintDefaults() }
+	if err := f.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return nil
+	} else if err != nil {
 		return err
+	}
+	if o.size.pods < 1 || o.size.agents < 1 || ofService < 1 {
+		return errors.New("--pods, --agents and --of-service must be positive")
 	}
 	dir, err := os.MkdirTemp("", "fairlead-bench-")
 	if err != nil {
@@ -96,7 +123,7 @@ func run(ctx context.Context, args []string) error {
 	if err := o.start(ctx, plane); err != nil {
 		return err
 	}
-	if !o.wants("push") && !o.wants("reconnect") {
+	if !slices.ContainsFunc([]string{"push", "storm", "discovery", "reconnect"}, o.wants) {
 		return nil
 	}
 	agents, err := tokens(ctx, kube, o.size.agents, dir)
@@ -106,6 +133,16 @@ func run(ctx context.Context, args []string) error {
 	if o.wants("push") {
 		if err := push(ctx, o, kube, plane, agents, dir); err != nil {
 			return fmt.Errorf("push: %w", err)
+		}
+	}
+	if o.wants("storm") {
+		if err := storm(ctx, o, kube, plane, agents); err != nil {
+			return fmt.Errorf("storm: %w", err)
+		}
+	}
+	if o.wants("discovery") {
+		if err := discover(ctx, o, kube, plane, agents); err != nil {
+			return fmt.Errorf("discovery: %w", err)
 		}
 	}
 	if o.wants("reconnect") {

@@ -24,6 +24,7 @@ type fleet struct {
 
 // arrival is a response that a client has acknowledged.
 type arrival struct {
+	client             *client
 	came, acknowledged time.Time
 	data               []byte
 }
@@ -61,7 +62,7 @@ func (f *fleet) take(c *client) {
 			return
 		}
 		if r.typeURL == addressType {
-			f.arrived <- arrival{came, time.Now(), r.data}
+			f.arrived <- arrival{c, came, time.Now(), r.data}
 		}
 	}
 }
@@ -168,6 +169,9 @@ func push(ctx context.Context, o options, kube kubernetes.Interface, plane *proc
 		}
 		fmt.Printf("round %d: CPU %.1f / %.1f ms a change, to the last ACK %.1f / %.1f ms, from the first response %.1f / %.1f ms; worst %.1f / %.1f\n", i,
 			of.cpu, than.cpu, measure.Median(of.last), measure.Median(than.last), measure.Median(of.first), measure.Median(than.first), slices.Max(of.last), slices.Max(than.last))
+	}
+	if err := sizes(data); err != nil {
+		return err
 	}
 	fmt.Printf("push to %d clients: %d bytes each; CPU %v, to the last ACK %v, from the first response %v of the bare stream's\n", o.clients, len(data),
 		measure.RatioOf(cpu[0], cpu[1]), measure.RatioOf(total[0], total[1]), measure.RatioOf(spread[0], spread[1]))
