@@ -1,7 +1,6 @@
 package webhook
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net/http"
@@ -14,8 +13,8 @@ const (
 	small = 64 << 10
 	// largeAtOnce is how many of the others are read at a time, and largeTime how long the
 	// rest of one may take: what it takes to fill the memory, anybody may send.
-	largeAtOnce = 8
-	largeTime   = 2 * time.Second
+	largeAtOnce, largeShare = 8, 4
+	largeTime               = 2 * time.Second
 )
 
 // read reads a review, or says why it cannot be.
@@ -23,10 +22,11 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request) (body []byte, cod
 	from := http.MaxBytesReader(w, r.Body, maxReview)
 	body, err := io.ReadAll(io.LimitReader(from, small))
 	if err == nil && len(body) == small {
-		if !take(r.Context(), h.large) {
+		leave, ok := h.large.take(r.Context(), address(r))
+		if !ok {
 			return nil, http.StatusServiceUnavailable, "too many large reviews at once"
 		}
-		defer func() { <-h.large }()
+		defer leave()
 		// A writer that knows no deadlines is a test's.
 		if late := http.NewResponseController(w).SetReadDeadline(time.Now().Add(largeTime)); late != nil && !errors.Is(late, http.ErrNotSupported) {
 			return nil, http.StatusInternalServerError, late.Error()
@@ -43,17 +43,4 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request) (body []byte, cod
 		return nil, http.StatusBadRequest, "the review cannot be read: " + err.Error()
 	}
 	return body, 0, ""
-}
-
-// take waits for a place in turns.
-func take(ctx context.Context, turns chan struct{}) bool {
-	wait := time.NewTimer(maxWait)
-	defer wait.Stop()
-	select {
-	case turns <- struct{}{}:
-		return true
-	case <-wait.C:
-	case <-ctx.Done():
-	}
-	return false
 }

@@ -19,19 +19,20 @@ const (
 	// maxReview bounds one review: it has an object as it was and as it is to be, each of
 	// which the API server bounds to 3 MiB.
 	maxReview = 8 << 20
-	// atOnce is how many reviews are made at a time, and maxWait how long
-	// others wait for their turn: less than the API server waits for an answer.
-	atOnce  = 16
-	maxWait = 4 * time.Second
+	// atOnce is how many reviews are made at a time, share how many of those one address
+	// may have, and maxWait how long others wait for their turn: less than the API server
+	// waits for an answer.
+	atOnce, share = 16, 8
+	maxWait       = 4 * time.Second
 )
 
 // Handler answers admission reviews. It keeps no state, and asks nobody.
 type Handler struct {
 	logger  *slog.Logger
 	reviews *prometheus.CounterVec
-	turns   chan struct{}
-	// large is taken by reviews that are read and are larger than most.
-	large chan struct{}
+	turns   *turns
+	// large are the turns to read a review that is larger than most.
+	large *turns
 }
 
 var _ http.Handler = (*Handler)(nil)
@@ -39,7 +40,7 @@ var _ http.Handler = (*Handler)(nil)
 // NewHandler makes a Handler.
 func NewHandler(registry prometheus.Registerer, logger *slog.Logger) (*Handler, error) {
 	h := &Handler{
-		logger: logger, turns: make(chan struct{}, atOnce), large: make(chan struct{}, largeAtOnce),
+		logger: logger, turns: newTurns(atOnce, share), large: newTurns(largeAtOnce, largeShare),
 		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fairlead_validations_total", Help: "Objects that the API server asked about, by result: allowed, refused, or error where the question was none.",
 		}, []string{"result"}),
@@ -62,11 +63,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, code, text)
 		return
 	}
-	if !take(r.Context(), h.turns) {
+	leave, ok := h.turns.take(r.Context(), address(r))
+	if !ok {
 		h.fail(w, http.StatusServiceUnavailable, "too many reviews at once")
 		return
 	}
-	defer func() { <-h.turns }()
+	defer leave()
 	review := &admissionv1.AdmissionReview{}
 	if err := json.Unmarshal(body, review); err != nil {
 		h.fail(w, http.StatusBadRequest, "the body is no AdmissionReview: "+err.Error())

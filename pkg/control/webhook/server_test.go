@@ -11,6 +11,7 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -107,8 +108,10 @@ func TestServes(t *testing.T) {
 func TestTurnsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(t)
-		for range atOnce {
-			h.turns <- struct{}{}
+		var leave []func()
+		for i := range atOnce {
+			l, _ := h.turns.take(t.Context(), string(rune('a'+i%4)))
+			leave = append(leave, l)
 		}
 		ask := func() *httptest.ResponseRecorder {
 			w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, Path, bytes.NewReader(review(t, right)))
@@ -121,11 +124,62 @@ func TestTurnsAreBounded(t *testing.T) {
 		}
 		go func() {
 			<-time.After(maxWait / 2)
-			<-h.turns
+			leave[0]()
 		}()
 		if w := ask(); w.Code != http.StatusOK {
 			t.Errorf("%d %s", w.Code, w.Body)
 		}
+		for _, l := range leave[1:] {
+			l()
+		}
+		if h.turns.free != atOnce || len(h.turns.running)+len(h.turns.served)+len(h.turns.waiting) > 0 {
+			t.Errorf("left: %+v", h.turns)
+		}
+	})
+}
+
+// Who asks for all turns, and waits for more, has its share; who comes later waits for one
+// review of others at most.
+func TestNobodyHasAllTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		turns := newTurns(4, 3)
+		var mu sync.Mutex
+		var order []string
+		asked := func() string {
+			mu.Lock()
+			defer mu.Unlock()
+			return strings.Join(order, " ")
+		}
+		ask := func(from string) {
+			go func() {
+				leave, ok := turns.take(t.Context(), from)
+				if !ok {
+					return
+				}
+				mu.Lock()
+				order = append(order, from)
+				mu.Unlock()
+				<-time.After(time.Second)
+				leave()
+			}()
+			synctest.Wait()
+		}
+		for range 20 {
+			ask("stranger")
+		}
+		ask("api") // the turn that was left
+		ask("api")
+		ask("api")
+		synctest.Wait()
+		if got := asked(); got != "stranger stranger stranger api" {
+			t.Errorf("at once: %s", got)
+		}
+		<-time.After(1500 * time.Millisecond)
+		synctest.Wait()
+		if got := asked(); strings.Count(got, "api") != 3 {
+			t.Errorf("after one round: %s", got)
+		}
+		<-time.After(time.Minute)
 	})
 }
 
