@@ -8,5 +8,9 @@
 // lock, and carries what it has until its end. A next one that fails before that
 // leaves the first as it was.
 //
+// What the first carries between two sockets it can hand over after that ([Giver],
+// [Taker.Connections]): each connection is the next one's when that has answered for
+// it, and the first one's until then, whoever dies when.
+//
 // It is mechanism (layer 1); for cmd/node-agent. It imports nothing of the project.
 package handover

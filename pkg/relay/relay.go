@@ -1,6 +1,7 @@
 // Package relay carries bytes between two TCP sockets, with half-closes passed on
 // and aborts kept aborts. A connection that is idle holds no buffer and no pipe;
-// one that is busy is spliced in the kernel.
+// one that is busy is spliced in the kernel. A relay can be stopped where it holds no
+// byte, so that another process goes on with its sockets.
 //
 // pkg/ztunnel uses it for the legs that are not encrypted; it imports the
 // standard library alone.
