@@ -157,6 +157,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		defer stopped()
 		return server.Serve(listener)
 	})
+	group.Add("streams", func(ctx context.Context) error { return xds.Run(ctx, b.pods.Exists) })
 	if checks != nil {
 		// Objects are checked from when there is a certificate, by every replica.
 		group.Add("webhook", func(ctx context.Context) error {

@@ -32,8 +32,9 @@ type client struct {
 	caller token.Caller
 	from   string
 	opened time.Time
-	// replaced ends the stream: too many others of its agent came after it.
-	replaced chan struct{}
+	// over ends the stream, for the reason why, which was set before.
+	over chan struct{}
+	why  error
 	// turn to begin goes to the next stream when this one was told what it lacks.
 	turn *door.Turn
 
@@ -126,8 +127,8 @@ func (c *client) run() error {
 			}
 		case err := <-ended:
 			return err
-		case <-c.replaced:
-			return status.Errorf(codes.Aborted, "more than %d streams of %s on node %s: this one is the oldest", maxStreams, c.caller.Pod, c.caller.Node)
+		case <-c.over:
+			return c.why
 		case <-c.stream.Context().Done():
 			return nil
 		}

@@ -153,7 +153,7 @@ func (s *Server) serve(stream stream, chains ...*chain) error {
 		}
 		return err
 	}
-	c := &client{server: s, stream: stream, caller: caller, from: from, opened: time.Now(), replaced: make(chan struct{}), turn: turn, chains: chains}
+	c := &client{server: s, stream: stream, caller: caller, from: from, opened: time.Now(), over: make(chan struct{}), turn: turn, chains: chains}
 	defer turn.End()
 	s.add(c)
 	err = c.run()
@@ -178,8 +178,7 @@ func (s *Server) add(c *client) {
 		return
 	}
 	oldest := slices.MinFunc(same, func(a, b *client) int { return a.opened.Compare(b.opened) })
-	delete(s.clients, oldest)
-	close(oldest.replaced)
+	s.endLocked(oldest, status.Errorf(codes.Aborted, "more than %d streams of %s on node %s: this one is the oldest", maxStreams, c.caller.Pod, c.caller.Node))
 }
 
 func (s *Server) remove(c *client) {
