@@ -75,7 +75,7 @@ func (c *config) bind(f *pflag.FlagSet) {
 	f.StringVar(&c.podName, "pod-name", "ztunnel", "the agent's own pod, as its token says")
 	f.StringVar(&c.podNamespace, "pod-namespace", "istio-system", "the agent's own namespace, as its token says")
 	f.DurationVar(&c.drain, "drain", drainDefault(os.Getenv), "how long connections may go on when the agent is stopped; by default of $CONNECTION_TERMINATION_DEADLINE or $TERMINATION_GRACE_PERIOD_SECONDS")
-	f.DurationVar(&c.certTTL, "cert-ttl", 24*time.Hour, "the life of certificates to ask for")
+	f.DurationVar(&c.certTTL, "cert-ttl", 24*time.Hour, "the life of certificates to ask for; our CA gives 24h at most")
 }
 
 func (c *config) complete() error {

@@ -43,7 +43,7 @@ func (c *config) bind(f *pflag.FlagSet) {
 	f.StringVar(&c.account, "service-account", "", "the pod's service account; empty is the Gateway's name")
 	f.StringVar(&c.node, "node", "", "the node that it runs on")
 	f.StringToStringVar(&c.labels, "labels", nil, "the pod's labels, as key=value,key=value")
-	f.DurationVar(&c.certTTL, "cert-ttl", 24*time.Hour, "the life of certificates to ask for")
+	f.DurationVar(&c.certTTL, "cert-ttl", 24*time.Hour, "the life of certificates to ask for; our CA gives 24h at most")
 	f.StringVar(&c.certDir, "cert-dir", "", "certificates and keys over a restart; must be a tmpfs; empty keeps none")
 	f.StringVar(&c.logLevel, "log-level", "info", "debug, info, warn or error")
 }

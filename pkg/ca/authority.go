@@ -22,8 +22,9 @@ import (
 const (
 	rootLife = 10 * 365 * 24 * time.Hour
 	// DefaultTTL and MaxTTL are a workload certificate's life: unless asked, and at most.
+	// Nothing is revoked, so that is how long what was stolen is good for.
 	DefaultTTL = 24 * time.Hour
-	MaxTTL     = 90 * 24 * time.Hour
+	MaxTTL     = 24 * time.Hour
 	// backdate allows for clocks that differ.
 	backdate = 2 * time.Minute
 )
