@@ -59,7 +59,7 @@ func (d *deployer) deploy(objects *source.Objects) {
 		return
 	}
 	d.last = objects
-	d.options.TrustDomain = objects.Mesh.GetTrustDomain()
+	d.options.TrustDomain, d.options.Statistics = objects.Mesh.GetTrustDomain(), objects.Mesh.GetDefaultConfig().GetProxyStatsMatcher()
 	made, problems := deploy.Objects(objects.Gateways, d.options)
 	said := map[string]string{}
 	for gateway, err := range problems {

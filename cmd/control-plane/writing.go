@@ -90,7 +90,7 @@ func (s statusObjects) Write(objects *source.Objects, all []status.Status) error
 type waypoints struct{ applier *apply.Applier }
 
 func (w waypoints) deploy(objects *source.Objects) {
-	w.applier.Set(objects.Gateways, objects.Mesh.GetTrustDomain())
+	w.applier.Set(objects.Gateways, objects.Mesh)
 }
 
 func (w waypoints) statuses() []status.Status { return w.applier.Statuses() }

@@ -38,6 +38,8 @@ type proxyOptions struct {
 	shown     func() []pages.Secret  // for the admin page, or nil
 	bootstrap *bootstrapv3.Bootstrap // must be non-nil
 	tunnelTLS *tls.Config
+	// included are the statistics of clusters that are shown; nil: all.
+	included func(name string) bool
 }
 
 // proxy is the engine with its window.
@@ -103,7 +105,7 @@ func newProxy(o proxyOptions) (p *proxy, err error) {
 		return nil, err
 	}
 	envoy, err := pages.New(pages.Options{
-		Engine: p.engine, Clusters: p.clusters, Bootstrap: o.bootstrap, Secrets: o.shown, Pending: p.ready.Pending, Level: o.level, Registry: registry,
+		Engine: p.engine, Clusters: p.clusters, Included: o.included, Bootstrap: o.bootstrap, Secrets: o.shown, Pending: p.ready.Pending, Level: o.level, Registry: registry,
 		SetHealth: func(healthy bool) { p.ready.Set("the admin page says unhealthy", !healthy) }, Version: telemetry.Version, Logger: o.log,
 	})
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"log/slog"
+	"os"
 	"time"
 
 	"google.golang.org/grpc"
@@ -51,8 +52,13 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		return err
 	}
 	defer tunnels.Close()
+	included, err := includedOf(os.Getenv(statsMatcher))
+	if err != nil {
+		log.Error("which statistics of clusters are shown is not understood: none are", "err", err)
+		included = func(string) bool { return false }
+	}
 	p, err := newProxy(proxyOptions{
-		config: c, level: level, log: log, quit: quit, view: view, tunnels: cluster.Over(tunnels, self, ""),
+		config: c, level: level, log: log, quit: quit, included: included, view: view, tunnels: cluster.Over(tunnels, self, ""),
 		secrets: secrets{certificates, self}, tunnelTLS: certificates.ServerTLS(self), bootstrap: node(c),
 		shown: func() []pages.Secret { return shown(certificates.Status()) },
 	})

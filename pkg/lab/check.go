@@ -58,8 +58,8 @@ func checkContainer(c *corev1.Container) error {
 		return fmt.Errorf("it has no name")
 	}
 	for _, e := range c.Env {
-		if e.ValueFrom != nil && e.ValueFrom.FieldRef == nil {
-			return fmt.Errorf("env %s: the lab knows values and fieldRef", e.Name)
+		if e.ValueFrom != nil && e.ValueFrom.FieldRef == nil && e.ValueFrom.ResourceFieldRef == nil {
+			return fmt.Errorf("env %s: the lab knows values, fieldRef and resourceFieldRef", e.Name)
 		}
 	}
 	if len(c.EnvFrom) > 0 {

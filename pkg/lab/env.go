@@ -28,6 +28,9 @@ func (w *worker) environment(c *corev1.Container) []string {
 		app.PortsVariable: portsOf(c),
 	}
 	for _, e := range c.Env {
+		if e.ValueFrom != nil && e.ValueFrom.ResourceFieldRef != nil {
+			continue // a container's limits are not kept here, so that it has none to know
+		}
 		if e.ValueFrom != nil {
 			env[e.Name] = p.field(e.ValueFrom.FieldRef.FieldPath)
 			continue

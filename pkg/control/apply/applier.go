@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	meshv1alpha1 "istio.io/api/mesh/v1alpha1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/dynamic"
@@ -58,13 +59,13 @@ type Applier struct {
 	dirty   chan struct{} // has room for one
 
 	// mu guards below.
-	mu          sync.Mutex
-	gateways    []*gatewayv1.Gateway
-	trustDomain string
-	set         bool
-	children    *children
-	maps        *configMaps
-	said        map[types.NamespacedName]problem
+	mu       sync.Mutex
+	gateways []*gatewayv1.Gateway
+	mesh     *meshv1alpha1.MeshConfig
+	set      bool
+	children *children
+	maps     *configMaps
+	said     map[types.NamespacedName]problem
 }
 
 // problem is why a Gateway is not deployed as it asks.
@@ -88,13 +89,13 @@ func New(o Options) (*Applier, error) {
 }
 
 // Set makes these the Gateways that there are. It does not wait for anything.
-func (a *Applier) Set(gateways []*gatewayv1.Gateway, trustDomain string) {
+func (a *Applier) Set(gateways []*gatewayv1.Gateway, mesh *meshv1alpha1.MeshConfig) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.set && source.Same(a.gateways, gateways) && a.trustDomain == trustDomain {
+	if a.set && source.Same(a.gateways, gateways) && a.mesh == mesh {
 		return
 	}
-	a.gateways, a.trustDomain, a.set = gateways, trustDomain, true
+	a.gateways, a.mesh, a.set = gateways, mesh, true
 	a.wake()
 }
 

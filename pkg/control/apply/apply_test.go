@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+	meshv1alpha1 "istio.io/api/mesh/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -150,7 +151,7 @@ func gateway(name string, ref string) *gatewayv1.Gateway {
 
 func TestApplies(t *testing.T) {
 	w := newWorld(t)
-	w.applier.Set([]*gatewayv1.Gateway{gateway("waypoint", "")}, "td")
+	w.applier.Set([]*gatewayv1.Gateway{gateway("waypoint", "")}, &meshv1alpha1.MeshConfig{TrustDomain: "td"})
 	w.until("its objects", func() bool { return len(w.count()) == 3 })
 	text := w.text("Deployment/waypoint")
 	for _, part := range []string{`--trust-domain=td`, `"image":"waypoint:1"`, `"ownerReferences":[{"apiVersion":"gateway.networking.k8s.io/v1","kind":"Gateway","name":"waypoint","uid":"waypoint"}]`} {
@@ -164,7 +165,7 @@ func TestApplies(t *testing.T) {
 		}
 	}
 	// The same Gateway, read again, changes nothing; another one's objects come alone.
-	w.applier.Set([]*gatewayv1.Gateway{gateway("other", ""), gateway("waypoint", "")}, "td")
+	w.applier.Set([]*gatewayv1.Gateway{gateway("other", ""), gateway("waypoint", "")}, &meshv1alpha1.MeshConfig{TrustDomain: "td"})
 	w.until("the other's objects", func() bool { return len(w.count()) == 6 })
 	if n := w.count()["Deployment/waypoint"]; n > 2 { // one more for an event that came before the answer
 		t.Errorf("applied %d times", n)
@@ -214,7 +215,7 @@ func said(all []status.Status, kind string) string {
 
 func TestParametersComeAndGo(t *testing.T) {
 	w := newWorld(t)
-	w.applier.Set([]*gatewayv1.Gateway{gateway("waypoint", "own")}, "td")
+	w.applier.Set([]*gatewayv1.Gateway{gateway("waypoint", "own")}, &meshv1alpha1.MeshConfig{TrustDomain: "td"})
 	w.until("what is missing", func() bool {
 		return strings.HasPrefix(said(w.applier.Statuses(), status.RouteAccepted), "InvalidParameters: spec.infrastructure.parametersRef: there is no ConfigMap shop/own")
 	})
@@ -254,7 +255,7 @@ func TestLeavesWhatIsOthers(t *testing.T) {
 		// Only where it is asked for by name: the watch is for ours.
 		w.client.PrependReactor("get", resource.Resource, func(ktesting.Action) (bool, runtime.Object, error) { return true, m, nil })
 	}
-	w.applier.Set([]*gatewayv1.Gateway{gateway("waypoint", "")}, "td")
+	w.applier.Set([]*gatewayv1.Gateway{gateway("waypoint", "")}, &meshv1alpha1.MeshConfig{TrustDomain: "td"})
 	w.until("what is in the way", func() bool {
 		text := said(w.applier.Statuses(), status.Programmed)
 		return strings.Contains(text, "there is a Service waypoint without the label gateway.istio.io/managed") && strings.Contains(text, "there is a Deployment waypoint without")

@@ -39,7 +39,7 @@ type rendered struct {
 func (r *round) all(ctx context.Context) time.Duration {
 	r.mu.Lock()
 	gateways, options, set := r.gateways, r.options.Deploy, r.set
-	options.TrustDomain = r.trustDomain
+	options.TrustDomain, options.Statistics = r.mesh.GetTrustDomain(), r.mesh.GetDefaultConfig().GetProxyStatsMatcher()
 	r.mu.Unlock()
 	if !set || !r.maps.follow(gateways) || !r.children.synced() {
 		return 0 // it wakes us

@@ -10,6 +10,7 @@ import (
 	"strconv"
 	"strings"
 
+	meshv1alpha1 "istio.io/api/mesh/v1alpha1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -65,6 +66,9 @@ type Options struct {
 	XDSAddress, ServerName string
 	ClusterID, TrustDomain string
 	Network                string
+	// Statistics are those that waypoints show beside the usual: the mesh's
+	// defaultConfig.proxyStatsMatcher. Nil is none.
+	Statistics *meshv1alpha1.ProxyConfig_ProxyStatsMatcher
 	// Image and EnvoyImage are what pods run, and PullPolicy when they are pulled; empty:
 	// as Kubernetes has it.
 	Image, EnvoyImage string

@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
+	meshv1alpha1 "istio.io/api/mesh/v1alpha1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
 	"sigs.k8s.io/yaml"
@@ -146,5 +147,33 @@ func TestNamesAreChecked(t *testing.T) {
 	outside, err := os.ReadDir(filepath.Dir(dir))
 	if err != nil || len(outside) != 1 {
 		t.Errorf("beside the directory: %v, %v", outside, err)
+	}
+}
+
+// Statistics that the mesh's configuration or a Gateway's annotation chooses are known to
+// its pods, the annotation's before the mesh's.
+func TestStatistics(t *testing.T) {
+	mesh := &meshv1alpha1.ProxyConfig_ProxyStatsMatcher{InclusionRegexps: []string{"cluster\\..*"}}
+	for _, c := range []struct {
+		annotation string
+		mesh       *meshv1alpha1.ProxyConfig_ProxyStatsMatcher
+		want       string
+		wrong      bool
+	}{
+		{"", nil, "", false},
+		{"", mesh, `{"inclusionRegexps":["cluster\\..*"]}`, false},
+		{"concurrency: 2", mesh, `{"inclusionRegexps":["cluster\\..*"]}`, false},
+		{"proxyStatsMatcher: {inclusionPrefixes: [cluster.outbound]}", mesh, `{"inclusionPrefixes":["cluster.outbound"]}`, false},
+		{"proxyStatsMatcher: {}", mesh, "{}", false},
+		{"proxyStatsMatcher: [cluster]", mesh, "", true},
+	} {
+		env, err := statistics(map[string]string{proxyConfig: c.annotation}, c.mesh)
+		got := ""
+		if len(env) == 1 {
+			got = env[0].Value
+		}
+		if got != c.want || (err != nil) != c.wrong {
+			t.Errorf("%q: %q, %v", c.annotation, got, err)
+		}
 	}
 }

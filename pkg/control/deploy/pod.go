@@ -32,7 +32,12 @@ func template(g *gatewayv1.Gateway, o Options) (corev1.PodTemplateSpec, error) {
 	}}
 	switch engine := orDefault(g.Annotations[annotationEngine], "fairlead"); engine {
 	case "fairlead":
+		shown, err := statistics(meta.Annotations, o.Statistics)
+		if err != nil {
+			return t, err
+		}
 		t.Spec.Containers = []corev1.Container{fairlead(g, o)}
+		t.Spec.Containers[0].Env = append(t.Spec.Containers[0].Env, shown...)
 	case "envoy":
 		if o.EnvoyImage == "" {
 			return t, errors.New("no image for Envoy is configured")

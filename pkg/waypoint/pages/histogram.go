@@ -22,7 +22,9 @@ func (p *Pages) timings() (out []timing) {
 	for _, name := range p.o.Clusters.Names() {
 		if c := p.o.Clusters.Get(name); c != nil {
 			for key, s := range c.Timings() {
-				out = append(out, timing{"cluster." + c.StatName() + "." + key, s})
+				if name := "cluster." + c.StatName() + "." + key; p.o.Included == nil || p.o.Included(name) {
+					out = append(out, timing{name, s})
+				}
 			}
 		}
 	}

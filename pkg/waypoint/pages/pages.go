@@ -24,6 +24,10 @@ type Options struct {
 	// Bootstrap is what the process started with: the node, and a file's resources. It
 	// must be non-nil.
 	Bootstrap *bootstrapv3.Bootstrap
+	// Included tells which statistics of clusters there are, at the port for metrics as
+	// well; nil: all at the admin port and none at the other. There are dozens for each
+	// service of the mesh.
+	Included func(name string) bool
 	// Secrets are the certificates that there are, without keys; or nil.
 	Secrets func() []Secret
 	// Pending is what readiness waits for. It must be non-nil.
@@ -53,7 +57,7 @@ func New(o Options) (*Pages, error) {
 		return nil, errors.New("pages: Engine, Clusters, Bootstrap, Pending, SetHealth, Level, Registry and Logger must be set")
 	}
 	p := &Pages{o: o, initial: o.Level.Level(), started: time.Now()}
-	return p, o.Registry.Register(collector{stats: p.serverStats})
+	return p, o.Registry.Register(collector{stats: p.metrics})
 }
 
 // Handlers are the pages by path.

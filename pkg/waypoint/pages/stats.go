@@ -49,8 +49,19 @@ func (p *Pages) clusterStats() (out []stat) {
 		}
 		prefix := "cluster." + c.StatName() + "."
 		for key, v := range c.Stats() {
-			out = append(out, stat{prefix + key, v})
+			if p.o.Included == nil || p.o.Included(prefix+key) {
+				out = append(out, stat{prefix + key, v})
+			}
 		}
+	}
+	return out
+}
+
+// metrics are those that the port for metrics has beside Istio's.
+func (p *Pages) metrics() []stat {
+	out := p.serverStats()
+	if p.o.Included != nil {
+		out = append(out, p.clusterStats()...)
 	}
 	return out
 }
@@ -121,8 +132,8 @@ func (p *Pages) chosen(w http.ResponseWriter, r *http.Request) ([]stat, []timing
 }
 
 // prometheus is Envoy's /stats/prometheus: Istio's metrics, and Envoy's statistics with
-// those of the clusters. The port for metrics leaves the latter out: there are as many
-// as there are services.
+// those of the clusters. The port for metrics leaves the latter out, unless some are
+// chosen: there are as many as there are services.
 func (p *Pages) prometheus(w http.ResponseWriter, r *http.Request) {
 	all, timings, ok := p.chosen(w, r)
 	if !ok {
