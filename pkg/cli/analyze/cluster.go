@@ -22,9 +22,9 @@ var kinds = []schema.GroupKind{
 	{Group: networking, Kind: "Sidecar"}, {Group: networking, Kind: "EnvoyFilter"}, {Group: networking, Kind: "ProxyConfig"},
 	{Group: security, Kind: "AuthorizationPolicy"}, {Group: security, Kind: "PeerAuthentication"}, {Group: security, Kind: "RequestAuthentication"},
 	{Group: telemetry, Kind: "Telemetry"}, {Group: "extensions.istio.io", Kind: "WasmPlugin"},
-	{Group: "gateway.networking.k8s.io", Kind: "HTTPRoute"},
-	{Group: "gateway.networking.k8s.io", Kind: "GRPCRoute"}, {Group: "gateway.networking.k8s.io", Kind: "TCPRoute"},
-	{Group: "gateway.networking.k8s.io", Kind: "TLSRoute"}, {Group: "gateway.networking.k8s.io", Kind: "ReferenceGrant"},
+	{Group: gatewayGroup, Kind: "HTTPRoute"},
+	{Group: gatewayGroup, Kind: "GRPCRoute"}, {Group: gatewayGroup, Kind: "TCPRoute"},
+	{Group: gatewayGroup, Kind: "TLSRoute"}, {Group: gatewayGroup, Kind: "ReferenceGrant"},
 }
 
 // Cluster reads a cluster's objects. Secrets are read where the caller may, for

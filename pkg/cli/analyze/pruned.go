@@ -1,6 +1,8 @@
 package analyze
 
 import (
+	"encoding/json"
+	"fmt"
 	"strings"
 
 	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
@@ -24,6 +26,28 @@ func (w *world) pruned() {
 				continue
 			}
 			w.reportAt(Error, PrunedFields, d, "", "%s: %s (it was applied, and the API server has dropped it)", p.Field, p.Message)
+		}
+		w.experimental(d, text)
+	}
+}
+
+// experimental finds fields of routes that only the experimental definitions of the Gateway API
+// have: they are read, and where the cluster has the standard definitions they are not stored.
+func (w *world) experimental(d *manifest, applied string) {
+	if d.Ref.Group != gatewayGroup || d.Ref.Kind != "HTTPRoute" && d.Ref.Kind != "GRPCRoute" {
+		return
+	}
+	var was document.Value
+	if err := json.Unmarshal([]byte(applied), &was); err != nil {
+		return // not what kubectl writes
+	}
+	for i, rule := range document.List(was, "spec", "rules") {
+		for _, field := range []string{"retry", "sessionPersistence"} {
+			path := fmt.Sprintf("spec.rules[%d].%s", i, field)
+			if document.At(rule, field) == nil || present(d.value, path) {
+				continue
+			}
+			w.reportAt(Error, PrunedFields, d, "", "%s: the cluster's definition of %s is of the standard channel, where this field is missing: install the Gateway API's experimental definitions (it was applied, and the API server has dropped it)", path, d.Ref.Kind)
 		}
 	}
 }

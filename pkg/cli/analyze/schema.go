@@ -9,7 +9,7 @@ import (
 
 // groupsOfMesh are those whose objects a cluster stores for the mesh; of other stored
 // objects the API server knows more than we do.
-var groupsOfMesh = []string{networking, security, telemetry, "extensions.istio.io", "gateway.networking.k8s.io"}
+var groupsOfMesh = []string{networking, security, telemetry, "extensions.istio.io", gatewayGroup}
 
 // schema says what is wrong with objects by themselves.
 func (w *world) schema() {

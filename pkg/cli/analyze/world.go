@@ -22,6 +22,8 @@ const (
 	networking = "networking.istio.io"
 	security   = "security.istio.io"
 	telemetry  = "telemetry.istio.io"
+
+	gatewayGroup = "gateway.networking.k8s.io"
 )
 
 // world is all that is known, and what was found in it.

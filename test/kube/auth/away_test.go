@@ -117,20 +117,20 @@ func TestTheAPIServerIsAway(t *testing.T) {
 	s, stream := p.Agent(agent)
 	p.Until("workloads", func() bool { return len(s.Snapshot().Workloads()) == 2 })
 	known := p.Dial(p.Token(agent))
-	if _, err := sign(t, known, "shop/web"); err != nil {
+	if _, err := plane.Sign(t, known, "shop/web"); err != nil {
 		t.Fatal(err)
 	}
 	leads(p, p)
 	fresh := p.Dial(p.Token(agent))
 
 	w.set(true)
-	if _, err := sign(t, known, "shop/web"); err != nil {
+	if _, err := plane.Sign(t, known, "shop/web"); err != nil {
 		t.Errorf("an agent that was proved a moment ago: %v", err)
 	}
-	if _, err := sign(t, fresh, "shop/web"); status.Code(err) != codes.Unavailable {
+	if _, err := plane.Sign(t, fresh, "shop/web"); status.Code(err) != codes.Unavailable {
 		t.Errorf("an agent that was not: %v, want to be told to try again", err)
 	}
-	if _, err := sign(t, known, "shop/nobody"); status.Code(err) != codes.Unavailable {
+	if _, err := plane.Sign(t, known, "shop/nobody"); status.Code(err) != codes.Unavailable {
 		t.Errorf("a pod that nobody knows of: %v, want to be told to try again", err)
 	}
 	p.Until("the end of its term", func() bool { return value(p, "fairlead_leader") == 0 })
@@ -142,7 +142,7 @@ func TestTheAPIServerIsAway(t *testing.T) {
 	}
 
 	w.set(false)
-	p.Until("who was told to try again", func() bool { _, err := sign(t, fresh, "shop/web"); return err == nil })
+	p.Until("who was told to try again", func() bool { _, err := plane.Sign(t, fresh, "shop/web"); return err == nil })
 	leads(p, p)
 	p.Pod("shop", "late-1", "late", "n1", "10.1.0.3", nil, nil)
 	p.Until("a pod that came afterwards", func() bool { return len(s.Snapshot().Workloads()) == 3 })

@@ -2,24 +2,16 @@ package auth
 
 import (
 	"context"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
-	"crypto/x509"
-	"encoding/pem"
 	"net"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/status"
-	"google.golang.org/protobuf/types/known/structpb"
-	ca "istio.io/api/security/v1alpha1"
 	authenticationv1 "k8s.io/api/authentication/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -36,42 +28,6 @@ const world = `
 ---
 {apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {istio.io/dataplane-mode: ambient}}}
 `
-
-// request is a certificate request with a key of its own.
-func request(t *testing.T) string {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.CreateCertificateRequest(rand.Reader, &x509.CertificateRequest{}, key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE REQUEST", Bytes: der}))
-}
-
-// sign asks for a certificate of account, as "namespace/name", or for the caller's own.
-func sign(t *testing.T, conn grpc.ClientConnInterface, account string) (string, error) {
-	t.Helper()
-	r := &ca.IstioCertificateRequest{Csr: request(t), ValidityDuration: 3600}
-	if account != "" {
-		namespace, name, _ := strings.Cut(account, "/")
-		r.Metadata, _ = structpb.NewStruct(map[string]any{"ImpersonatedIdentity": "spiffe://cluster.local/ns/" + namespace + "/sa/" + name})
-	}
-	ctx, cancel := context.WithTimeout(t.Context(), 30*time.Second)
-	defer cancel()
-	response, err := ca.NewIstioCertificateServiceClient(conn).CreateCertificate(ctx, r)
-	if err != nil {
-		return "", err
-	}
-	block, _ := pem.Decode([]byte(response.GetCertChain()[0]))
-	leaf, err := x509.ParseCertificate(block.Bytes)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return leaf.URIs[0].String(), nil
-}
 
 // tokenFile is a token as it is wanted, in a file.
 func tokenFile(t *testing.T, p *plane.Plane, namespace, account, audience string, pod *corev1.Pod) string {

@@ -56,7 +56,7 @@ func TestAStolenNode(t *testing.T) {
 				}
 				t.Errorf("it has a token of %s made, bound to %v: %v", account, pod != nil, err)
 				if pod == other && err == nil {
-					got, err := sign(t, dialFrom(t, p, "127.0.0.9", file(t, token)), "shop/far")
+					got, err := plane.Sign(t, dialFrom(t, p, "127.0.0.9", file(t, token)), "shop/far")
 					t.Errorf("with which the CA signs for a pod of another node: %s %v", got, err)
 				}
 			}
@@ -67,10 +67,10 @@ func TestAStolenNode(t *testing.T) {
 			t.Fatal(err)
 		}
 		conn := dialFrom(t, p, "127.0.0.10", file(t, token))
-		if got, err := sign(t, conn, "shop/near"); err == nil {
+		if got, err := plane.Sign(t, conn, "shop/near"); err == nil {
 			t.Errorf("the CNI plugin's token has the CA sign for %s", got)
 		}
-		if got, err := sign(t, conn, ""); err == nil {
+		if got, err := plane.Sign(t, conn, ""); err == nil {
 			t.Errorf("the CNI plugin's token has the CA sign for %s", got)
 		}
 		stream, err := discovery.NewAggregatedDiscoveryServiceClient(conn).StreamAggregatedResources(t.Context())

@@ -26,10 +26,10 @@ func TestTheChartsPermissions(t *testing.T) {
 	s, _ := p.Agent(agent)
 	p.Until("workloads", func() bool { return len(s.Snapshot().Workloads()) == 2 })
 	conn := p.Dial(p.Token(agent))
-	if _, err := sign(t, conn, "shop/web"); err != nil {
+	if _, err := plane.Sign(t, conn, "shop/web"); err != nil {
 		t.Error(err)
 	}
-	if _, err := sign(t, conn, "shop/nobody"); err == nil || !strings.Contains(err.Error(), "no pod of shop/nobody") {
+	if _, err := plane.Sign(t, conn, "shop/nobody"); err == nil || !strings.Contains(err.Error(), "no pod of shop/nobody") {
 		t.Errorf("an account without a pod, for which the API server is asked: %v", err)
 	}
 	have := func(namespace, want string) {

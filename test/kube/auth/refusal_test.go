@@ -39,18 +39,18 @@ func TestWhoMayHaveWhichCertificate(t *testing.T) {
 	for account, want := range map[string]string{
 		"shop/web": "spiffe://cluster.local/ns/shop/sa/web", "": "spiffe://cluster.local/ns/istio-system/sa/ztunnel",
 	} {
-		if got, err := sign(t, asAgent, account); err != nil || got != want {
+		if got, err := plane.Sign(t, asAgent, account); err != nil || got != want {
 			t.Errorf("an agent for %q: %s, %v", account, got, err)
 		}
 	}
-	if got, err := sign(t, asWeb, ""); err != nil || got != "spiffe://cluster.local/ns/shop/sa/web" {
+	if got, err := plane.Sign(t, asWeb, ""); err != nil || got != "spiffe://cluster.local/ns/shop/sa/web" {
 		t.Errorf("an application for itself: %s, %v", got, err)
 	}
 	// Pods that came this moment, of which the control plane may not have heard.
 	for i := range 20 {
 		account := fmt.Sprint("new-", i)
 		p.Pod("shop", account, account, "n1", "10.1.2."+strconv.Itoa(i+1), nil, nil)
-		if _, err := sign(t, asAgent, "shop/"+account); err != nil {
+		if _, err := plane.Sign(t, asAgent, "shop/"+account); err != nil {
 			t.Errorf("an agent for a pod that came just now: %v", err)
 		}
 	}
@@ -62,10 +62,10 @@ func TestWhoMayHaveWhichCertificate(t *testing.T) {
 		"a pod that has failed":  {"shop/job", "no pod of shop/job is on node n1"},
 		"an account without pod": {"shop/nobody", "no pod of shop/nobody is on node n1"},
 	} {
-		_, err := sign(t, asAgent, c.account)
+		_, err := plane.Sign(t, asAgent, c.account)
 		refused(t, p, "an agent for "+what, err, codes.Unauthenticated, c.why)
 	}
-	_, err := sign(t, asWeb, "shop/web")
+	_, err := plane.Sign(t, asWeb, "shop/web")
 	refused(t, p, "an application on behalf of others", err, codes.Unauthenticated, "service account shop/web may not ask on behalf of others")
 
 	waiting, err := p.Kube.CoreV1().Pods("istio-system").Create(t.Context(), &corev1.Pod{
@@ -84,7 +84,7 @@ func TestWhoMayHaveWhichCertificate(t *testing.T) {
 	} {
 		// Each from an address of its own, since wrong tokens are held against it.
 		conn := dialFrom(t, p, "127.0.1."+strconv.Itoa(i+1), c.token)
-		_, err := sign(t, conn, "shop/web")
+		_, err := plane.Sign(t, conn, "shop/web")
 		refused(t, p, c.what, err, codes.Unauthenticated, c.why)
 		stream, err := discovery.NewAggregatedDiscoveryServiceClient(conn).DeltaAggregatedResources(t.Context())
 		if err == nil {
@@ -107,9 +107,9 @@ func TestWhoMayHaveWhichCertificate(t *testing.T) {
 	}
 	next := p.Pod("istio-system", "ztunnel-n1", "ztunnel", "n1", "10.1.0.9", nil, nil)
 	asNext := p.Dial(p.Token(next))
-	p.Until("the new agent's pod", func() bool { _, err := sign(t, asNext, "shop/web"); return err == nil })
-	p.Until("the end of the old one", func() bool { _, err := sign(t, asAgent, "shop/web"); return err != nil })
-	_, err = sign(t, asAgent, "shop/web")
+	p.Until("the new agent's pod", func() bool { _, err := plane.Sign(t, asNext, "shop/web"); return err == nil })
+	p.Until("the end of the old one", func() bool { _, err := plane.Sign(t, asAgent, "shop/web"); return err != nil })
+	_, err = plane.Sign(t, asAgent, "shop/web")
 	refused(t, p, "an agent whose pod is gone", err, codes.Unauthenticated, "istio-system/ztunnel-n1 does not exist any more")
 
 	for _, metric := range []string{`fairlead_ca_requests_refused_total{code="Unauthenticated"}`, `fairlead_token_reviews_total{result="refused"}`, `fairlead_token_reviews_total{result="implausible"}`, `fairlead_token_reviews_total{result="remembered"}`} {
@@ -155,7 +155,7 @@ func TestAFloodOfWrongTokens(t *testing.T) {
 	p.Pod("shop", "web-1", "web", "n1", "10.1.0.2", nil, nil)
 	good := p.Token(agent)
 	asAgent := p.Dial(good)
-	p.Until("a certificate", func() bool { _, err := sign(t, asAgent, "shop/web"); return err == nil })
+	p.Until("a certificate", func() bool { _, err := plane.Sign(t, asAgent, "shop/web"); return err == nil })
 
 	text := read(t, good)
 	at := strings.LastIndex(text, ".") + 1
@@ -165,11 +165,11 @@ func TestAFloodOfWrongTokens(t *testing.T) {
 	const flood = 3_000
 	for i := range flood {
 		write(t, path, text[:at]+fmt.Sprintf("%06d", i)+text[at+6:])
-		if _, err := sign(t, conn, "shop/web"); err == nil {
+		if _, err := plane.Sign(t, conn, "shop/web"); err == nil {
 			t.Fatal("a wrong token was taken")
 		}
 		if i%300 == 0 {
-			if _, err := sign(t, p.Dial(p.Token(agent)), "shop/web"); err != nil {
+			if _, err := plane.Sign(t, p.Dial(p.Token(agent)), "shop/web"); err != nil {
 				t.Errorf("an agent that comes meanwhile: %v", err)
 			}
 		}

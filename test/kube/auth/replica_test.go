@@ -112,7 +112,7 @@ func TestTwoReplicas(t *testing.T) {
 	for i, p := range all {
 		s, _ := p.Agent(agent)
 		p.Until("workloads of each replica", func() bool { return len(s.Snapshot().Workloads()) == 2 })
-		if got, err := sign(t, p.Dial(p.Token(agent)), "shop/web"); err != nil || got != "spiffe://cluster.local/ns/shop/sa/web" {
+		if got, err := plane.Sign(t, p.Dial(p.Token(agent)), "shop/web"); err != nil || got != "spiffe://cluster.local/ns/shop/sa/web" {
 			t.Errorf("replica %d: %s, %v", i, got, err)
 		}
 	}

@@ -175,6 +175,21 @@ spec: {metrics: [{providers: [{name: prometheus}], overrides: [{tags: {a: b}}]}]
 		!strings.Contains(errs, "Error: Analyzers found issues when analyzing all namespaces.") {
 		t.Errorf("a pruned field:\n%s%s", out, errs)
 	}
+	m.apply(`
+apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: web, namespace: shop}
+spec:
+  parentRefs: [{group: "", kind: Service, name: web, port: 80}]
+  rules: [{backendRefs: [{name: web, port: 80}], retry: {attempts: 2}, sessionPersistence: {sessionName: s}}]
+`, "--validate=false")
+	out, _ = m.run(79, "analyze", "-n", "shop", "-S", "FL0103=Telemetry *.shop")
+	for _, field := range []string{"retry", "sessionPersistence"} {
+		if want := "Error [FL0103] (HTTPRoute shop/web) spec.rules[0]." + field + ": the cluster's definition of HTTPRoute is of the standard channel"; !strings.Contains(out, want) {
+			t.Errorf("%q is not said of a field of the experimental channel:\n%s", want, out)
+		}
+	}
+	m.apply("{apiVersion: gateway.networking.k8s.io/v1, kind: HTTPRoute, metadata: {name: web, namespace: shop}, spec: {parentRefs: [{group: \"\", kind: Service, name: web, port: 80}], rules: [{backendRefs: [{name: web, port: 80}]}]}}")
 	file := filepath.Join(t.TempDir(), "route.yaml")
 	text := "apiVersion: networking.istio.io/v1\nkind: VirtualService\nmetadata: {name: web, namespace: shop}\nspec:\n  hosts: [web]\n  http:\n  - route:\n    - destination: {host: wep}\n"
 	if err := os.WriteFile(file, []byte(text), 0o600); err != nil {

@@ -124,7 +124,7 @@ func (c *Cluster) startControlPlane(ctx context.Context) (*authority, error) {
 	var ns *netns.NS
 	if c.network != nil {
 		ns = c.network.hub
-		cmd.Args = append(cmd.Args, "-address="+hubAddress, fmt.Sprintf("-port=%d", apiPort), "-nodes")
+		cmd.Args = append(cmd.Args, "-address="+hubAddress, fmt.Sprintf("-port=%d", apiPort), "-nodes", "-aggregate")
 	}
 	if !c.options.Detached {
 		cmd.Args = append(cmd.Args, "-lifeline")
@@ -166,6 +166,7 @@ func issue(dir, outside, inside string) (*authority, error) {
 		"controllers":    {name: "system:kube-controller-manager", organization: masters},
 		"scheduler":      {name: "system:kube-scheduler"},
 		"kube-proxy":     {name: "system:kube-proxy"},
+		"front-proxy":    {name: "front-proxy"},
 		"kubelet-client": {name: "kube-apiserver-kubelet-client", organization: masters},
 	} {
 		if err := pki.issue(name, s); err != nil {

@@ -29,6 +29,7 @@ func controlPlane(args []string) error {
 	inherit := f.Bool("inherit", false, "file descriptor 3 is a listening socket: serve it too")
 	nodes := f.Bool("nodes", false, "nodes have kubelets: pods of dead nodes are evicted and deleted")
 	written := f.Bool("written", false, "pods are as they are written: nothing makes, schedules or deletes them")
+	aggregate := f.Bool("aggregate", false, "the API server asks servers of other APIs, proving itself with front-proxy.crt")
 	services := f.String("services", "10.96.0.0/16", "ranges of the services' addresses, one or one of each family")
 	lifeline := f.Bool("lifeline", false, "end when standard input does: whoever started this is gone")
 	if err := f.Parse(args); err != nil {
@@ -58,7 +59,7 @@ func controlPlane(args []string) error {
 	if err != nil {
 		return err
 	}
-	serve, err := apiServer(ctx, *dir, *address, *services, l, socket)
+	serve, err := apiServer(ctx, *dir, *address, *services, *aggregate, l, socket)
 	if err != nil {
 		return fmt.Errorf("API server: %w", err)
 	}

@@ -44,7 +44,7 @@ func parse(sets cliflag.NamedFlagSets, args ...string) error {
 }
 
 // apiServer prepares the API server; what it returns serves until ctx ends.
-func apiServer(ctx context.Context, dir, address, services string, l net.Listener, etcd string) (func() error, error) {
+func apiServer(ctx context.Context, dir, address, services string, aggregate bool, l net.Listener, etcd string) (func() error, error) {
 	in := func(name string) string { return filepath.Join(dir, name) }
 	port := l.Addr().(*net.TCPAddr).Port
 	reconciler := "lease"
@@ -53,23 +53,28 @@ func apiServer(ctx context.Context, dir, address, services string, l net.Listene
 	}
 	o := apiserveroptions.NewServerRunOptions()
 	o.SecureServing.Listener = l
-	err := parse(o.Flags(),
-		"--etcd-servers="+etcd,
-		"--bind-address="+address, "--advertise-address="+address, "--secure-port="+strconv.Itoa(port),
-		"--endpoint-reconciler-type="+reconciler,
-		"--tls-cert-file="+in("apiserver.crt"), "--tls-private-key-file="+in("apiserver.key"), "--client-ca-file="+in("ca.crt"),
-		"--kubelet-certificate-authority="+in("ca.crt"),
-		"--kubelet-client-certificate="+in("kubelet-client.crt"), "--kubelet-client-key="+in("kubelet-client.key"),
+	args := []string{
+		"--etcd-servers=" + etcd,
+		"--bind-address=" + address, "--advertise-address=" + address, "--secure-port=" + strconv.Itoa(port),
+		"--endpoint-reconciler-type=" + reconciler,
+		"--tls-cert-file=" + in("apiserver.crt"), "--tls-private-key-file=" + in("apiserver.key"), "--client-ca-file=" + in("ca.crt"),
+		"--kubelet-certificate-authority=" + in("ca.crt"),
+		"--kubelet-client-certificate=" + in("kubelet-client.crt"), "--kubelet-client-key=" + in("kubelet-client.key"),
 		"--kubelet-preferred-address-types=InternalIP",
 		"--service-account-issuer=https://kubernetes.default.svc.cluster.local",
-		"--service-account-key-file="+in("service-account.pub"), "--service-account-signing-key-file="+in("service-account.key"),
-		"--service-cluster-ip-range="+services,
+		"--service-account-key-file=" + in("service-account.pub"), "--service-account-signing-key-file=" + in("service-account.key"),
+		"--service-cluster-ip-range=" + services,
 		"--authorization-mode=Node,RBAC", "--enable-admission-plugins=NodeRestriction", "--allow-privileged=true",
 		"--enable-priority-and-fairness=false", "--profiling=false",
 		// Webhooks are called at their pods: no kube-proxy runs beside the API server.
 		"--enable-aggregator-routing=true",
-	)
-	if err != nil {
+	}
+	if aggregate {
+		args = append(args, "--requestheader-client-ca-file="+in("ca.crt"), "--requestheader-allowed-names=front-proxy",
+			"--requestheader-username-headers=X-Remote-User", "--requestheader-group-headers=X-Remote-Group", "--requestheader-extra-headers-prefix=X-Remote-Extra-",
+			"--proxy-client-cert-file="+in("front-proxy.crt"), "--proxy-client-key-file="+in("front-proxy.key"))
+	}
+	if err := parse(o.Flags(), args...); err != nil {
 		return nil, err
 	}
 	if err := o.GenericServerRunOptions.ComponentGlobalsRegistry.Set(); err != nil {
@@ -101,6 +106,7 @@ func controllerManager(ctx context.Context, dir string, kinds []string) (func() 
 		"--root-ca-file="+in("ca.crt"), "--service-account-private-key-file="+in("service-account.key"),
 		"--kube-api-qps=200", "--kube-api-burst=400", "--controller-start-interval=0s",
 		"--node-monitor-grace-period=16s", "--concurrent-endpoint-syncs=10",
+		"--horizontal-pod-autoscaler-sync-period=5s", "--horizontal-pod-autoscaler-initial-readiness-delay=5s", "--horizontal-pod-autoscaler-cpu-initialization-period=10s",
 		"--controllers="+strings.Join(kinds, "-controller,")+"-controller",
 	)
 	if err != nil {

@@ -114,4 +114,13 @@ func TestDiscoverySelectors(t *testing.T) {
 	t.Logf("kubectl label, and what follows: %v", time.Since(start))
 	p.Kubectl("label", "namespace", "shop", "mesh-")
 	p.Until("the namespace that is not", func() bool { return system() == 1 && s.Snapshot().Service(web) == nil })
+	// A pod of a namespace that is not looked at proves itself all the same: the API server is asked for it.
+	p.Apply("{apiVersion: v1, kind: Namespace, metadata: {name: unseen}}")
+	caller := p.Dial(p.Token(p.Pod("unseen", "caller", "caller", "n1", "10.1.0.9", nil, nil)))
+	if got, err := Sign(t, caller, ""); err != nil || got != "spiffe://cluster.local/ns/unseen/sa/caller" {
+		t.Errorf("a certificate for %s: %v", got, err)
+	}
+	if out := p.Get("/metrics"); !strings.Contains(out, `fairlead_ca_pod_lookups_total{result="found"} 1`) {
+		t.Errorf("the API server was not asked: %s", grep(out, "lookups"))
+	}
 }

@@ -14,22 +14,8 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/install/chart"
 )
 
-// unproved are rights that no test here makes use of, each with its reason.
-var unproved = map[string]string{
-	"get pods":                "test/kube/auth: of a pod that is newer than what is followed",
-	"delete deployments.apps": renamed, "delete services": renamed, "delete serviceaccounts": renamed,
-	"patch destinationrules/status.networking.istio.io": rarely, "patch workloadentries/status.networking.istio.io": rarely,
-	"patch peerauthentications/status.security.istio.io": rarely, "patch telemetries/status.telemetry.istio.io": rarely,
-	"patch grpcroutes/status.gateway.networking.k8s.io": rarely, "patch tcproutes/status.gateway.networking.k8s.io": rarely, "patch tlsroutes/status.gateway.networking.k8s.io": rarely,
-}
-
-const (
-	renamed = "a Gateway that gives its waypoint another name leaves the old one's objects to be deleted"
-	rarely  = "a status is written when there is something to say, as of the kinds that tests have"
-)
-
 // The control plane of all these tests has the chart's rights, so they suffice. When all
-// tests have run, each right was needed by one of them, or it stands above.
+// tests have run, each right was needed by one of them.
 func TestMain(m *testing.M) {
 	code := m.Run()
 	whole := flag.Lookup("test.run").Value.String() == "" && flag.Lookup("test.skip").Value.String() == "" && !testing.Short()
@@ -40,10 +26,8 @@ func TestMain(m *testing.M) {
 			os.Exit(1)
 		}
 		for _, right := range used.unused(rules) {
-			if unproved[right] == "" {
-				fmt.Fprintf(os.Stderr, "the chart gives the control plane a right that no test needs: %s\n", right)
-				code = 1
-			}
+			fmt.Fprintf(os.Stderr, "the chart gives the control plane a right that no test needs: %s\n", right)
+			code = 1
 		}
 	}
 	os.Exit(code)

@@ -288,6 +288,13 @@ func TestWaypointIsDeployed(t *testing.T) {
 		t.Errorf("the other's Service selects %q", got)
 	}
 
+	// A waypoint of another name takes the place of that of the first.
+	p.Kubectl("annotate", "gateway", "-n", "shop", "waypoint", "gateway.istio.io/name-override=second", "gateway.istio.io/service-account=second")
+	p.Until("what was of the first name is gone", func() bool {
+		out := p.Kubectl("get", "serviceaccount,deployment,service", "-n", "shop", "-l", "gateway.networking.k8s.io/gateway-name=waypoint", "-o", "name")
+		return strings.Join(strings.Fields(out), " ") == "serviceaccount/second deployment.apps/second service/second"
+	})
+
 	p.Kubectl("delete", "gateway", "-n", "shop", "waypoint")
 	p.Until("nothing is left", func() bool {
 		out := p.Kubectl("get", "serviceaccount,deployment,service,hpa,pdb", "-n", "shop", "-l", "gateway.networking.k8s.io/gateway-name=waypoint", "-o", "name")
