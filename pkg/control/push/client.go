@@ -10,18 +10,23 @@ import (
 
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/types/known/structpb"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/door"
 	"github.com/fairlead-mesh/fairlead/pkg/token"
 )
 
-// maxNames bounds a subscription by name.
-const maxNames = 1 << 16
+const (
+	// maxNames and maxNameBytes bound a subscription by name, of which each is kept.
+	maxNames, maxNameBytes = 1 << 16, 8 << 20
+	// maxSaid bounds each of what a client says of itself.
+	maxSaid = 256
+)
 
 var (
 	errBehind       = status.Error(codes.Aborted, "too far behind: connect again to get the difference")
 	errSilent       = status.Errorf(codes.DeadlineExceeded, "nothing was asked for in %v", longestSilence)
-	errTooManyNames = status.Errorf(codes.ResourceExhausted, "more than %d names: subscribe to everything", maxNames)
+	errTooManyNames = status.Errorf(codes.ResourceExhausted, "more than %d names, or of more than %d MiB: subscribe to everything", maxNames, maxNameBytes>>20)
 )
 
 // client is one stream. Its loop is the only sender.
@@ -167,7 +172,7 @@ func (c *client) greet(r *request) error {
 		return status.Errorf(codes.PermissionDenied, "NODE_NAME is %q, the token is of a pod on node %q", name, c.caller.Node)
 	}
 	c.mu.Lock()
-	c.cluster, c.version = metadata["CLUSTER_ID"].GetStringValue(), metadata["ISTIO_VERSION"].GetStringValue()
+	c.cluster, c.version = said(metadata, "CLUSTER_ID"), said(metadata, "ISTIO_VERSION")
 	c.mu.Unlock()
 	if !isWaypoint {
 		if !slices.Contains(c.server.o.NodeAccounts, c.caller.Account()) {
@@ -186,6 +191,12 @@ func (c *client) greet(r *request) error {
 	c.mu.Unlock()
 	c.server.o.Logger.Info("discovery stream", "waypoint", waypoint.name(), "node", c.caller.Node, "from", c.from)
 	return nil
+}
+
+// said is what a client says of itself, cut short where it is long, in a copy: the request that it is of may be large.
+func said(metadata map[string]*structpb.Value, field string) string {
+	text := metadata[field].GetStringValue()
+	return strings.ToValidUTF8(strings.Clone(text[:min(len(text), maxSaid)]), "")
 }
 
 // close lets go of what greet found.
@@ -282,29 +293,40 @@ func (s *subscription) subscribe(r *request) error {
 		switch {
 		case s.names == nil || name == "*" && slices.Contains(r.GetResourceNamesUnsubscribe(), "*"):
 		case name == "*":
-			s.names, s.asked, s.first, s.held = nil, nil, true, nil
+			s.names, s.nameBytes, s.asked, s.first, s.held = nil, 0, nil, true, nil
 		case s.typeURL == AddressType && isAddress(name):
 			// An answer of "no such address" would be taken for "outside the mesh".
 			return status.Errorf(codes.InvalidArgument, "%q: addresses are not looked up on demand; subscribe to everything (ztunnel: XDS_ON_DEMAND=false)", name)
-		case len(s.names) >= maxNames:
+		case s.names[name]:
+			s.ask(name)
+		case len(s.names) >= maxNames, s.nameBytes+len(name) > maxNameBytes:
 			return errTooManyNames
 		default:
 			s.names[name] = true
-			if s.asked == nil {
-				s.asked = map[string]bool{}
-			}
-			s.asked[name] = true
+			s.nameBytes += len(name)
+			s.ask(name)
 		}
 	}
 	if s.names == nil {
 		return nil
 	}
 	for _, name := range r.GetResourceNamesUnsubscribe() {
+		if s.names[name] {
+			s.nameBytes -= len(name)
+		}
 		delete(s.names, name)
 		delete(s.asked, name)
 		delete(s.refused, name)
 	}
 	return nil
+}
+
+// ask has a name answered.
+func (s *subscription) ask(name string) {
+	if s.asked == nil {
+		s.asked = map[string]bool{}
+	}
+	s.asked[name] = true
 }
 
 // isAddress tells an alias of the form "network/address" from a resource's name.

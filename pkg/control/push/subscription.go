@@ -18,8 +18,9 @@ const (
 // subscription is a client's state of one type. The client's lock guards it.
 type subscription struct {
 	typeURL string
-	// names is nil for everything.
-	names map[string]bool
+	// names is nil for everything; nameBytes is how long they are together.
+	names     map[string]bool
+	nameBytes int
 	// cursor is the last change that the client was told of.
 	cursor uint64
 

@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 
+	"golang.org/x/time/rate"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/structpb"
@@ -27,6 +28,18 @@ const (
 	labelGatewayName = "gateway.networking.k8s.io/gateway-name"
 	// labelSubZone is Istio's, of a node.
 	labelSubZone = "topology.istio.io/subzone"
+)
+
+const (
+	// maxForms bounds the forms of a Gateway's configuration that are kept: those that its
+	// clients ask for, in whatever words. formsAtOnce and formsPerSecond bound how often one is
+	// made for a client that comes.
+	maxForms                    = 64
+	formsAtOnce, formsPerSecond = 64, 2
+	// maxGateways bounds the memory of who had one made.
+	maxGateways = 10_000
+	// maxLabels and maxLabelSize bound what a client says that its pod is labelled with.
+	maxLabels, maxLabelSize = 256, 512
 )
 
 // Consumer is what a configuration depends on beside its Gateway: who takes it.
@@ -62,6 +75,7 @@ type Waypoints struct {
 	model    *model.Model // or nil: none yet
 	generate Generate     // of the model
 	logs     map[form]*served
+	making   map[model.Key]*rate.Limiter
 }
 
 // form tells configurations apart: a Gateway and a Consumer in words.
@@ -84,7 +98,7 @@ func (s *served) name() string { return s.gateway.Namespace + "/" + s.gateway.Na
 
 // NewWaypoints serves nothing before the first model is published.
 func NewWaypoints(logger *slog.Logger) *Waypoints {
-	return &Waypoints{logger: logger, logs: map[form]*served{}}
+	return &Waypoints{logger: logger, logs: map[form]*served{}, making: map[model.Key]*rate.Limiter{}}
 }
 
 // Publish makes the connected waypoints' configurations follow from m. A
@@ -153,9 +167,9 @@ func (w *Waypoints) open(caller token.Caller, metadata map[string]*structpb.Valu
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	found := w.ofLocked(caller.Account())
-	labels := map[string]string{}
-	for name, value := range metadata["LABELS"].GetStructValue().GetFields() {
-		labels[name] = value.GetStringValue()
+	labels, err := labelsOf(metadata)
+	if err != nil {
+		return nil, err
 	}
 	gateway := labels[labelGatewayName]
 	if len(found) > 1 || gateway != "" {
@@ -170,6 +184,9 @@ func (w *Waypoints) open(caller token.Caller, metadata map[string]*structpb.Valu
 	f := form{found[0].Key, c.String()}
 	s := w.logs[f]
 	if s == nil {
+		if !w.mayMakeLocked(f.gateway) {
+			return nil, status.Errorf(codes.ResourceExhausted, "waypoint %s/%s is asked for in too many forms; try again", f.gateway.Namespace, f.gateway.Name)
+		}
 		s = &served{form: f, consumer: c, log: newLog(envoyTypes)}
 		s.log.encoder.keep = true
 		if _, err := w.makeLocked(s); err != nil {
@@ -180,6 +197,42 @@ func (w *Waypoints) open(caller token.Caller, metadata map[string]*structpb.Valu
 	}
 	s.clients++
 	return s, nil
+}
+
+// labelsOf are those that a client says that its pod has.
+func labelsOf(metadata map[string]*structpb.Value) (map[string]string, error) {
+	fields := metadata["LABELS"].GetStructValue().GetFields()
+	if len(fields) > maxLabels {
+		return nil, status.Errorf(codes.InvalidArgument, "%d labels: a pod has %d at most", len(fields), maxLabels)
+	}
+	labels := make(map[string]string, len(fields))
+	for name, value := range fields {
+		if len(name)+len(value.GetStringValue()) > maxLabelSize {
+			return nil, status.Errorf(codes.InvalidArgument, "a label of %d bytes: names and values have %d at most", len(name)+len(value.GetStringValue()), maxLabelSize)
+		}
+		labels[name] = value.GetStringValue()
+	}
+	return labels, nil
+}
+
+// mayMakeLocked tells whether another form of a Gateway's configuration may be made for a
+// client. Each is made anew with every change, while the others wait.
+func (w *Waypoints) mayMakeLocked(gateway model.Key) bool {
+	forms := 0
+	for f := range w.logs {
+		if f.gateway == gateway {
+			forms++
+		}
+	}
+	l := w.making[gateway]
+	if l == nil {
+		if len(w.making) >= maxGateways {
+			clear(w.making)
+		}
+		l = rate.NewLimiter(formsPerSecond, formsAtOnce)
+		w.making[gateway] = l
+	}
+	return forms < maxForms && l.Allow()
 }
 
 func named(gateway string) string {
