@@ -66,6 +66,7 @@ type world struct {
 	pending  []string
 	healthy  bool
 	registry *prometheus.Registry
+	pages    *Pages
 }
 
 const listenerYAML = `
@@ -130,6 +131,7 @@ func newWorld(t *testing.T) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
+	w.pages = pages
 	mux := http.NewServeMux()
 	for path, h := range pages.Handlers() {
 		mux.HandleFunc(path, h)
@@ -364,5 +366,30 @@ func TestLevers(t *testing.T) {
 	var info struct{ State string }
 	if _, text := w.get(t, http.MethodGet, "/server_info"); json.Unmarshal([]byte(text), &info) != nil || info.State != "DRAINING" {
 		t.Errorf("state %q, want DRAINING", info.State)
+	}
+}
+
+// Statistics of clusters that were chosen are at both ports, and no others.
+func TestChosenStatistics(t *testing.T) {
+	w := newWorld(t)
+	const chosen, other = "cluster.fixed.upstream_cx_total", "cluster.fixed.upstream_rq_total"
+	if _, all := w.get(t, "GET", "/stats"); !strings.Contains(all, chosen) || !strings.Contains(all, other) {
+		t.Fatalf("without a choice there are not all:\n%s", all)
+	}
+	w.pages.o.Included = func(name string) bool { return name == chosen }
+	_, admin := w.get(t, "GET", "/stats")
+	families, err := w.registry.Gather()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var port []string
+	for _, f := range families {
+		port = append(port, f.GetName())
+	}
+	if !strings.Contains(admin, chosen) || strings.Contains(admin, other) {
+		t.Errorf("at /stats:\n%s", admin)
+	}
+	if !slices.Contains(port, "envoy_cluster_upstream_cx_total") || slices.Contains(port, "envoy_cluster_upstream_rq_total") {
+		t.Errorf("at the port for metrics: %v", port)
 	}
 }

@@ -104,15 +104,22 @@ func TestObjectsInWorkloadsOut(t *testing.T) {
 // after their namespace is labelled they do.
 func TestDiscoverySelectors(t *testing.T) {
 	p, agent, _ := begin(t, "selects")
-	p.Apply(`{apiVersion: v1, kind: ConfigMap, metadata: {name: istio, namespace: istio-system}, data: {mesh: "discoverySelectors: [{matchLabels: {mesh: here}}]"}}`)
+	p.Apply(`{apiVersion: v1, kind: ConfigMap, metadata: {name: istio, namespace: istio-system}, data: {mesh: "discoverySelectors: [{matchLabels: {istio-discovery: enabled}}]"}}`)
 	s, _ := p.Agent(agent)
 	system := func() int { return len(s.Snapshot().Workloads()) }
 	p.Until("the root namespace alone", func() bool { return system() == 1 && s.Snapshot().Service(web) == nil })
+	c, stop := p.count(agent, nil)
+	defer stop()
+	p.Until("what an agent is told that begins now", func() bool { return c.distinct("istio-system/") > 0 })
+	if n := c.distinct("shop/"); n > 0 {
+		t.Errorf("%d resources of a namespace that is not selected", n)
+	}
 	start := time.Now()
-	p.Kubectl("label", "namespace", "shop", "mesh=here")
+	p.Kubectl("label", "namespace", "shop", "istio-discovery=enabled")
 	p.Until("the namespace that is selected", func() bool { return system() == 2 && s.Snapshot().Service(web) != nil })
+	p.Until("its resources", func() bool { return c.distinct("shop/") > 0 })
 	t.Logf("kubectl label, and what follows: %v", time.Since(start))
-	p.Kubectl("label", "namespace", "shop", "mesh-")
+	p.Kubectl("label", "namespace", "shop", "istio-discovery-")
 	p.Until("the namespace that is not", func() bool { return system() == 1 && s.Snapshot().Service(web) == nil })
 	// A pod of a namespace that is not looked at proves itself all the same: the API server is asked for it.
 	p.Apply("{apiVersion: v1, kind: Namespace, metadata: {name: unseen}}")
