@@ -231,11 +231,22 @@ func deletedByForce(w *world) {
 	}
 }
 
-// A node loses power and boots with pods on it that talk at once.
+// elsewhere has no agent run on n1.
+const elsewhere = `{"spec":{"template":{"spec":{"affinity":{"nodeAffinity":{"requiredDuringSchedulingIgnoredDuringExecution":{"nodeSelectorTerms":[
+{"matchExpressions":[{"key":"kubernetes.io/hostname","operator":"NotIn","values":["n1"]}]}]}}}}}}}`
+
+// A node loses power and boots with pods on it that talk at once. One of them needs no
+// more for it than its network: no name, and no service's address. The agent comes late.
 func reboot(w *world) {
 	n := w.c.Nodes[0]
+	w.apply(strings.Replace(talker("shop/direct", "n1"), "server.shop:9000", w.of("shop/server", ".status.podIP")+":9000", 1))
+	w.until("it talks", func() bool { return w.lastSaid("shop/direct") == "ok" })
 	seen := w.listen(0)
 	n.Kill()
+	w.kubectl("-n", "istio-system", "patch", "daemonset", "ztunnel", "-p", elsewhere)
+	w.until("its agent is not to run", func() bool {
+		return w.kubectl("-n", "istio-system", "get", "pods", "-l", "app=ztunnel", "--field-selector", "spec.nodeName=n1", "-o", "jsonpath={.items[*].metadata.deletionTimestamp}") != ""
+	})
 	if err := n.Start(); err != nil {
 		w.Fatal(err)
 	}
@@ -244,19 +255,30 @@ func reboot(w *world) {
 	if err := n.Ready(ctx); err != nil {
 		w.Fatal(err)
 	}
-	w.until("the pod is started again", func() bool { return w.of("shop/early", ".status.containerStatuses[*].restartCount") == "1" })
-	// Certificates do not survive a boot, and the control plane may be on this node: its
-	// first connections may be refused, or wait in vain.
-	w.until("and talks", func() bool { return w.lastSaid("shop/early") == "ok" })
-	// What it said since it was started again: the log is the new container's.
-	for i, line := range w.said("shop/early") {
-		if line != "ok" && !strings.HasPrefix(line, "refused") && !strings.HasPrefix(line, "broken") {
-			w.Errorf("connection %d after the boot: %q", i, line)
+	w.until("the kubelet says why a pod is held back", func() bool {
+		if w.of("shop/direct", ".status.containerStatuses[*].restartCount") != "0" {
+			w.Error("a pod of the mesh was started without an agent")
+			return true
+		}
+		return strings.Contains(w.kubectl("-n", "shop", "get", "events", "--field-selector", "involvedObject.name=direct"), "node agent is down")
+	})
+	w.kubectl("-n", "istio-system", "patch", "daemonset", "ztunnel", "--type=json", "-p", `[{"op":"remove","path":"/spec/template/spec/affinity"}]`)
+	for _, pod := range []string{"shop/early", "shop/direct"} {
+		w.until(pod+" is started again", func() bool { return w.of(pod, ".status.containerStatuses[*].restartCount") == "1" })
+		// Certificates do not survive a boot, and the control plane may be on this node: its
+		// first connections may be refused, or wait in vain.
+		w.until("and talks", func() bool { return w.lastSaid(pod) == "ok" })
+		// What it said since: the log is the new container's.
+		for i, line := range w.said(pod) {
+			if line != "ok" && !strings.HasPrefix(line, "refused") && !strings.HasPrefix(line, "broken") {
+				w.Errorf("%s, connection %d after the boot: %q", pod, i, line)
+			}
 		}
 	}
 	if seen() {
 		w.Error("said in clear while the node booted")
 	}
+	w.kubectl("-n", "shop", "delete", "pod", "direct")
 }
 
 // Without its right to ask, an agent cannot tell an end from the end.
