@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"testing"
 )
@@ -118,8 +119,33 @@ func probes(w *world) int {
 	return n - first
 }
 
+// The agents' pods, by name.
+func (w *world) agentPods() []string {
+	w.Helper()
+	return strings.Fields(w.kubectl("-n", "istio-system", "get", "pods", "-l", "app=ztunnel", "-o", "jsonpath={.items[*].metadata.name}"))
+}
+
+// held waits until each of the pods' loads had 20 more answers, and wants no more
+// failures than failed tells, which it brings up to date. Their connections are
+// without a tunnel and kept: one that breaks shows.
+func (w *world) held(when string, failed map[string]int64) {
+	w.Helper()
+	for _, pod := range holding {
+		before := w.lastLoad(pod)
+		w.until(pod+" goes on "+when, func() bool { return w.lastLoad(pod).OK >= before.OK+20 })
+		now := w.lastLoad(pod)
+		if known, asked := failed[pod]; asked && now.Failed > known {
+			w.Errorf("%s: long connections of %s failed: %+v", when, pod, now)
+		}
+		failed[pod] = now.Failed
+	}
+}
+
 // The next version's maps in the kernel have another layout.
 func replaced(w *world) {
+	w.apply(held)
+	failed := map[string]int64{}
+	w.held("before", failed)
 	// A capture holds so many packets: each replacement has its own, begun before the last
 	// one's ends.
 	seen := make([]func() bool, len(w.c.Nodes))
@@ -137,8 +163,13 @@ func replaced(w *world) {
 	again(true)
 	out := w.load(func() {
 		for _, to := range []struct{ tag, layout string }{{"next", "v2"}, {"n", "v1"}, {"next", "v2"}, {"n", "v1"}} {
+			old := w.agentPods()
 			w.kubectl("-n", "istio-system", "set", "image", "daemonset/ztunnel", "istio-proxy=localhost/fairlead/node-agent:"+to.tag)
 			w.kubectl("-n", "istio-system", "rollout", "status", "daemonset/ztunnel", "--timeout=100s")
+			w.until("the pods of the agents before are gone", func() bool {
+				return !slices.ContainsFunc(w.agentPods(), func(name string) bool { return slices.Contains(old, name) })
+			})
+			w.held("past the agents of before "+to.tag, failed)
 			for _, n := range w.c.Nodes {
 				w.until("nothing but "+to.layout+" is pinned on "+n.Name, func() bool {
 					out, err := n.Run(w.Context(), "ls", "/sys/fs/bpf/fairlead", "/sys/fs/bpf/fairlead/default")
@@ -153,6 +184,11 @@ func replaced(w *world) {
 	if !strings.Contains(out, `"failed":0`) {
 		w.Errorf("while agents were replaced: %s\n%s", out, w.agents())
 	}
+	for _, pod := range holding {
+		namespace, name, _ := strings.Cut(pod, "/")
+		w.kubectl("-n", namespace, "delete", "pod", name)
+	}
+	w.kubectl("delete", "peerauthentication,service,pod", "-A", "-l", "for=held")
 	if said := w.said("shop/early"); len(said) != 1 {
 		w.Errorf("a pod heard of it: %q", said)
 	}

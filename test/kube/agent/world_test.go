@@ -2,6 +2,7 @@ package agent
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"os"
 	"os/exec"
@@ -10,6 +11,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/lab/app"
 	"github.com/fairlead-mesh/fairlead/test/capture"
 	"github.com/fairlead-mesh/fairlead/test/kube/apps"
 	"github.com/fairlead-mesh/fairlead/test/kube/cluster"
@@ -154,6 +156,17 @@ func (w *world) lastSaid(pod string) string {
 	return ""
 }
 
+// lastLoad is what a load that is a pod's program has said last.
+func (w *world) lastLoad(pod string) (last app.LoadResult) {
+	w.Helper()
+	namespace, name, _ := strings.Cut(pod, "/")
+	out, _ := w.c.Kubectl(w.Context(), "-n", namespace, "logs", name, "--tail=3") // it may not have started
+	for line := range strings.Lines(out) {
+		_ = json.Unmarshal([]byte(line), &last) // what is no line of the load's leaves it
+	}
+	return last
+}
+
 // listen captures on all devices of a node until the returned function is called,
 // which says whether the secret was seen.
 func (w *world) listen(node int) func() bool {
@@ -245,4 +258,64 @@ spec:
   nodeName: n1
   terminationGracePeriodSeconds: 1
   containers: [{name: app, image: "localhost/fairlead/tools:1", imagePullPolicy: Never}]
+`
+
+// The pods whose programs hold connections without a tunnel: out of the mesh, and in.
+var holding = []string{"shop/teller", "plain/caller"}
+
+const held = `
+apiVersion: security.istio.io/v1
+kind: PeerAuthentication
+metadata: {name: open, namespace: shop, labels: {for: held}}
+spec: {selector: {matchLabels: {app: open}}, mtls: {mode: PERMISSIVE}}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: open, namespace: shop, labels: {app: open, for: held}}
+spec:
+  nodeName: n1
+  terminationGracePeriodSeconds: 1
+  containers: [{name: app, image: "localhost/fairlead/echo:1", imagePullPolicy: Never, args: [--http, "8080", --tcp, "9000"]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: open, namespace: shop, labels: {for: held}}
+spec: {selector: {app: open}, ports: [{name: tcp, port: 9000}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: peer, namespace: plain, labels: {app: peer, for: held}}
+spec:
+  nodeName: n2
+  terminationGracePeriodSeconds: 1
+  containers: [{name: app, image: "localhost/fairlead/echo:1", imagePullPolicy: Never, args: [--http, "8080", --tcp, "9000"]}]
+---
+apiVersion: v1
+kind: Service
+metadata: {name: peer, namespace: plain, labels: {for: held}}
+spec: {selector: {app: peer}, ports: [{name: tcp, port: 9000}]}
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: teller, namespace: shop}
+spec:
+  nodeName: n1
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: app
+    image: localhost/fairlead/tools:1
+    imagePullPolicy: Never
+    command: [fairlead, app, load, --keep-alive, --url, "tcp://peer.plain:9000", --bytes, "2000", --rate, "10", --concurrency, "2", --interval, 1s]
+---
+apiVersion: v1
+kind: Pod
+metadata: {name: caller, namespace: plain}
+spec:
+  nodeName: n2
+  terminationGracePeriodSeconds: 1
+  containers:
+  - name: app
+    image: localhost/fairlead/tools:1
+    imagePullPolicy: Never
+    command: [fairlead, app, load, --keep-alive, --url, "tcp://open.shop:9000", --bytes, "2000", --rate, "10", --concurrency, "2", --interval, 1s]
 `
