@@ -21,7 +21,8 @@ const (
 	// carriers is how many connections are handed over at once: each has two sockets
 	// on their way, of the 253 that a message could hold.
 	carriers = 64
-	// restPatience is how long a connection may take to come to rest.
+	// restPatience is how long a connection may take to come to rest, and once more
+	// with a larger socket for its receiver.
 	restPatience = 100 * time.Millisecond
 	// What does not come to rest is tried again, and what was being set up.
 	firstRetry, lastRetry = time.Second, 15 * time.Second

@@ -35,17 +35,17 @@ type Relay struct {
 	forth, back *atomic.Uint64
 
 	// mu guards below.
-	mu       sync.Mutex
-	carrying int    // ways that are neither at rest nor over
-	ended    int    // ways that are over
-	failed   bool   // one ended abruptly
-	pause    *pause // or nil
+	mu     sync.Mutex
+	busy   []*net.TCPConn // where the ways lead that are neither at rest nor over
+	ended  int            // ways that are over
+	failed bool           // one ended abruptly
+	pause  *pause         // or nil
 }
 
 // New returns a relay between a and b, which are its own from now on; Run it. forth
 // counts bytes from a to b, back those from b to a.
 func New(a, b *net.TCPConn, forth, back *atomic.Uint64) *Relay {
-	return &Relay{a: a, b: b, forth: forth, back: back, carrying: 2}
+	return &Relay{a: a, b: b, forth: forth, back: back, busy: []*net.TCPConn{a, b}}
 }
 
 // Run carries bytes both ways until both have ended, and closes both sockets. When
@@ -80,7 +80,7 @@ func Reset(conns ...*net.TCPConn) {
 // resets both, since the other direction must not wait for a peer that is gone.
 func (r *Relay) oneWay(src, dst *net.TCPConn, count *atomic.Uint64) error {
 	err := carry(src, dst, count)
-	for errors.Is(err, os.ErrDeadlineExceeded) && r.rest() {
+	for errors.Is(err, os.ErrDeadlineExceeded) && r.rest(dst) {
 		err = carry(src, dst, count)
 	}
 	switch {
@@ -96,7 +96,7 @@ func (r *Relay) oneWay(src, dst *net.TCPConn, count *atomic.Uint64) error {
 	if err != nil {
 		Reset(r.a, r.b)
 	}
-	r.over(err)
+	r.over(dst, err)
 	return err
 }
 

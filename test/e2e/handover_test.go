@@ -34,6 +34,7 @@ type stream struct {
 	name           string
 	sent, received hash.Hash
 	moved          atomic.Int64 // bytes that came back
+	slow           bool         // it reads 640 KiB in a second, until it is stopped
 }
 
 func (l *lab) stream(t *testing.T, name, from, to string) *stream {
@@ -78,7 +79,15 @@ func (s *stream) busy(stop <-chan struct{}) error {
 		}
 	}()
 	b := make([]byte, 64<<10)
+	pace := time.NewTicker(100 * time.Millisecond)
+	defer pace.Stop()
 	for {
+		if s.slow {
+			select {
+			case <-pace.C:
+			case <-stop:
+			}
+		}
 		n, err := s.Read(b)
 		s.received.Write(b[:n])
 		s.moved.Add(int64(n))
@@ -201,9 +210,13 @@ func TestPlaintextOutlivesAgents(t *testing.T) {
 	for _, way := range []struct{ name, from, to string }{{"out", "shop/inside", "outside/stranger"}, {"in", "outside/stranger", "shop/inside"}} {
 		busy = append(busy, l.stream(t, "busy "+way.name, way.from, way.to))
 		idle = append(idle, l.stream(t, "idle "+way.name, way.from, way.to))
+		slow := l.stream(t, "slow "+way.name, way.from, way.to)
+		slow.slow = true
+		busy = append(busy, slow)
 	}
-	if n := l.plaintexts(t, "n1", "15000"); n != 4 {
-		t.Fatalf("the agent carries %d connections without a tunnel, want 4", n)
+	all := len(busy) + len(idle)
+	if n := l.plaintexts(t, "n1", "15000"); n != all {
+		t.Fatalf("the agent carries %d connections without a tunnel, want %d", n, all)
 	}
 	stop := make(chan struct{})
 	ends := make(chan error, len(busy))
@@ -233,7 +246,7 @@ func TestPlaintextOutlivesAgents(t *testing.T) {
 	alive("with the first agent")
 	first := l.node(t, "n1").Agent.PID
 	next := l.nextAgent(t, "n1")
-	eventually(t, "the next agent carries them", func() bool { return l.plaintexts(t, "n1", "16000") == 4 })
+	eventually(t, "the next agent carries them", func() bool { return l.plaintexts(t, "n1", "16000") == all })
 	alive("with the next agent")
 	// The lab starts the first again when it has ended: the third, which takes over.
 	if err := syscall.Kill(first, syscall.SIGTERM); err != nil {
@@ -243,7 +256,7 @@ func TestPlaintextOutlivesAgents(t *testing.T) {
 		a := l.node(t, "n1").Agent
 		return a.PID != first && a.Ready
 	})
-	eventually(t, "the third agent carries them", func() bool { return l.plaintexts(t, "n1", "15000") == 4 })
+	eventually(t, "the third agent carries them", func() bool { return l.plaintexts(t, "n1", "15000") == all })
 	alive("past the first agent's end")
 	if err := next.Process.Signal(syscall.SIGTERM); err != nil {
 		t.Fatal(err)
