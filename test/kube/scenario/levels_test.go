@@ -27,7 +27,7 @@ spec:
   - name: echo
     image: "` + apps.Echo + `"
     args: [--http, "8080,9080"]
-    readinessProbe: {httpGet: {path: /, port: 9080}, periodSeconds: 1, failureThreshold: 1}
+    readinessProbe: {httpGet: {path: /, port: 9080}, periodSeconds: 1, timeoutSeconds: 5, failureThreshold: 1}
 ---
 apiVersion: v1
 kind: Service
