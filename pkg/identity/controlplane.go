@@ -6,6 +6,7 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"strings"
 	"time"
@@ -82,8 +83,10 @@ const (
 	keepAliveWait  = 20 * time.Second
 	redialAtMost   = 15 * time.Second
 	// connectWithin bounds an attempt: after its restart a control plane takes its
-	// thousands of agents in one after the other, and who does not wait starts anew.
+	// thousands of agents in one after the other, and who does not wait starts anew. One
+	// that is not there at all is given up after reachWithin.
 	connectWithin = 20 * time.Second
+	reachWithin   = 5 * time.Second
 	// writeSize is how much is written at once: the other end keeps a buffer of the size
 	// of the largest TLS record that it saw, for each of its thousands of connections.
 	writeSize = 4 << 10
@@ -94,7 +97,9 @@ const (
 func Dial(address, serverName, rootFile string, token Token) (*grpc.ClientConn, error) {
 	redial := backoff.DefaultConfig
 	redial.BaseDelay, redial.MaxDelay = 100*time.Millisecond, redialAtMost
+	dialer := &net.Dialer{Timeout: reachWithin}
 	conn, err := grpc.NewClient(address,
+		grpc.WithContextDialer(func(ctx context.Context, to string) (net.Conn, error) { return dialer.DialContext(ctx, "tcp", to) }),
 		grpc.WithTransportCredentials(credentials.NewTLS(ControlPlaneTLS(rootFile, serverName))),
 		grpc.WithPerRPCCredentials(token),
 		grpc.WithNoProxy(), // a proxy of the environment is not for the mesh
