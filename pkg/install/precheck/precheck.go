@@ -75,6 +75,7 @@ func rights(ctx context.Context, c *kube.Client) ([]Finding, error) {
 	for _, r := range []struct{ group, resource, namespace string }{
 		{"", "namespaces", ""}, {"apiextensions.k8s.io", "customresourcedefinitions", ""}, {"rbac.authorization.k8s.io", "clusterroles", ""},
 		{"rbac.authorization.k8s.io", "clusterrolebindings", ""}, {"admissionregistration.k8s.io", "validatingwebhookconfigurations", ""},
+		{"admissionregistration.k8s.io", "validatingadmissionpolicies", ""}, {"admissionregistration.k8s.io", "validatingadmissionpolicybindings", ""},
 		{"gateway.networking.k8s.io", "gatewayclasses", ""}, {"", "serviceaccounts", system}, {"", "configmaps", system}, {"", "services", system},
 		{"apps", "deployments", system}, {"apps", "daemonsets", system}, {"rbac.authorization.k8s.io", "roles", system}, {"rbac.authorization.k8s.io", "rolebindings", system},
 		{"autoscaling", "horizontalpodautoscalers", system}, {"policy", "poddisruptionbudgets", system},

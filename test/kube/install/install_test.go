@@ -90,7 +90,7 @@ func everything(t *testing.T, c *cluster.Cluster) string {
 	t.Helper()
 	return kubectl(t, c, "", "get", "--ignore-not-found", "-A", "-o", "name",
 		"all,configmaps,secrets,serviceaccounts,roles,rolebindings,clusterroles,clusterrolebindings,leases,poddisruptionbudgets,horizontalpodautoscalers,"+
-			"endpointslices,validatingwebhookconfigurations,customresourcedefinitions,namespaces")
+			"endpointslices,validatingwebhookconfigurations,validatingadmissionpolicies,validatingadmissionpolicybindings,customresourcedefinitions,namespaces")
 }
 
 // What is installed is there; a second installation changes nothing; what is lost is named
@@ -98,10 +98,10 @@ func everything(t *testing.T, c *cluster.Cluster) string {
 func TestInstallAndPurge(t *testing.T) {
 	c := cluster.ForTest(t, cluster.Options{Name: "instone"})
 	before := everything(t, c)
-	if out := must(t, c, "install", "--set", "profile=production", "-y", noWait); !strings.Contains(out, "45 to create, 0 to change, 0 to delete") {
+	if out := must(t, c, "install", "--set", "profile=production", "-y", noWait); !strings.Contains(out, "54 to create, 0 to change, 0 to delete") {
 		t.Errorf("the first installation:\n%s", out)
 	}
-	if out := must(t, c, "install", "--set", "profile=production", "-y", noWait); !strings.Contains(out, "0 to create, 0 to change, 0 to delete, 45 unchanged\n✔ Nothing to do") {
+	if out := must(t, c, "install", "--set", "profile=production", "-y", noWait); !strings.Contains(out, "0 to create, 0 to change, 0 to delete, 54 unchanged\n✔ Nothing to do") {
 		t.Errorf("the second installation changes something:\n%s", out)
 	}
 	kubectl(t, c, "", "-n", "istio-system", "delete", "daemonset", "ztunnel")
