@@ -160,7 +160,7 @@ func TestNothingIsTouched(t *testing.T) {
 		{[]string{"install", "-f", file, "-y"}, 2, file + `:4: spec.profile: no profile "prodution": there are default, demo, minimal, production, remote; did you mean "production"?`},
 		{[]string{"install", "--set", "controlPlane.replica=2", "-y"}, 2, `--set controlPlane.replica: no such value; did you mean "replicas"?`},
 		{[]string{"install", "-f", "/nowhere.yaml", "-y"}, 2, "no such file"},
-		{[]string{"install", "--dry-run"}, 0, "45 to create"},
+		{[]string{"install", "--dry-run"}, 0, "54 to create"},
 		{[]string{"install"}, 1, "not confirmed"}, // with nobody there to answer
 		{[]string{"upgrade", "-y"}, 1, "fairlead has installed no mesh"},
 		{[]string{"install", "--set", "nodeAgent.affinity.nodeAfinity.x=1", "-y", noWait}, 2, "nodeAfinity"},
