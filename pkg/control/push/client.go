@@ -53,39 +53,29 @@ type client struct {
 	cluster, version string
 }
 
-// run serves the stream until it ends.
+// event is what came from the client: a request, the end of the stream, or neither: an
+// answer after which there may be more to send.
+type event struct {
+	request *request
+	ended   error
+}
+
+// run serves the stream until it ends. Its loop waits for few things: thousands of them
+// wait for the same change.
 func (c *client) run() error {
-	requests := make(chan *request)
-	acked := make(chan struct{}, 1)
-	ended := make(chan error, 1)
-	go func() { // ends with the stream, which ends when run returns
-		for {
-			r, err := c.stream.receive()
-			if err != nil {
-				ended <- err
-				return
-			}
-			if last, more := c.acknowledge(r); last {
-				if more {
-					select {
-					case acked <- struct{}{}:
-					default: // the loop will look
-					}
-				}
-				continue
-			}
-			select {
-			case requests <- r:
-			case <-c.stream.Context().Done():
-				return
-			}
-		}
-	}()
+	events, over := make(chan event), make(chan struct{})
+	defer close(over)
+	go c.listen(events, over)
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	beginning := time.NewTimer(longestStart)
 	defer beginning.Stop()
-	for greeted, begun := false, false; ; {
+	starting := beginning.C // or nil: it has begun
+	begun := func() {
+		c.turn.End()
+		starting = nil
+	}
+	for greeted := false; ; {
 		_, changed := c.server.o.Log.next()
 		var ownChanged <-chan struct{} // or nil: it has none
 		if c.waypoint != nil {
@@ -95,9 +85,8 @@ func (c *client) run() error {
 		if err != nil {
 			return err
 		}
-		if greeted && !begun && c.told(true) {
-			c.turn.End()
-			begun = true
+		if greeted && starting != nil && c.told(true) {
+			begun()
 		}
 		var again <-chan time.Time
 		if wait > 0 {
@@ -105,37 +94,58 @@ func (c *client) run() error {
 			again = timer.C
 		}
 		select {
-		case r := <-requests:
+		case e := <-events:
+			if e.ended != nil {
+				return e.ended
+			}
+			if e.request == nil {
+				continue
+			}
 			if !greeted {
-				if err := c.greet(r); err != nil {
+				if err := c.greet(e.request); err != nil {
 					return err
 				}
 				greeted = true
 			}
-			if err := c.take(r); err != nil {
+			if err := c.take(e.request); err != nil {
 				return err
 			}
 		case <-changed:
-		case <-acked:
 		case <-ownChanged:
 		case <-again:
-		case <-beginning.C:
+		case <-starting:
 			switch {
-			case begun:
 			case c.told(false):
-				c.turn.End()
-				begun = true
+				begun()
 			case time.Since(c.opened) > longestSilence:
 				return errSilent
 			default:
 				beginning.Reset(longestStart)
 			}
-		case err := <-ended:
-			return err
 		case <-c.over:
 			return c.why
-		case <-c.stream.Context().Done():
-			return nil
+		}
+	}
+}
+
+// listen takes what comes from the client until it ends, or the loop is over.
+func (c *client) listen(events chan<- event, over <-chan struct{}) {
+	for {
+		var e event
+		if e.request, e.ended = c.stream.receive(); e.ended == nil {
+			if ack, more := c.acknowledge(e.request); ack && !more {
+				continue
+			} else if ack {
+				e.request = nil
+			}
+		}
+		select {
+		case events <- e:
+		case <-over:
+			return
+		}
+		if e.ended != nil {
+			return
 		}
 	}
 }

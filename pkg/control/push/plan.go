@@ -62,7 +62,8 @@ func (c *chain) plan(now, opened time.Time) (steps []step, wait time.Duration, e
 	l := c.log
 	l.mu.RLock()
 	defer l.mu.RUnlock()
-	unanswered := make([]bool, len(c.subs))
+	var types [4]bool // of the longer chain
+	unanswered := types[:len(c.subs)]
 	behind := len(c.subs) // the first type that has something left to send
 	asking := false       // something is sent whose answer is awaited
 	for i, s := range c.subs {

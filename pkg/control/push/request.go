@@ -3,6 +3,7 @@ package push
 import (
 	"errors"
 	"iter"
+	"unicode/utf8"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"google.golang.org/protobuf/encoding/protowire"
@@ -17,8 +18,18 @@ type request struct {
 	held holding
 }
 
-// fieldHeld is initial_resource_versions.
-const fieldHeld = 5
+// Fields of a request: type_url, initial_resource_versions, response_nonce.
+const fieldType, fieldHeld, fieldNonce = 2, 5, 6
+
+// known is a type's name as it stands in the program, or "" of one that nodes' agents are not sent.
+func known(typeURL []byte) string {
+	for _, t := range meshTypes {
+		if t == string(typeURL) {
+			return t
+		}
+	}
+	return ""
+}
 
 // holding are the resources that a client holds: a message with the entries of a
 // map<string, string>, names and versions. Nil is none.
@@ -29,7 +40,8 @@ var errRequest = errors.New("this is no DeltaDiscoveryRequest")
 // decode reads a message, which it keeps a part of.
 func (r *request) decode(message []byte) error {
 	var rest []byte // without what is held
-	holds := false
+	holds, plain := false, true
+	var typeURL, nonce string
 	for b := message; len(b) > 0; {
 		number, kind, n := protowire.ConsumeTag(b)
 		if n < 0 {
@@ -39,6 +51,14 @@ func (r *request) decode(message []byte) error {
 		if value < 0 {
 			return errRequest
 		}
+		switch text, _ := protowire.ConsumeBytes(b[n:]); {
+		case kind == protowire.BytesType && number == fieldType:
+			typeURL = known(text)
+		case kind == protowire.BytesType && number == fieldNonce:
+			nonce = string(text)
+		default:
+			plain = false
+		}
 		if number == fieldHeld && kind == protowire.BytesType {
 			holds = true
 		} else if holds {
@@ -47,6 +67,10 @@ func (r *request) decode(message []byte) error {
 			rest = message[: len(message)-len(b)+n+value : len(message)-len(b)+n+value]
 		}
 		b = b[n+value:]
+	}
+	if plain && typeURL != "" && utf8.ValidString(nonce) { // an ACK: a change brings one of each client
+		r.DeltaDiscoveryRequest = &discovery.DeltaDiscoveryRequest{TypeUrl: typeURL, ResponseNonce: nonce}
+		return nil
 	}
 	r.DeltaDiscoveryRequest = &discovery.DeltaDiscoveryRequest{}
 	if holds {
