@@ -248,15 +248,27 @@ func agentDown(w *world) {
 	}
 }
 
+// ofNode are the names of the agents on n1.
+func (w *world) ofNode() string {
+	return w.kubectl("-n", "istio-system", "get", "pods", "-l", "app=ztunnel", "--field-selector", "spec.nodeName=n1", "-o", "jsonpath={.items[*].metadata.name}")
+}
+
+// owner is the one that stays: what came before may still be replaced by it.
+func (w *world) owner() (agent string) {
+	w.kubectl("-n", "istio-system", "rollout", "status", "daemonset/ztunnel", "--timeout=100s")
+	w.until("one agent is on the node", func() bool {
+		agent = w.ofNode()
+		return agent != "" && !strings.Contains(agent, " ")
+	})
+	return agent
+}
+
 // Its token ends with the pod's object, which is no sign that it was uninstalled.
 func deletedByForce(w *world) {
-	agent := func() string {
-		return w.kubectl("-n", "istio-system", "get", "pods", "-l", "app=ztunnel", "--field-selector", "spec.nodeName=n1", "-o", "jsonpath={.items[*].metadata.name}")
-	}
 	seen := w.listen(0)
-	before := agent()
+	before := w.owner()
 	w.kubectl("-n", "istio-system", "delete", "pod", before, "--force", "--grace-period=0")
-	w.until("another is there", func() bool { return agent() != before })
+	w.until("another is there", func() bool { return w.ofNode() != before })
 	w.kubectl("-n", "istio-system", "rollout", "status", "daemonset/ztunnel", "--timeout=100s")
 	w.until("what is enrolled talks", func() bool { return w.lastSaid("shop/early") == "ok" })
 	if out, err := w.c.Nodes[0].Run(w.Context(), "grep", "-c", "fairlead-cni", "/etc/cni/net.d/10-bridge.conflist"); err != nil {
@@ -321,7 +333,7 @@ func reboot(w *world) {
 func mayNotAsk(w *world) {
 	role := w.kubectl("-n", "istio-system", "get", "role", "ztunnel", "-o", "json")
 	w.kubectl("-n", "istio-system", "delete", "role", "ztunnel")
-	agent := w.kubectl("-n", "istio-system", "get", "pods", "-l", "app=ztunnel", "--field-selector", "spec.nodeName=n1", "-o", "jsonpath={.items[*].metadata.name}")
+	agent := w.owner()
 	seen := w.listen(0)
 	ctx, cancel := context.WithCancel(w.Context())
 	defer cancel()
