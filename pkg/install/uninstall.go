@@ -6,8 +6,11 @@ import (
 	"slices"
 	"time"
 
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
 	"github.com/fairlead-mesh/fairlead/pkg/install/chart"
@@ -118,6 +121,19 @@ const (
 	controlPods = "app=istiod"
 )
 
+// touch changes an object so that whoever follows it looks at it again.
+func touch(ctx context.Context, c *kube.Client, u *unstructured.Unstructured) error {
+	resource, err := c.Resource(u.GroupVersionKind(), u.GetNamespace())
+	if err != nil {
+		return err
+	}
+	patch := fmt.Sprintf(`{"metadata":{"annotations":{"fairlead.dev/removal":%q}}}`, time.Now().UTC().Format(time.RFC3339))
+	if _, err = resource.Patch(ctx, u.GetName(), types.MergePatchType, []byte(patch), metav1.PatchOptions{FieldManager: plan.FieldManager}); apierrors.IsNotFound(err) {
+		return nil
+	}
+	return err
+}
+
 // remove takes things away in the order in which nothing is missed: the webhook before
 // who answers it, agents while they may still ask and say what they do, waypoints
 // after the control plane that would make them again, definitions at the end.
@@ -138,7 +154,7 @@ func remove(ctx context.Context, o Options, p plan.Plan, left *UncleanError) err
 		}},
 		{"the rest", func(u *unstructured.Unstructured) bool { return phaseOf(u) > definitions }, nil},
 		{"definitions of kinds", func(u *unstructured.Unstructured) bool { return phaseOf(u) == definitions }, func(ctx context.Context) error {
-			return rollout.Removed(ctx, o.Cluster, plan.Label, o.wait())
+			return rollout.Removed(ctx, o.Cluster, plan.Label, o.wait(), func(ctx context.Context, u *unstructured.Unstructured) error { return touch(ctx, o.Cluster, u) })
 		}},
 		{"namespace", func(u *unstructured.Unstructured) bool { return phaseOf(u) == namespaces }, func(ctx context.Context) error {
 			if left != nil {

@@ -2,6 +2,7 @@ package rollout
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -23,11 +24,35 @@ func Gone(ctx context.Context, c Cluster, namespace, labels string, away []strin
 	})
 }
 
-// Removed waits until no definition of a kind has the labels.
-func Removed(ctx context.Context, c Cluster, labels string, timeout time.Duration) error {
+// touchEvery is how often a definition that is stuck is touched.
+const touchEvery = 5 * time.Second
+
+// Removed waits until no definition of a kind has the labels. Where an API server could not
+// delete a definition's objects, as one does that has just begun to serve them, it tries
+// again when the definition changes, or in five minutes: touch changes it.
+func Removed(ctx context.Context, c Cluster, labels string, timeout time.Duration, touch func(context.Context, *unstructured.Unstructured) error) error {
+	touched := time.Now()
 	return until(ctx, timeout, func(ctx context.Context) (string, error) {
 		definitions, err := c.List(ctx, definition, "", labels)
+		if err != nil || time.Since(touched) < touchEvery {
+			return list(definitions), err
+		}
+		touched = time.Now()
+		for _, d := range definitions {
+			if stuck(d) {
+				err = errors.Join(err, touch(ctx, d))
+			}
+		}
 		return list(definitions), err
+	})
+}
+
+// stuck tells whether the objects of a definition that goes could not be deleted.
+func stuck(definition *unstructured.Unstructured) bool {
+	conditions, _, _ := unstructured.NestedSlice(definition.Object, "status", "conditions")
+	return slices.ContainsFunc(conditions, func(c any) bool {
+		m, _ := c.(map[string]any)
+		return m["type"] == "Terminating" && m["reason"] == "InstanceDeletionFailed"
 	})
 }
 
