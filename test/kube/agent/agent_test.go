@@ -310,7 +310,7 @@ func reboot(w *world) {
 		}
 		return strings.Contains(w.kubectl("-n", "shop", "get", "events", "--field-selector", "involvedObject.name=direct"), "node agent is down")
 	})
-	w.kubectl("-n", "istio-system", "patch", "daemonset", "ztunnel", "--type=json", "-p", `[{"op":"remove","path":"/spec/template/spec/affinity"}]`)
+	w.everywhere()
 	for _, pod := range []string{"shop/early", "shop/direct"} {
 		w.until(pod+" is started again", func() bool { return w.of(pod, ".status.containerStatuses[*].restartCount") == "1" })
 		// Certificates do not survive a boot, and the control plane may be on this node: its
@@ -329,7 +329,8 @@ func reboot(w *world) {
 	w.kubectl("-n", "shop", "delete", "pod", "direct")
 }
 
-// Without its right to ask, an agent cannot tell an end from the end.
+// Without its right to ask, an agent cannot tell an end from the end. No other comes after it
+// here: one to which it gives the node would know as little, and would not have to.
 func mayNotAsk(w *world) {
 	role := w.kubectl("-n", "istio-system", "get", "role", "ztunnel", "-o", "json")
 	w.kubectl("-n", "istio-system", "delete", "role", "ztunnel")
@@ -342,22 +343,26 @@ func mayNotAsk(w *world) {
 		out, _ := w.c.Kubectl(ctx, "-n", "istio-system", "logs", "-f", agent, "--since=1s") // ends with the container
 		last <- out
 	}()
-	w.kubectl("-n", "istio-system", "delete", "pod", agent)
+	w.kubectl("-n", "istio-system", "patch", "daemonset", "ztunnel", "-p", elsewhere)
 	if said := <-last; !strings.Contains(said, "node-agent uninstall") {
 		w.Errorf("what to do is not said:\n%s", said)
 	}
-	w.kubectl("-n", "istio-system", "rollout", "status", "daemonset/ztunnel", "--timeout=100s")
-	w.until("what is enrolled talks", func() bool { return w.lastSaid("shop/early") == "ok" })
 	if out, err := w.c.Nodes[0].Run(w.Context(), "grep", "-c", "fairlead-cni", "/etc/cni/net.d/10-bridge.conflist"); err != nil {
 		w.Errorf("the CNI plugin was taken off: %s %v", out, err)
-	}
-	if seen() {
-		w.Error("said in clear")
 	}
 	if _, err := w.c.KubectlInput(w.Context(), role, "create", "-f-"); err != nil {
 		w.Fatal(err)
 	}
-	w.kubectl("-n", "istio-system", "rollout", "restart", "daemonset/ztunnel")
+	w.everywhere()
+	w.until("what is enrolled talks", func() bool { return w.lastSaid("shop/early") == "ok" })
+	if seen() {
+		w.Error("said in clear")
+	}
+}
+
+// everywhere takes elsewhere back, and waits for the agents.
+func (w *world) everywhere() {
+	w.kubectl("-n", "istio-system", "patch", "daemonset", "ztunnel", "--type=json", "-p", `[{"op":"remove","path":"/spec/template/spec/affinity"}]`)
 	w.kubectl("-n", "istio-system", "rollout", "status", "daemonset/ztunnel", "--timeout=100s")
 }
 
