@@ -60,7 +60,7 @@ type Log struct {
 
 	// sharing guards shared: the differences of the moment, each made once for
 	// all clients that are at its position. A change empties it.
-	sharing sync.Mutex
+	sharing sync.RWMutex
 	shared  map[position]*difference
 }
 
@@ -235,10 +235,16 @@ func (l *Log) sinceLocked(typeURL string, after uint64) (d *difference, ok bool)
 	if behind > uint64(len(l.changes)) {
 		return nil, false
 	}
+	at := position{typeURL, after}
+	l.sharing.RLock()
+	d, ok = l.shared[at]
+	l.sharing.RUnlock()
+	if ok {
+		return d, true
+	}
 	l.sharing.Lock()
 	defer l.sharing.Unlock()
-	at := position{typeURL, after}
-	if d, ok = l.shared[at]; ok {
+	if d, ok = l.shared[at]; ok { // thousands come at the same time
 		return d, true
 	}
 	var resources []*resource
