@@ -6,6 +6,7 @@ import (
 	"slices"
 	"strings"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 
@@ -71,7 +72,7 @@ func unready(pods []*unstructured.Unstructured) []string {
 	ready := map[string]bool{}
 	for _, p := range pods {
 		if node := nodeOf(p); node != "" {
-			ready[node] = ready[node] || isReady(p)
+			ready[node] = ready[node] || kube.Condition(p, "Ready").Status == metav1.ConditionTrue
 		}
 	}
 	var out []string
@@ -82,14 +83,6 @@ func unready(pods []*unstructured.Unstructured) []string {
 	}
 	slices.Sort(out)
 	return out
-}
-
-func isReady(p *unstructured.Unstructured) bool {
-	conditions, _, _ := unstructured.NestedSlice(p.Object, "status", "conditions")
-	return slices.ContainsFunc(conditions, func(c any) bool {
-		m, _ := c.(map[string]any)
-		return m["type"] == "Ready" && m["status"] == "True"
-	})
 }
 
 // nodeOf is where a DaemonSet's pod runs, or is to run: the controller names the node in

@@ -83,7 +83,7 @@ func await(ctx context.Context, c *kube.Client, namespace, name string, timeout 
 		case gateway == nil:
 			last = "it is gone"
 		default:
-			state := condition(gateway, programmed)
+			state := kube.Condition(gateway, programmed)
 			if state.Status == metav1.ConditionTrue {
 				return nil
 			}

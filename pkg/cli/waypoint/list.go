@@ -40,7 +40,7 @@ func List(ctx context.Context, c *kube.Client, out io.Writer, namespace string) 
 		}
 		labels := g.GetLabels()
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", g.GetName(), cmp.Or(labels[labelRevision], "default"), cmp.Or(labels[labelFor], "service"),
-			cmp.Or(string(condition(g, programmed).Status), "False"))
+			cmp.Or(string(kube.Condition(g, programmed).Status), "False"))
 	}
 	return w.Flush()
 }
@@ -76,7 +76,7 @@ func Status(ctx context.Context, c *kube.Client, out io.Writer, namespace string
 		if namespace == "" {
 			fmt.Fprint(w, g.GetNamespace()+"\t")
 		}
-		state := condition(now, programmed)
+		state := kube.Condition(now, programmed)
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", g.GetName(), cmp.Or(string(state.Status), "Unknown"), cmp.Or(state.Type, programmed), state.Reason, state.Message)
 	}
 	return errors.Join(w.Flush(), late)

@@ -13,7 +13,6 @@ import (
 	"slices"
 	"strings"
 
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
@@ -104,23 +103,6 @@ func waypoints(ctx context.Context, c *kube.Client, namespace, labels string) ([
 		return cmp.Or(strings.Compare(a.GetNamespace(), b.GetNamespace()), strings.Compare(a.GetName(), b.GetName()))
 	})
 	return all, nil
-}
-
-// condition is a Gateway's of a type, or an empty one.
-func condition(g *unstructured.Unstructured, kind string) metav1.Condition {
-	all, _, _ := unstructured.NestedSlice(g.Object, "status", "conditions")
-	for _, one := range all {
-		c, _ := one.(map[string]any)
-		if text(c, "type") == kind {
-			return metav1.Condition{Type: kind, Status: metav1.ConditionStatus(text(c, "status")), Reason: text(c, "reason"), Message: text(c, "message")}
-		}
-	}
-	return metav1.Condition{}
-}
-
-func text(m map[string]any, key string) string {
-	s, _ := m[key].(string)
-	return s
 }
 
 const programmed = "Programmed"

@@ -9,6 +9,8 @@ import (
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+
+	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
 )
 
 // Gone waits until no pod in the namespace has the labels, but for those on nodes that
@@ -49,11 +51,7 @@ func Removed(ctx context.Context, c Cluster, labels string, timeout time.Duratio
 
 // stuck tells whether the objects of a definition that goes could not be deleted.
 func stuck(definition *unstructured.Unstructured) bool {
-	conditions, _, _ := unstructured.NestedSlice(definition.Object, "status", "conditions")
-	return slices.ContainsFunc(conditions, func(c any) bool {
-		m, _ := c.(map[string]any)
-		return m["type"] == "Terminating" && m["reason"] == "InstanceDeletionFailed"
-	})
+	return kube.Condition(definition, "Terminating").Reason == "InstanceDeletionFailed"
 }
 
 // Ended waits until an object is no more.

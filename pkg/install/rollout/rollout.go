@@ -11,8 +11,11 @@ import (
 	"strings"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
+
+	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
 )
 
 // Cluster is what is asked of an API server.
@@ -54,11 +57,8 @@ func Of(o *unstructured.Unstructured) State {
 		}
 		return State{seen && updated >= want && available >= want, says}
 	case "CustomResourceDefinition":
-		conditions, _, _ := unstructured.NestedSlice(o.Object, "status", "conditions")
-		for _, c := range conditions {
-			if m, _ := c.(map[string]any); m["type"] == "Established" && m["status"] == "True" {
-				return State{true, "established"}
-			}
+		if kube.Condition(o, "Established").Status == metav1.ConditionTrue {
+			return State{true, "established"}
 		}
 		return State{false, "not established"}
 	}
@@ -186,11 +186,8 @@ func podReasons(p *unstructured.Unstructured) []string {
 		s, _, _ := unstructured.NestedString(m, keys...)
 		return s
 	}
-	conditions, _, _ := unstructured.NestedSlice(p.Object, "status", "conditions")
-	for _, c := range conditions {
-		if m, ok := c.(map[string]any); ok && m["type"] == "PodScheduled" && m["status"] == "False" {
-			out = append(out, text(m, "message"))
-		}
+	if c := kube.Condition(p, "PodScheduled"); c.Status == metav1.ConditionFalse {
+		out = append(out, c.Message)
 	}
 	containers, _, _ := unstructured.NestedSlice(p.Object, "status", "containerStatuses")
 	for _, c := range containers {
