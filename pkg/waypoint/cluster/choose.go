@@ -20,7 +20,8 @@ type Choice struct {
 	Tried []*Host
 	// Attempts is how often to choose again where a host was tried already
 	// (retry_host_predicate previous_hosts with host_selection_retry_max_attempts);
-	// 0 is not to mind.
+	// 0 is not to mind. Then any host that was not tried is taken, if there is one:
+	// a host that refuses at once is the least busy, and would be drawn every time.
 	Attempts int
 	// PriorityEvery is update_frequency of the retry priority previous_priorities;
 	// 0 is none.
@@ -38,18 +39,54 @@ func (c *Cluster) Choose(o Choice) (*Host, error) {
 	if s.spec.byDestination() {
 		return c.destination(s, o)
 	}
-	var host *Host
 	r := o.Random + uint64(o.Attempt)*0x9e3779b97f4a7c15
 	for i := 0; ; i++ {
-		host = c.once(s, &o, &r, i)
-		if host == nil {
+		host, set, from := c.once(s, &o, &r, i)
+		switch {
+		case host == nil:
 			c.stats.rqNoHost.Add(1)
 			return nil, ErrNoHost
-		}
-		if i >= o.Attempts || !slices.Contains(o.Tried, host) {
+		case o.Attempts == 0 || !slices.Contains(o.Tried, host):
 			return host, nil
+		case i >= o.Attempts:
+			return set.untried(from, o.Tried, host, &r), nil
 		}
 	}
+}
+
+// untried is one of the hosts that were not tried, or the one drawn: of the source
+// that the draws ended at, else of another locality that has a weight.
+func (s *hostSet) untried(from *source, tried []*Host, drawn *Host, r *uint64) *Host {
+	if h := from.without(tried, r); h != nil {
+		return h
+	}
+	if s.pick == nil || s.panic {
+		return drawn
+	}
+	start := int(draw(r) % uint64(len(s.localities)))
+	for i := range s.localities {
+		l := &s.localities[(start+i)%len(s.localities)]
+		if l.weight == 0 {
+			continue
+		}
+		if h := l.healthy.without(tried, r); h != nil {
+			return h
+		}
+	}
+	return drawn
+}
+
+func (s *source) without(tried []*Host, r *uint64) *Host {
+	if len(s.hosts) == 0 {
+		return nil
+	}
+	start := int(draw(r) % uint64(len(s.hosts)))
+	for i := range s.hosts {
+		if h := s.hosts[(start+i)%len(s.hosts)]; !slices.Contains(tried, h) {
+			return h
+		}
+	}
+	return nil
 }
 
 // draw is the next random number of a choice (splitmix64).
@@ -61,7 +98,8 @@ func draw(state *uint64) uint64 {
 	return z ^ z>>31
 }
 
-func (c *Cluster) once(s *snapshot, o *Choice, r *uint64, attempt int) *Host {
+// once draws a host, or nil, and tells of which set and source.
+func (c *Cluster) once(s *snapshot, o *Choice, r *uint64, attempt int) (*Host, *hostSet, *source) {
 	random := draw(r)
 	if p := s.spec.lb.policy; p == ringHash || p == maglev {
 		hash := random
@@ -69,10 +107,12 @@ func (c *Cluster) once(s *snapshot, o *Choice, r *uint64, attempt int) *Host {
 			hash = o.Hash
 		}
 		set := s.sets[priority(s.sets, hash)]
+		from := &set.healthy
 		if set.panic {
 			c.stats.panic.Add(1)
+			from = &set.all
 		}
-		return set.hash.choose(hash, attempt)
+		return set.hash.choose(hash, attempt), set, from
 	}
 	set := s.sets[0]
 	if len(s.sets) > 1 {
@@ -83,13 +123,13 @@ func (c *Cluster) once(s *snapshot, o *Choice, r *uint64, attempt int) *Host {
 	case set.panic:
 		c.stats.panic.Add(1)
 		if s.spec.lb.failOnPanic {
-			return nil
+			return nil, nil, nil
 		}
 		from = &set.all
 	case set.pick != nil:
 		from = &set.localities[set.pick.next(set.pick.weight)].healthy
 	}
-	return s.spec.lb.choose(from, r)
+	return s.spec.lb.choose(from, r), set, from
 }
 
 // choose takes one of a source's hosts, or nil.

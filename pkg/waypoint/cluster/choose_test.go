@@ -226,6 +226,36 @@ func TestRetriesGoElsewhere(t *testing.T) {
 	}
 }
 
+// A host that refuses at once has nothing to do while the others are busy, and a
+// balancer by load draws it again and again.
+func TestRetriesLeaveTheIdleHostThatRefuses(t *testing.T) {
+	for name, lb := range map[string]string{
+		"two choices": `"lb_policy":"LEAST_REQUEST"`,
+		"full scan": `"load_balancing_policy":{"policies":[{"typed_extension_config":{"name":"l","typed_config":{
+			"@type":"type.googleapis.com/envoy.extensions.load_balancing_policies.least_request.v3.LeastRequest","selection_method":"FULL_SCAN"}}}]}`,
+		"random":    `"lb_policy":"RANDOM"`,
+		"ring hash": `"lb_policy":"RING_HASH"`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			c := newManager(t, Options{}).eds(t, lb, port(1), port(2), port(3))
+			hosts := c.Hosts()
+			hosts[1].active.Store(10)
+			hosts[2].active.Store(20)
+			for i := range uint64(5_000) {
+				if h, err := c.Choose(Choice{Random: i, Tried: hosts[:1], Attempts: 1}); err != nil || h == hosts[0] {
+					t.Fatalf("the host that refused is tried again (%v)", err)
+				}
+				if h, err := c.Choose(Choice{Random: i, Tried: []*Host{hosts[0], hosts[1]}, Attempts: 5}); err != nil || h != hosts[2] {
+					t.Fatalf("not the only one that was not tried (%v)", err)
+				}
+			}
+			if h, err := c.Choose(Choice{Tried: hosts, Attempts: 5}); err != nil || h == nil {
+				t.Errorf("after all were tried: %v", err)
+			}
+		})
+	}
+}
+
 func TestLocalityWeights(t *testing.T) {
 	m := newManager(t, Options{})
 	c := m.eds(t, `"common_lb_config":{"locality_weighted_lb_config":{}}`)
@@ -244,6 +274,18 @@ func TestLocalityWeights(t *testing.T) {
 	counts(t, c, 1000, func(h *Host) { zones[h.Locality().Zone]++ })
 	if zones["a"] < 795 || zones["a"] > 805 {
 		t.Error(zones)
+	}
+	// All of zone a were tried: another zone's are left, but none of one without a weight.
+	load.Endpoints[0].LoadBalancingWeight = wrapperspb.UInt32(1_000_000)
+	load.Endpoints = append(load.Endpoints, locality("c", 0, 7, 1))
+	if err := m.SetEndpoints(load); err != nil {
+		t.Fatal(err)
+	}
+	for i := range uint64(1000) {
+		h, err := c.Choose(Choice{Random: i, Tried: c.Hosts()[:2], Attempts: 5})
+		if err != nil || h.Locality().Zone != "b" {
+			t.Fatalf("%v in zone %q", err, h.Locality().Zone)
+		}
 	}
 }
 
