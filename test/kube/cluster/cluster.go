@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -108,7 +109,7 @@ func (c *Cluster) startControlPlane(ctx context.Context) (*authority, error) {
 	defer socket.Close()
 	inside := outside
 	if c.network != nil {
-		inside = BesideServer
+		inside = c.options.server()
 	}
 	pki, err := issue(c.Dir, outside, inside)
 	if err != nil {
@@ -124,7 +125,9 @@ func (c *Cluster) startControlPlane(ctx context.Context) (*authority, error) {
 	var ns *netns.NS
 	if c.network != nil {
 		ns = c.network.hub
-		cmd.Args = append(cmd.Args, "-address="+hubAddress, fmt.Sprintf("-port=%d", apiPort), "-nodes", "-aggregate")
+		families := c.options.families()
+		cmd.Args = append(cmd.Args, "-address="+families[0].hub, fmt.Sprintf("-port=%d", apiPort), "-nodes", "-aggregate",
+			"-services="+each(families, func(f family) string { return f.services }))
 	}
 	if !c.options.Detached {
 		cmd.Args = append(cmd.Args, "-lifeline")
@@ -138,6 +141,11 @@ func (c *Cluster) startControlPlane(ctx context.Context) (*authority, error) {
 		_, err := c.Kubectl(ctx, "get", "serviceaccount", "default", "--request-timeout=5s")
 		return err
 	})
+}
+
+// server is the API server's URL in the cluster's network.
+func (o *Options) server() string {
+	return "https://" + net.JoinHostPort(o.families()[0].hub, strconv.Itoa(apiPort))
 }
 
 // Certificates writes to dir all that the part control-plane needs to serve at server,
@@ -157,7 +165,7 @@ func issue(dir, outside, inside string) (*authority, error) {
 	server := subject{
 		name: "kube-apiserver",
 		dns:  []string{"localhost", "kubernetes", "kubernetes.default", "kubernetes.default.svc", "kubernetes.default.svc.cluster.local"},
-		ips:  []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(hubAddress), net.IPv4(10, 96, 0, 1)},
+		ips:  []net.IP{net.IPv4(127, 0, 0, 1), net.ParseIP(hubAddress), net.IPv4(10, 96, 0, 1), net.ParseIP(hubAddress6), net.ParseIP("fd96::1")},
 	}
 	const masters = "system:masters"
 	for name, s := range map[string]subject{

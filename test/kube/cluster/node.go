@@ -22,7 +22,7 @@ import (
 type Node struct {
 	// Name is the node's in the cluster.
 	Name string
-	// Address is its address in the cluster's network.
+	// Address is its IPv4 address in the cluster's network.
 	Address string
 	// Dir holds its configuration, its private /etc, /opt and /var, and its logs.
 	Dir string
@@ -39,12 +39,15 @@ func (c *Cluster) startNodes(ctx context.Context, pki *authority) error {
 		return err
 	}
 	for i := 1; i <= c.options.Nodes; i++ {
-		n := &Node{Name: fmt.Sprintf("n%d", i), Address: nodeAddress(i), cluster: c, ns: c.network.nodes[i-1]}
+		n := &Node{Name: fmt.Sprintf("n%d", i), Address: ipv4.address(i), cluster: c, ns: c.network.nodes[i-1]}
 		n.Dir = filepath.Join(c.Dir, n.Name)
-		ips := []net.IP{net.ParseIP(n.Address)}
+		var ips []net.IP
+		for _, f := range c.options.familiesOf(i) {
+			ips = append(ips, net.ParseIP(f.address(i)))
+		}
 		err := errors.Join(
 			pki.issue(n.Name, subject{name: "system:node:" + n.Name, organization: "system:nodes", dns: []string{n.Name}, ips: ips}),
-			pki.kubeconfig(n.Name, n.Name, fmt.Sprintf("https://%s:%d", hubAddress, apiPort)),
+			pki.kubeconfig(n.Name, n.Name, c.options.server()),
 		)
 		if err != nil {
 			return err
@@ -153,7 +156,7 @@ func (n *Node) prepare(i int) error {
 			{Name: "containerd", Slice: "system.slice/containerd.service", Args: []string{"containerd", "--config", filepath.Join(n.Dir, "containerd.toml")}, Socket: "/run/containerd/containerd.sock"},
 			{Name: "kubelet", Slice: "system.slice/kubelet.service", Args: []string{
 				filepath.Join(n.cluster.options.Parts, "kubelet"), "--config", filepath.Join(n.Dir, "kubelet.yaml"),
-				"--kubeconfig", filepath.Join(n.cluster.Dir, n.Name+".kubeconfig"), "--hostname-override", n.Name, "--node-ip", n.Address,
+				"--kubeconfig", filepath.Join(n.cluster.Dir, n.Name+".kubeconfig"), "--hostname-override", n.Name, "--node-ip", each(n.cluster.options.familiesOf(i), func(f family) string { return f.address(i) }),
 			}},
 			{Name: "kube-proxy", Slice: "system.slice/kube-proxy.service", Args: []string{filepath.Join(n.cluster.options.Parts, "kube-proxy"), "--config", filepath.Join(n.Dir, "kube-proxy.yaml")}},
 		},

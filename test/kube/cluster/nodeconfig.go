@@ -9,8 +9,16 @@ import (
 
 // writeConfig writes what containerd, kubelet, kube-proxy and the CNI plugins read.
 func (n *Node) writeConfig(i int) error {
-	values := strings.NewReplacer("$DIR", n.Dir, "$CLUSTER", n.cluster.Dir, "$NAME", n.Name, "$ADDRESS", n.Address,
-		"$HUB", hubAddress, "$PODS", podSubnet(i), "$RANGE", podRange)
+	families := n.cluster.options.familiesOf(i)
+	listen := n.Address
+	if len(families) > 1 {
+		listen = `"::"` // both: kubelet has one address to listen on
+	}
+	values := strings.NewReplacer("$DIR", n.Dir, "$CLUSTER", n.cluster.Dir, "$NAME", n.Name, "$ADDRESS", n.Address, "$LISTEN", listen,
+		"$HUB", hubAddress, "$DNS", each(families, func(f family) string { return fmt.Sprintf("%q", f.hub) }),
+		"$PODS", each(families, func(f family) string { return fmt.Sprintf(`[{"subnet": %q}]`, f.subnet(i)) }),
+		"$ROUTES", each(families, func(f family) string { return fmt.Sprintf(`{"dst": %q}`, f.all) }),
+		"$RANGE", each(families, func(f family) string { return f.pods }))
 	cni := filepath.Join(n.Dir, "etc", "upper", "cni", "net.d")
 	if err := os.MkdirAll(cni, 0o755); err != nil {
 		return fmt.Errorf("configuration: %w", err)
@@ -63,7 +71,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
 
 const kubeletConfig = `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
-address: $ADDRESS
+address: $LISTEN
 tlsCertFile: $CLUSTER/$NAME.crt
 tlsPrivateKeyFile: $CLUSTER/$NAME.key
 authentication:
@@ -78,7 +86,7 @@ makeIPTablesUtilChains: false
 readOnlyPort: 0
 containerRuntimeEndpoint: unix:///run/containerd/containerd.sock
 clusterDomain: cluster.local
-clusterDNS: [$HUB]
+clusterDNS: [$DNS]
 resolvConf: /etc/resolv.conf
 syncFrequency: 10s
 volumePluginDir: $DIR/volume-plugins
@@ -106,7 +114,7 @@ const bridgeConfig = `{
   "plugins": [
     {
       "type": "bridge", "bridge": "cni0", "isGateway": true, "ipMasq": false, "hairpinMode": true,
-      "ipam": {"type": "host-local", "ranges": [[{"subnet": "$PODS"}]], "routes": [{"dst": "0.0.0.0/0"}]}
+      "ipam": {"type": "host-local", "ranges": [$PODS], "routes": [$ROUTES]}
     }
   ]
 }

@@ -17,6 +17,9 @@ type Options struct {
 	// Nodes is the number of nodes with kubelet and containerd; without any the API
 	// server listens on loopback, and pods stay what they are written as.
 	Nodes int
+	// Dual gives all of it IPv6 beside IPv4. Services have IPv6 first; pods of odd nodes
+	// have IPv4 first, those of even nodes IPv6.
+	Dual bool
 	// Parts is the directory of build.sh's binaries; "" is $FAIRLEAD_PARTS, else the
 	// .cache/parts of the repository's main working tree.
 	Parts string

@@ -12,7 +12,7 @@ import (
 )
 
 const corefile = `.:53 {
-    bind $HUB
+    bind $ALL
     errors
     ready $HUB:8181
     kubernetes cluster.local in-addr.arpa ip6.arpa {
@@ -26,7 +26,9 @@ const corefile = `.:53 {
 // startServices starts, beside the control plane, the cluster's DNS and a
 // kube-proxy: the API server calls webhooks by the address of their Service.
 func (c *Cluster) startServices(ctx context.Context) error {
-	values := strings.NewReplacer("$DIR", c.Dir, "$CLUSTER", c.Dir, "$HUB", hubAddress, "$NAME", "n1", "$RANGE", podRange)
+	values := strings.NewReplacer("$DIR", c.Dir, "$CLUSTER", c.Dir, "$HUB", hubAddress, "$NAME", "n1",
+		"$ALL", strings.ReplaceAll(each(c.options.families(), func(f family) string { return f.hub }), ",", " "),
+		"$RANGE", each(c.options.families(), func(f family) string { return f.pods }))
 	for name, text := range map[string]string{"Corefile": corefile, "kube-proxy.yaml": proxyConfig} {
 		if err := os.WriteFile(filepath.Join(c.Dir, name), []byte(values.Replace(text)), 0o600); err != nil {
 			return fmt.Errorf("configuration: %w", err)

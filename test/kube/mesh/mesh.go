@@ -90,7 +90,13 @@ func arch() string {
 // Start brings up a cluster of two nodes and installs Fairlead with the further
 // arguments of `fairlead install`.
 func Start(ctx context.Context, name string, b *Built, install ...string) (*Mesh, error) {
-	c, err := cluster.Start(ctx, cluster.Options{Name: name, Nodes: 2, Images: b.Images})
+	return StartOn(ctx, cluster.Options{Name: name, Nodes: 2}, b, install...)
+}
+
+// StartOn is Start with a cluster as the options say, which has the images of b.
+func StartOn(ctx context.Context, o cluster.Options, b *Built, install ...string) (*Mesh, error) {
+	o.Images = b.Images
+	c, err := cluster.Start(ctx, o)
 	if err != nil {
 		return nil, err
 	}
