@@ -32,7 +32,7 @@ type config struct {
 	cni                                            bool
 	cniConfDir, cniBinDir, cniBinary, cniAccount   string
 	daemonSet                                      string
-	drain, certTTL                                 time.Duration
+	drain, certTTL, handoverPatience               time.Duration
 
 	level  slog.Level
 	format telemetry.Format
@@ -75,6 +75,7 @@ func (c *config) bind(f *pflag.FlagSet) {
 	f.StringVar(&c.podName, "pod-name", "ztunnel", "the agent's own pod, as its token says")
 	f.StringVar(&c.podNamespace, "pod-namespace", "istio-system", "the agent's own namespace, as its token says")
 	f.DurationVar(&c.drain, "drain", drainDefault(os.Getenv), "how long connections may go on when the agent is stopped; by default of $CONNECTION_TERMINATION_DEADLINE or $TERMINATION_GRACE_PERIOD_SECONDS")
+	f.DurationVar(&c.handoverPatience, "handover-patience", 2*time.Minute, "how long the next agent may take to get ready, while changes to pods wait; then this one keeps the node, and the next ends")
 	f.DurationVar(&c.certTTL, "cert-ttl", 24*time.Hour, "the life of certificates to ask for; our CA gives 24h at most")
 }
 

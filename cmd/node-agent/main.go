@@ -96,7 +96,7 @@ for the agent. The exit code is 2 if anything is missing.`,
   node-agent precheck --cni-conf-dir /etc/cni/net.d`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			missing := redirect.Precheck(false)
+			missing := redirect.Precheck("", false)
 			if confDir != "" {
 				missing = append(missing, cni.Precheck(confDir)...)
 			}
@@ -162,7 +162,7 @@ func purge() *cobra.Command {
 		RunE:    func(*cobra.Command, []string) error { return redirect.Purge(bpffs, instance, node) },
 	}
 	cmd.Flags().StringVar(&instance, "instance", "default", "the instance whose pins are removed")
-	cmd.Flags().StringVar(&bpffs, "bpffs", "/sys/fs/bpf", "where the BPF file system is mounted")
+	cmd.Flags().StringVar(&bpffs, "bpffs", redirect.BPFFS, "where the BPF file system is mounted")
 	cmd.Flags().StringVar(&node, "node-netns", "", "the node's network namespace; empty is this process's")
 	return cmd
 }

@@ -18,7 +18,7 @@ const (
 	// syncPatience is how long an agent with a last state waits for its control
 	// plane before it says that it is ready without.
 	syncPatience = 5 * time.Second
-	// certificateCheck is how often certificates are looked at.
+	// certificateCheck is how often certificates are looked at, and pins.
 	certificateCheck = 2 * time.Second
 	// orderCheck is how often it is looked whether another's program has come
 	// ahead of ours in the kernel.
@@ -45,7 +45,7 @@ func (m *monitor) run(ctx context.Context) error {
 	defer tick.Stop()
 	order := time.NewTicker(orderCheck)
 	defer order.Stop()
-	ended, displaced := map[string]bool{}, map[string]bool{}
+	ended, displaced, unpinned := map[string]bool{}, map[string]bool{}, ""
 	for {
 		select {
 		case <-ctx.Done():
@@ -59,8 +59,11 @@ func (m *monitor) run(ctx context.Context) error {
 			}
 		case <-tick.C:
 			ended = m.lookAtCertificates(ended)
+			if m.tenure.isSole() {
+				unpinned = m.lookAtPins(unpinned)
+			}
 		case <-order.C:
-			if !m.tenure.isOver() && !m.tenure.handing.Load() { // the next agent's programs are in force then
+			if m.tenure.isSole() {
 				displaced = m.lookAtOrder(displaced)
 			}
 		}
@@ -86,6 +89,25 @@ func (m *monitor) lookAtCertificates(before map[string]bool) map[string]bool {
 		if !now[name] {
 			m.ready.Set(name, false)
 		}
+	}
+	return now
+}
+
+// lookAtPins has those made again that are missing, and tells of what is in the way.
+func (m *monitor) lookAtPins(before string) string {
+	now := ""
+	if err := m.tenure.mend(); err != nil {
+		now = "pins in the BPF file system: " + err.Error()
+	}
+	if now == before {
+		return before
+	}
+	if before != "" {
+		m.ready.Set(before, false)
+	}
+	if now != "" {
+		m.ready.Set(now, true)
+		m.log.Error("what is attached in the kernel goes with this agent, since it cannot be pinned", "err", now)
 	}
 	return now
 }

@@ -49,19 +49,27 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		return err
 	}
 
-	if missing := redirect.Precheck(c.kubernetes); len(missing) > 0 {
+	kernel := redirect.Options{Instance: c.instance, CgroupPath: c.cgroup, KubeletCgroup: c.kubeletCgroup, Logger: log}
+	if c.kubernetes {
+		// The node's own, as it is at the time: one that is mounted into the container stays
+		// as it was where the node's is mounted anew.
+		node := hostproc.Open(c.hostProc)
+		kernel.NodeNetNS, kernel.BPFFS, kernel.Mounted = node.NodeNetNS(), node.Path(redirect.BPFFS), true
+	}
+	if missing := redirect.Precheck(kernel.BPFFS, kernel.Mounted); len(missing) > 0 {
 		return usageError{errors.New(strings.Join(missing, "\n"))}
 	}
 	tenure, err := begin(ctx, c.enrolSocket, log)
 	if err != nil {
 		return err
 	}
+	tenure.patience = c.handoverPatience
+	if err := registry.Register(tenure.mended); err != nil {
+		return err
+	}
 	// The kernel first: what an earlier run pinned stays in force, and nothing
 	// else is worth starting without it.
-	kernel := redirect.Options{Instance: c.instance, CgroupPath: c.cgroup, KubeletCgroup: c.kubeletCgroup, Logger: log}
-	if c.kubernetes {
-		kernel.NodeNetNS, kernel.Mounted = hostproc.Open(c.hostProc).NodeNetNS(), true
-	}
+	kernel.Beside = tenure.taker != nil
 	redirector, err := redirect.New(kernel)
 	if err != nil {
 		return err
@@ -112,7 +120,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	}
 
 	pods := newEnroller(redirector, ztunnel.Options{
-		State: state.store, Certificates: certificates, Recorder: recorder, Logger: log, Ready: synced.usable,
+		State: state.store, Certificates: certificates, Recorder: recorder, Logger: log, Ready: synced.usable, Accept: tenure.owned,
 		Network: c.network, TrustDomain: c.trustDomain,
 	}, c.drain, c.otherProtocols == "deny", log)
 	if err := telemetry.RegisterPodVerdicts(registry, pods.verdicts); err != nil {
@@ -148,26 +156,19 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	group := run.NewGroup(log, c.drain+10*time.Second)
 	// The window first and last.
 	group.Add("admin", pages.Run)
-	group.Add("state on disk", tenure.within(func(ctx context.Context) error {
+	group.Add("state on disk", tenure.within(after(served, func(ctx context.Context) error {
 		return state.store.Keep(ctx, filepath.Join(c.stateDir, "state"), func() map[string]map[string]string { return discovery.Versions() }, log)
-	}))
+	})))
 	group.Add("discovery", discovery.Run)
 	group.Add("readiness", (&monitor{ready, synced, manager, certificates, redirector, tenure, log}).run)
 	// Stopped second: no new connections, the old ones drain; pins stay.
 	group.Add("pods", pods.run)
 	if cluster != nil {
-		group.Add("kubelet", tenure.within(cluster.kubelet))
+		group.Add("kubelet", tenure.within(after(served, cluster.kubelet)))
 		if cluster.farewell != nil {
 			group.Add("DaemonSet", tenure.within(cluster.farewell.follow))
 		}
-		group.Add("installation", tenure.within(func(ctx context.Context) error {
-			select {
-			case <-served:
-				return cluster.keep(ctx, tenure)
-			case <-ctx.Done():
-				return nil
-			}
-		}))
+		group.Add("installation", tenure.within(after(served, func(ctx context.Context) error { return cluster.keep(ctx, tenure) })))
 	}
 	// Pods of the last run are served again before anyone is listened to.
 	group.Add("enrolment", tenure.within(func(ctx context.Context) error {
@@ -175,20 +176,15 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		if err := manager.Restore(ctx); err != nil {
 			log.Error("pods of the last run are not all known: they stay refused until they are told again", "err", err)
 		}
-		if err := certificates.Prune(); err != nil {
-			log.Warn("certificates of earlier pods", "err", err)
-		}
-		handed, err := tenure.own(ctx)
-		if err != nil {
+		if err := tenure.own(ctx); err != nil {
 			return err
 		}
-		if !handed {
-			if err := redirector.Reassert(); err != nil {
-				return err
-			}
-		}
 		if err := redirector.Own(); err != nil {
-			log.Error("pins are not as they should be", "err", err)
+			return err
+		}
+		manager.Remember()
+		if err := certificates.Prune(); err != nil {
+			log.Warn("certificates of earlier pods", "err", err)
 		}
 		enrolment, err := podwatch.Listen(c.enrolSocket, manager, log)
 		if err != nil {
@@ -207,22 +203,8 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		stop()
 		return errors.Join(err, <-done)
 	}))
-	group.Add("connections of the agent before", tenure.within(func(ctx context.Context) error {
-		select {
-		case <-served:
-			return tenure.inherit(ctx)
-		case <-ctx.Done():
-			return nil
-		}
-	}))
-	group.Add("handover", func(ctx context.Context) error {
-		select {
-		case <-served:
-			return tenure.give(ctx)
-		case <-ctx.Done():
-			return nil
-		}
-	})
+	group.Add("connections of the agent before", tenure.within(after(served, tenure.inherit)))
+	group.Add("handover", after(served, tenure.give))
 	// Stopped first: whoever sends traffic here hears of it before it ends.
 	group.Add("unready", func(ctx context.Context) error {
 		<-ctx.Done()
@@ -232,10 +214,22 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	log.Info("node agent started", "node", c.node, "instance", c.instance, "version", telemetry.Version)
 	err = group.Run(ctx)
 	if cluster != nil && cluster.uninstalled {
-		err = errors.Join(err, redirector.Close(), redirect.Purge("", c.instance, hostproc.Open(c.hostProc).NodeNetNS()), os.RemoveAll(c.stateDir), os.RemoveAll(c.certDir), tenure.remove())
+		err = errors.Join(err, redirector.Close(), redirect.Purge(kernel.BPFFS, c.instance, kernel.NodeNetNS), os.RemoveAll(c.stateDir), os.RemoveAll(c.certDir), tenure.remove())
 		log.Info("the agent was uninstalled: nothing of it is left on the node", "err", err)
 	}
 	return err
+}
+
+// after returns an actor that waits for done first.
+func after(done <-chan struct{}, run func(ctx context.Context) error) func(ctx context.Context) error {
+	return func(ctx context.Context) error {
+		select {
+		case <-done:
+			return run(ctx)
+		case <-ctx.Done():
+			return nil
+		}
+	}
 }
 
 // lastState is what an earlier run left.

@@ -10,6 +10,8 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
+
 	"github.com/fairlead-mesh/fairlead/pkg/admin"
 	"github.com/fairlead-mesh/fairlead/pkg/handover"
 	"github.com/fairlead-mesh/fairlead/pkg/podwatch"
@@ -22,9 +24,12 @@ type tenure struct {
 	lockPath, socket string
 	log              *slog.Logger
 	taker            *handover.Taker // of the agent before; nil without one
+	patience         time.Duration   // with the next agent
+	owned            chan struct{}   // closed when this agent owns the node
 	manager          *podwatch.Manager
 	pods             *enroller
 	ready            *admin.Readiness
+	mended           prometheus.Counter // pins that were missing
 
 	// handing is set while another agent's programs may be in force.
 	handing atomic.Bool
@@ -43,9 +48,14 @@ func begin(ctx context.Context, enrolSocket string, log *slog.Logger) (*tenure, 
 	dir := filepath.Dir(enrolSocket)
 	base := filepath.Base(enrolSocket)
 	t := &tenure{lockPath: filepath.Join(dir, base+".lock"), socket: filepath.Join(dir, base+".handover"), log: log}
+	t.owned = make(chan struct{})
+	t.mended = prometheus.NewCounter(prometheus.CounterOpts{
+		Name: "fairlead_pins_mended_total", Help: "Pins that were missing in the BPF file system, and were made again.",
+	})
 	t.over, t.end = context.WithCancel(context.Background())
 	var err error
 	if t.lock, err = handover.TryLock(t.lockPath); !errors.Is(err, handover.ErrHeld) {
+		close(t.owned)
 		return t, err
 	}
 	if t.taker, err = handover.Take(t.socket); err == nil {
@@ -54,6 +64,7 @@ func begin(ctx context.Context, enrolSocket string, log *slog.Logger) (*tenure, 
 	}
 	log.Warn("another agent owns the node and hands nothing over: waiting for its end", "err", err)
 	t.lock, err = handover.WaitLock(ctx, t.lockPath)
+	close(t.owned)
 	return t, err
 }
 
@@ -69,7 +80,8 @@ func (t *tenure) inherited() map[uint64][]*os.File {
 // serves: the one before serves meanwhile, and knows what the disk may not.
 const takeoverPatience = 10 * time.Second
 
-// endPatience is how long an agent that has not handed the node over may take to end.
+// endPatience is how long an agent that does not say whether it hands the node over may
+// take to end.
 const endPatience = 30 * time.Second
 
 // prepare waits until this agent knows as much as the one that it takes over from.
@@ -87,30 +99,31 @@ func (t *tenure) prepare(ctx context.Context, arrived <-chan struct{}) {
 	}
 }
 
-// own is called when all pods of the last run are served: it returns when no other
-// agent owns the node. handed is false where that one may have gone on for a while.
-func (t *tenure) own(ctx context.Context) (handed bool, err error) {
+// own is called when this agent is ready for all pods of the last run: it returns when no
+// other owns the node, and fails where one goes on. Nothing was touched that is another's,
+// so that one may be as late as it likes.
+func (t *tenure) own(ctx context.Context) error {
 	if t.taker == nil {
-		return true, nil
+		return nil
 	}
-	if err := t.taker.Serving(); err != nil {
+	if err := t.taker.Serving(); errors.Is(err, handover.ErrKept) {
+		return err // this one tries again from the beginning
+	} else if err != nil {
 		t.log.Warn("the agent before has not said that it has let go", "err", err)
-		// It has ended, or it goes on: then this one tries again from the beginning.
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, endPatience)
 		defer cancel()
-	} else {
-		handed = true
 	}
 	lock, err := handover.WaitLock(ctx, t.lockPath)
 	if err != nil {
-		return false, err
+		return err
 	}
 	t.mu.Lock()
 	t.lock = lock
 	t.mu.Unlock()
+	close(t.owned)
 	t.log.Info("this agent owns the node")
-	return handed, nil
+	return nil
 }
 
 // remove takes what the tenure had on disk away; no agent comes after this one.
@@ -144,9 +157,20 @@ func (t *tenure) within(run func(ctx context.Context) error) func(ctx context.Co
 
 func (t *tenure) isOver() bool { return t.over.Err() != nil }
 
+// isSole reports whether this agent owns the node, and none asks for it: one of an
+// earlier version has its own programs in force while it does.
+func (t *tenure) isSole() bool {
+	select {
+	case <-t.owned:
+		return !t.isOver() && !t.handing.Load()
+	default:
+		return false
+	}
+}
+
 // give waits for the next agent.
 func (t *tenure) give(ctx context.Context) error {
-	err := handover.Give(ctx, t.socket, t)
+	err := handover.Give(ctx, t.socket, t.patience, t)
 	if err == nil {
 		<-ctx.Done()
 	}
@@ -158,7 +182,21 @@ func (t *tenure) Freeze() ([]handover.Sockets, error) {
 	t.log.Info("the next agent asks for the node")
 	t.handing.Store(true)
 	t.manager.Freeze()
+	// The next one finds what is attached by its pins.
+	if err := t.mend(); err != nil {
+		t.log.Error("the next agent may not find what is attached", "err", err)
+	}
 	return t.pods.hand()
+}
+
+// mend pins again what somebody has wiped, and says so. It returns what is in the way.
+func (t *tenure) mend() error {
+	n, err := t.pods.redirector.Mend()
+	t.mended.Add(float64(n))
+	if n > 0 {
+		t.log.Error("the BPF file system was wiped or mounted anew under the agent: what was missing is pinned again, and nothing was let through", "pins", n)
+	}
+	return err
 }
 
 // Thaw implements [handover.Owner].

@@ -232,7 +232,7 @@ func TestOtherVersionsHandOverWithoutConnections(t *testing.T) {
 		}
 		o := &owner{l: l.(*net.TCPListener), lock: lock, carry: func(*Giver) { t.Error("connections for one that takes none") }}
 		gave := make(chan error, 1)
-		go func() { gave <- Give(t.Context(), path, o) }()
+		go func() { gave <- Give(t.Context(), path, time.Minute, o) }()
 		return o, gave
 	}
 	dial := func() (c *net.UnixConn) {

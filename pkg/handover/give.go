@@ -55,12 +55,10 @@ type Owner interface {
 // errGone says that there is nobody at the other end any more.
 var errGone = errors.New("the other agent is gone")
 
-// taking bounds how long the next agent may take to get ready.
-const taking = 2 * time.Minute
-
 // Give waits at path for the next agent until ctx ends, or the node was handed over:
-// then it returns nil.
-func Give(ctx context.Context, path string, o Owner) error {
+// then it returns nil. A next one that takes longer than patience to get ready is told
+// that the node stays with its owner.
+func Give(ctx context.Context, path string, patience time.Duration, o Owner) error {
 	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("handover: %w", err)
 	}
@@ -88,14 +86,14 @@ func Give(ctx context.Context, path string, o Owner) error {
 			_ = c.Close()
 			continue
 		}
-		if give(ctx, c, o) {
+		if give(ctx, c, patience, o) {
 			return nil
 		}
 	}
 }
 
 // give reports whether the node was handed over. It closes c, or gives it to o.
-func give(ctx context.Context, c *net.UnixConn, o Owner) bool {
+func give(ctx context.Context, c *net.UnixConn, patience time.Duration, o Owner) bool {
 	kept := false
 	defer func() {
 		if !kept {
@@ -104,7 +102,7 @@ func give(ctx context.Context, c *net.UnixConn, o Owner) bool {
 	}()
 	stop := context.AfterFunc(ctx, func() { _ = c.Close() })
 	defer stop()
-	_ = c.SetDeadline(time.Now().Add(taking))
+	_ = c.SetDeadline(time.Now().Add(patience))
 	pods, err := o.Freeze()
 	if err != nil {
 		_ = send(c, message{Error: err.Error()}, nil)
@@ -129,6 +127,11 @@ func give(ctx context.Context, c *net.UnixConn, o Owner) bool {
 		}
 	}
 	if err != nil {
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			_ = c.SetDeadline(time.Now().Add(asking))
+			_ = send(c, message{Error: fmt.Sprintf("it has waited %s for this one to be ready", patience)}, nil)
+		}
+		_ = c.Close() // whatever the next agent says from here on is too late
 		o.Thaw()
 		return false
 	}

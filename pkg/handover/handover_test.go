@@ -85,7 +85,7 @@ func TestNodeIsHandedOver(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	gave := make(chan error, 1)
-	go func() { gave <- Give(ctx, path, o) }()
+	go func() { gave <- Give(ctx, path, time.Minute, o) }()
 	var taker *Taker
 	eventually(t, "the owner answers", func() bool { taker, err = Take(path); return err == nil })
 
@@ -160,5 +160,48 @@ func TestWaitingForTheLockEndsWithTheContext(t *testing.T) {
 	}
 	if _, err := WaitLock(t.Context(), path); err != nil {
 		t.Error(err)
+	}
+}
+
+// A next agent that gets ready too late is told that the node is not its own, whenever it
+// asks: the owner has gone on by then.
+func TestLateAgentIsToldThatTheNodeIsKept(t *testing.T) {
+	dir := t.TempDir()
+	path, lockPath := filepath.Join(dir, "s"), filepath.Join(dir, "lock")
+	lock, err := TryLock(lockPath)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	o := &owner{l: l.(*net.TCPListener), lock: lock, carry: (*Giver).Close}
+	ctx, cancel := context.WithCancel(t.Context())
+	gave := make(chan error, 1)
+	go func() { gave <- Give(ctx, path, 50*time.Millisecond, o) }()
+	var late *Taker
+	eventually(t, "the owner answers", func() bool { late, err = Take(path); return err == nil })
+	eventually(t, "it goes on", func() bool { return !o.isFrozen() })
+	if err := late.Serving(); !errors.Is(err, ErrKept) {
+		t.Errorf("%v, want that the owner keeps the node", err)
+	}
+	if _, err := TryLock(lockPath); o.ended || !errors.Is(err, ErrHeld) {
+		t.Errorf("ended: %v; lock: %v", o.ended, err)
+	}
+	late.Abandon()
+	cancel()
+	if err := <-gave; err != nil {
+		t.Fatal(err)
+	}
+	go func() { gave <- Give(t.Context(), path, time.Minute, o) }()
+	var next *Taker
+	eventually(t, "the owner answers", func() bool { next, err = Take(path); return err == nil })
+	defer next.Abandon()
+	if err := next.Serving(); err != nil {
+		t.Error(err)
+	}
+	if err := <-gave; err != nil || !o.ended {
+		t.Errorf("%v, ended %v", err, o.ended)
 	}
 }

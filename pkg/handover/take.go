@@ -6,6 +6,8 @@ import (
 	"net"
 	"os"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // Taker is the next agent's end of a handover.
@@ -54,15 +56,26 @@ func Take(path string) (*Taker, error) {
 	}
 }
 
-// Serving tells the first agent that this one serves all pods, and returns when it
-// has let go of the node. Connections follows, or Abandon.
+// ErrKept says that the first agent goes on: it has waited long enough.
+var ErrKept = errors.New("the agent before keeps the node")
+
+// Serving tells the first agent that this one is ready for all pods, and returns when it
+// has let go of the node, or ErrKept. Connections follows, or Abandon. Any other error
+// leaves open what the first does: the lock says it.
 func (t *Taker) Serving() error {
 	defer t.closeListeners()
 	_ = t.conn.SetDeadline(time.Now().Add(asking))
-	if err := send(t.conn, message{Taken: true, Connections: true}, nil); err != nil {
-		return fmt.Errorf("handover: %w", err)
-	}
+	unsent := send(t.conn, message{Taken: true, Connections: true}, nil)
 	m, _, err := receive(t.conn)
+	if errors.Is(err, unix.ECONNRESET) { // it has not read this; what it said before is to be read still
+		m, _, err = receive(t.conn)
+	}
+	if err == nil && m.Error != "" {
+		return fmt.Errorf("handover: %w: %s", ErrKept, m.Error)
+	}
+	if unsent != nil {
+		return fmt.Errorf("handover: %w", unsent)
+	}
 	if err == nil && !m.Bye {
 		err = errors.New("it says something else")
 	}

@@ -94,6 +94,7 @@ func fakeAgent() error {
 	if err := m.Restore(context.Background()); err != nil {
 		return err
 	}
+	m.Remember()
 	go func() {
 		_ = http.ListenAndServe(":15021", http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 			select {

@@ -50,10 +50,10 @@ type Manager struct {
 	settling sync.RWMutex
 
 	// mu guards below. It is not held while a pod is worked on.
-	mu       sync.Mutex
-	pods     map[string]*entry
-	restored bool
-	complete bool // done is closed
+	mu        sync.Mutex
+	pods      map[string]*entry
+	remembers bool
+	complete  bool // done is closed
 }
 
 // entry is one pod. Its lock orders the work on it; the Manager's lock guards
@@ -67,7 +67,7 @@ type entry struct {
 	gone   bool   // guarded by Manager.mu
 }
 
-// NewManager returns a Manager without pods; call Restore once.
+// NewManager returns a Manager without pods; call Restore once, then Remember.
 func NewManager(o Options) (*Manager, error) {
 	if o.Enroller == nil || o.Logger == nil {
 		return nil, errors.New("podwatch: Enroller and Logger must be set")
@@ -96,14 +96,19 @@ func (m *Manager) Restore(ctx context.Context) error {
 			m.log.Error("pod of the last run not taken over", "pod", p.Key(), "uid", p.UID, "err", perr)
 		}
 	}
-	m.mu.Lock()
-	m.restored = true
-	m.mu.Unlock()
 	if len(pods) > 0 {
 		m.setComplete()
 	}
-	m.save()
 	return err
+}
+
+// Remember keeps the pods that there are, and their changes from here on, in the file.
+// It is called after Restore, by who owns the node.
+func (m *Manager) Remember() {
+	m.mu.Lock()
+	m.remembers = true
+	m.mu.Unlock()
+	m.save()
 }
 
 // Complete closes when the agent can know all its pods: it took over those of
@@ -293,7 +298,7 @@ func (m *Manager) Pods() []Entry {
 // save remembers the pods; while Restore runs nothing is written over what it reads.
 func (m *Manager) save() {
 	m.mu.Lock()
-	skip := m.file == nil || !m.restored
+	skip := m.file == nil || !m.remembers
 	m.mu.Unlock()
 	if skip {
 		return

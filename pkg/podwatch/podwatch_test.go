@@ -86,6 +86,7 @@ func newManager(t *testing.T, k *kernel, file string) *Manager {
 	if err := m.Restore(t.Context()); err != nil {
 		t.Fatal(err)
 	}
+	m.Remember()
 	return m
 }
 

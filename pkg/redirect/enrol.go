@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"net/netip"
 	"os"
 	"syscall"
 	"time"
@@ -19,9 +18,10 @@ import (
 )
 
 // Enroll captures a pod. On an error nothing of it is left, but for what an
-// earlier run had made: then it stays refused.
+// earlier run had made: then it stays refused. Beside another agent the pod is made
+// ready only, and captured in [Redirector.Own].
 func (r *Redirector) Enroll(_ context.Context, spec PodSpec) (pod *Pod, err error) {
-	ip4, ip6, err := spec.families()
+	_, ip6, err := spec.families()
 	if err != nil {
 		return nil, err
 	}
@@ -61,39 +61,66 @@ func (r *Redirector) Enroll(_ context.Context, spec PodSpec) (pod *Pod, err erro
 		defer r.mu.Unlock()
 		delete(r.entering, p.cookie)
 	}()
-	if err := ns.Do(func() error { return p.prepare(ip6.IsValid()) }); err != nil {
+	if err := ns.Do(func() error { return p.look(ip6.IsValid()) }); err != nil {
 		return nil, err
 	}
 	if err := p.listen(); err != nil {
 		return nil, err
 	}
-	raw, err := p.inbound.SyscallConn()
-	if err != nil {
+	r.mu.Lock()
+	beside := r.beside
+	if beside {
+		r.pods[p.cookie] = p
+	}
+	r.mu.Unlock()
+	if beside {
+		return p, nil
+	}
+	if err := p.install(); err != nil {
 		return nil, err
-	}
-	var perr error
-	if err := raw.Control(func(fd uintptr) {
-		perr = r.connect.Listeners.Put(bpfobj.SklookupListenerKey{Cookie: p.cookie}, uint64(fd))
-	}); err != nil || perr != nil {
-		return nil, fmt.Errorf("register the listener: %w", errors.Join(err, perr))
-	}
-	known, err := p.enter(ip4, ip6)
-	if err != nil {
-		return nil, err
-	}
-	if err := p.attach(); err != nil {
-		if !known {
-			err = errors.Join(err, r.forget(p.cookie))
-		}
-		return nil, err
-	}
-	if err := p.capture(known); err != nil {
-		return nil, errors.Join(err, r.forget(p.cookie))
 	}
 	r.mu.Lock()
 	r.pods[p.cookie] = p
 	r.mu.Unlock()
 	return p, nil
+}
+
+// install is what of an enrolment others see: the namespace is prepared, the kernel's
+// tables know the pod, and the programs are this agent's.
+func (p *Pod) install() error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.released || p.closed {
+		return nil
+	}
+	if err := p.ns.Do(p.prepare); err != nil {
+		return err
+	}
+	raw, err := p.inbound.SyscallConn()
+	if err != nil {
+		return err
+	}
+	var perr error
+	if err := raw.Control(func(fd uintptr) {
+		perr = p.r.connect.Listeners.Put(bpfobj.SklookupListenerKey{Cookie: p.cookie}, uint64(fd))
+	}); err != nil || perr != nil {
+		return fmt.Errorf("register the listener: %w", errors.Join(err, perr))
+	}
+	known, err := p.enter()
+	if err != nil {
+		return err
+	}
+	if err := p.attach(); err != nil {
+		if !known {
+			err = errors.Join(err, p.r.forget(p.cookie))
+		}
+		return err
+	}
+	if err := p.capture(known); err != nil {
+		return errors.Join(err, p.r.forget(p.cookie))
+	}
+	p.installed = true
+	return nil
 }
 
 // The flags of bpf/lib/types.h.
@@ -109,7 +136,11 @@ const settling = time.Second
 // enter puts the pod into the tables. Until it is captured its connections go as
 // they did, announced to the guard, so that none is lost on the way in. A pod of
 // an earlier run is captured already and stays so: known.
-func (p *Pod) enter(ip4, ip6 netip.Addr) (known bool, err error) {
+func (p *Pod) enter() (known bool, err error) {
+	ip4, ip6, err := p.spec.families()
+	if err != nil {
+		return false, err
+	}
 	tables := &p.r.connect
 	if err := p.r.makeCounters(p.cookie); err != nil {
 		return false, err
@@ -123,7 +154,7 @@ func (p *Pod) enter(ip4, ip6 netip.Addr) (known bool, err error) {
 	if ip6.IsValid() {
 		entry.Ip6 = kernelAddr(ip6)
 	}
-	if p.spec.TCPOnly {
+	if p.spec.TCPOnly || p.tcpOnly {
 		entry.Flags |= flagTCPOnly
 	}
 	p.entry = entry
@@ -136,8 +167,6 @@ func (p *Pod) enter(ip4, ip6 netip.Addr) (known bool, err error) {
 // capture is the moment from which the pod's connections are the agent's. Those
 // that are being made in it go as they would have.
 func (p *Pod) capture(known bool) error {
-	p.mu.Lock()
-	defer p.mu.Unlock()
 	p.entry.Flags |= flagCaptured
 	if !known {
 		p.entry.Flags |= flagSettling
@@ -154,11 +183,12 @@ func (p *Pod) capture(known bool) error {
 func (p *Pod) SetTCPOnly(only bool) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.tcpOnly = only
 	flags := p.entry.Flags &^ flagTCPOnly
 	if only || p.spec.TCPOnly {
 		flags |= flagTCPOnly
 	}
-	if p.released || p.closed || flags == p.entry.Flags {
+	if !p.installed || p.released || p.closed || flags == p.entry.Flags {
 		return nil
 	}
 	p.entry.Flags = flags
@@ -192,8 +222,7 @@ func (p *Pod) attach() error {
 	return p.attachSteer()
 }
 
-// attachSteer steers what comes to the pod. Its pin holds the link, and the link
-// the program: of many pods many descriptors would be open otherwise.
+// attachSteer steers what comes to the pod.
 func (p *Pod) attachSteer() error {
 	spec := p.r.steer.Copy()
 	if err := spec.Variables["pod_cookie"].Set(p.cookie); err != nil {
@@ -211,13 +240,12 @@ func (p *Pod) attachSteer() error {
 		return err
 	}
 	defer handle.Close()
-	l, err := p.r.pinned(steerPin(p.cookie), loaded.Steer, func() (link.Link, error) {
+	if err := p.r.hold(steerPin(p.cookie), loaded.Steer, func() (link.Link, error) {
 		return link.AttachNetNs(int(handle.Fd()), loaded.Steer)
-	})
-	if err != nil {
+	}); err != nil {
 		return fmt.Errorf("attach sk_lookup to %s: %w", p.ns.Path(), err)
 	}
-	return l.Close()
+	return nil
 }
 
 // listen opens the agent's listeners in the pod.

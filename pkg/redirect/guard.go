@@ -88,15 +88,12 @@ func (p *Pod) namespaceID() (int32, error) {
 }
 
 // attachGuard attaches by tcx, in front of others, or where the kernel has none
-// (before 6.6) by clsact. The pin, or the device, holds it.
+// (before 6.6) by clsact, where the device holds it.
 func (r *Redirector) attachGuard(device int) error {
 	if !r.opts.withoutTCX {
-		l, err := r.pinned(guardPin(uint32(device)), r.guard.FlGuard, func() (link.Link, error) {
+		err := r.hold(guardPin(uint32(device)), r.guard.FlGuard, func() (link.Link, error) {
 			return link.AttachTCX(link.TCXOptions{Interface: device, Program: r.guard.FlGuard, Attach: ebpf.AttachTCXIngress, Anchor: link.Head()})
 		})
-		if err == nil {
-			return l.Close()
-		}
 		if !errors.Is(err, ebpf.ErrNotSupported) {
 			return err
 		}
@@ -145,12 +142,11 @@ func removeFilters(roster string) error {
 // unguard takes the guard off a device, which may be gone.
 func (r *Redirector) unguard(device uint32) error {
 	var errs []error
-	path := r.linkPath(guardPin(device))
-	if _, err := os.Stat(path); err == nil {
-		errs = append(errs, unpin(path))
-	} else {
-		errs = append(errs, removeFilter(int(device)))
+	there, err := r.detach(guardPin(device))
+	if !there && err == nil {
+		err = removeFilter(int(device))
 	}
+	errs = append(errs, err)
 	if err := r.connect.Guarded.Delete(device); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {
 		errs = append(errs, err)
 	}

@@ -236,11 +236,7 @@ func TestStrangerAheadIsToldOf(t *testing.T) {
 	if err := os.Remove(n.r.linkPath("link_connect6")); err != nil {
 		t.Fatal(err)
 	}
-	last := len(n.r.links) - 1 // connect6 is attached last
-	if err := n.r.links[last].Close(); err != nil {
-		t.Fatal(err)
-	}
-	n.r.links = n.r.links[:last]
+	n.r.letGo("link_connect6")
 	eventually(t, "the detached program is told of", func() bool { // links go a moment after their last holder
 		got, err := n.r.Displaced()
 		return err == nil && len(got) == 1 && strings.Contains(got[0], "connect6: our program is not attached")
@@ -249,7 +245,7 @@ func TestStrangerAheadIsToldOf(t *testing.T) {
 
 func TestPrecheckOfThisMachine(t *testing.T) {
 	needRoot(t)
-	if missing := Precheck(false); len(missing) > 0 {
+	if missing := Precheck("", false); len(missing) > 0 {
 		t.Errorf("the other tests run here, and yet: %v", missing)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -17,6 +18,7 @@ import (
 	"sync/atomic"
 	"testing"
 
+	"github.com/cilium/ebpf"
 	"github.com/cilium/ebpf/link"
 )
 
@@ -33,6 +35,8 @@ type otherAgent struct {
 type order struct {
 	Instance, NodeNetNS, NetNS, Device string
 	Addrs                              []netip.Addr
+	// Beside is how agents come: those of versions before did not.
+	Beside bool
 }
 
 const orderVariable = "FAIRLEAD_TEST_OTHER_AGENT"
@@ -54,7 +58,7 @@ func TestOtherAgent(t *testing.T) {
 	for orders.Scan() {
 		switch orders.Text() {
 		case "take":
-			if r, err = New(Options{Instance: o.Instance, NodeNetNS: o.NodeNetNS, Logger: slog.New(slog.DiscardHandler)}); err != nil {
+			if r, err = New(Options{Instance: o.Instance, NodeNetNS: o.NodeNetNS, Beside: o.Beside, Logger: slog.New(slog.DiscardHandler)}); err != nil {
 				break
 			}
 			files := []*os.File{os.NewFile(3, "outbound"), os.NewFile(4, "inbound"), os.NewFile(5, "hbone")}
@@ -91,9 +95,9 @@ func otherBinary(t *testing.T) string {
 	return path
 }
 
-func (n *node) otherAgent(binary string, p *podNS, listeners []*os.File) *otherAgent {
+func (n *node) otherAgent(binary string, p *podNS, listeners []*os.File, beside bool) *otherAgent {
 	n.t.Helper()
-	b, err := json.Marshal(order{Instance: n.instance, NodeNetNS: n.ns.Path(), NetNS: p.ns.Path(), Device: p.device, Addrs: []netip.Addr{p.ip4, p.ip6}})
+	b, err := json.Marshal(order{Instance: n.instance, NodeNetNS: n.ns.Path(), NetNS: p.ns.Path(), Device: p.device, Addrs: []netip.Addr{p.ip4, p.ip6}, Beside: beside})
 	if err != nil {
 		n.t.Fatal(err)
 	}
@@ -156,11 +160,16 @@ func (n *node) pinned() []string {
 	return out
 }
 
-// linkIDs are those of what is attached: a link that another takes the place of has
-// another.
-func (n *node) linkIDs() map[string]link.ID {
+// attached is a link and its program.
+type attached struct {
+	link    link.ID
+	program ebpf.ProgramID
+}
+
+// attached is what is, by its pin.
+func (n *node) attached() map[string]attached {
 	n.t.Helper()
-	out := map[string]link.ID{}
+	out := map[string]attached{}
 	var errs []error
 	for name := range entries(filepath.Join(n.r.pins, linksDir), &errs) {
 		l, err := link.LoadPinnedLink(n.r.linkPath(name), nil)
@@ -171,8 +180,19 @@ func (n *node) linkIDs() map[string]link.ID {
 		if err != nil {
 			n.t.Fatal(err)
 		}
-		out[name] = info.ID
+		out[name] = attached{info.ID, info.Program}
 		l.Close()
+	}
+	return out
+}
+
+// linkIDs are those of what is attached: a link that another takes the place of has
+// another.
+func (n *node) linkIDs() map[string]link.ID {
+	n.t.Helper()
+	out := map[string]link.ID{}
+	for name, a := range n.attached() {
+		out[name] = a.link
 	}
 	return out
 }
@@ -265,15 +285,20 @@ func TestAgentsOfTwoLayoutsTakeOverFromEachOther(t *testing.T) {
 	}
 	var others carried
 	for round := range 4 {
-		other := n.otherAgent(binary, a, files)
+		beside := round < 2 // versions before put their programs in force at once
+		other := n.otherAgent(binary, a, files, beside)
+		before := n.attached()
 		version, _, _ := other.do("take")
 		if version == layout {
 			t.Fatalf("the other agent has the same layout %s", version)
 		}
-		more() // the programs are the other's, who accepts is this one
+		if same := maps.Equal(before, n.attached()); same != beside {
+			t.Errorf("round %d: programs are the same: %v", round, same)
+		}
+		more() // who accepts is this one, whosever the programs are
 		other.do("serve")
 		more() // both accept
-		if round < 2 {
+		if beside {
 			let(n.r, a)
 			other.do("own")
 		} else {
@@ -291,7 +316,7 @@ func TestAgentsOfTwoLayoutsTakeOverFromEachOther(t *testing.T) {
 		}
 		same("after the other has taken over")
 
-		n.start()
+		n.r = n.agent(beside)
 		next := *a
 		next.carrying = &sync.WaitGroup{}
 		a = &next
@@ -308,7 +333,7 @@ func TestAgentsOfTwoLayoutsTakeOverFromEachOther(t *testing.T) {
 		others.outbound.Add(outbound)
 		others.inbound.Add(inbound)
 		other.end()
-		if err := n.r.Own(); err != nil {
+		if err := n.ns.Do(n.r.Own); err != nil {
 			t.Fatal(err)
 		}
 		more()
@@ -318,7 +343,7 @@ func TestAgentsOfTwoLayoutsTakeOverFromEachOther(t *testing.T) {
 		same("back")
 	}
 	// One that fails before it serves changes nothing.
-	other := n.otherAgent(binary, a, files)
+	other := n.otherAgent(binary, a, files, false)
 	other.do("take")
 	more()
 	other.end()

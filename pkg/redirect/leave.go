@@ -33,6 +33,9 @@ func (p *Pod) releaseLocked(ctx context.Context) error {
 	p.r.mu.Lock()
 	delete(p.r.pods, p.cookie)
 	p.r.mu.Unlock()
+	if !p.installed {
+		return nil // it is another agent's
+	}
 	p.entry.Flags &^= flagCaptured
 	err := p.r.connect.Pods.Put(p.cookie, p.entry)
 	ctx, cancel := context.WithTimeout(ctx, releasePatience)
@@ -98,7 +101,7 @@ func (p *Pod) Close() error {
 	p.Deafen()
 	p.r.mu.Lock()
 	defer p.r.mu.Unlock() // an enrolment that comes now prepares the namespace after this
-	if p.r.pods[p.cookie] == nil && !p.r.entering[p.cookie] {
+	if p.installed && p.r.pods[p.cookie] == nil && !p.r.entering[p.cookie] {
 		err = errors.Join(err, p.ns.Do(p.restore))
 	}
 	return errors.Join(err, p.ns.Close())

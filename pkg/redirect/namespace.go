@@ -22,8 +22,18 @@ const (
 // spreadV6 is the prefix that the capture's listener is spread over (bpf/lib/addr.h).
 var spreadV6 = net.IPNet{IP: net.ParseIP("fd53:666c::"), Mask: net.CIDRMask(32, 128)}
 
+// look finds out about the calling thread's network namespace.
+func (p *Pod) look(wantIP6 bool) error {
+	disabled, err := os.ReadFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
+	p.ip6 = !errors.Is(err, fs.ErrNotExist) && (len(disabled) == 0 || disabled[0] != '1')
+	if wantIP6 && !p.ip6 {
+		return errors.New("it has an IPv6 address and IPv6 is off in its namespace")
+	}
+	return nil
+}
+
 // prepare sets up the calling thread's network namespace. It may be run again.
-func (p *Pod) prepare(wantIP6 bool) error {
+func (p *Pod) prepare() error {
 	// Without these, answers to a kept source address are lost: see
 	// tcp_fwmark_accept, fwmark_reflect in ip-sysctl.
 	for _, s := range []string{"net/ipv4/tcp_fwmark_accept", "net/ipv4/fwmark_reflect"} {
@@ -31,16 +41,8 @@ func (p *Pod) prepare(wantIP6 bool) error {
 			return err
 		}
 	}
-	err := setSysctl("net/ipv6/fwmark_reflect", "1")
-	switch {
-	case err == nil:
-		disabled, _ := os.ReadFile("/proc/sys/net/ipv6/conf/lo/disable_ipv6")
-		p.ip6 = len(disabled) == 0 || disabled[0] != '1'
-	case !errors.Is(err, fs.ErrNotExist):
+	if err := setSysctl("net/ipv6/fwmark_reflect", "1"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
-	}
-	if wantIP6 && !p.ip6 {
-		return errors.New("it has an IPv6 address and IPv6 is off in its namespace")
 	}
 	lo, err := netlink.LinkByName("lo")
 	if err != nil {

@@ -11,12 +11,15 @@ import (
 	"golang.org/x/sys/unix"
 )
 
+// BPFFS is where the BPF file system is mounted by default.
+const BPFFS = "/sys/fs/bpf"
+
 // Options of a [Redirector].
 type Options struct {
 	// Instance names this agent's pins; several agents share one kernel in the
 	// lab. Lower case letters, digits, dashes and underscores.
 	Instance string
-	// BPFFS is where the BPF file system is mounted; "" is /sys/fs/bpf.
+	// BPFFS is where the BPF file system is mounted; "" is [BPFFS].
 	BPFFS string
 	// CgroupPath is the root of cgroup v2; "" finds its mount.
 	CgroupPath string
@@ -29,7 +32,10 @@ type Options struct {
 	// Mounted refuses to go without a BPF file system, where the agent would mount one
 	// itself otherwise: in a container its mounts are not the node's.
 	Mounted bool
-	Logger  *slog.Logger // must be non-nil
+	// Beside is whether another agent has the instance: until [Redirector.Own] nothing of
+	// what it has is changed.
+	Beside bool
+	Logger *slog.Logger // must be non-nil
 
 	withoutTCX bool // of tests: as on kernels before 6.6
 }
@@ -44,13 +50,9 @@ func (o *Options) complete() error {
 		return fmt.Errorf("redirect: instance %q: want lower case letters, digits and dashes", o.Instance)
 	}
 	if o.BPFFS == "" {
-		o.BPFFS = "/sys/fs/bpf"
+		o.BPFFS = BPFFS
 	}
-	mount := mountBPFFS
-	if o.Mounted {
-		mount = isBPFFS
-	}
-	if err := mount(o.BPFFS); err != nil {
+	if err := o.mount(); err != nil {
 		return err
 	}
 	if o.CgroupPath == "" {
@@ -61,6 +63,13 @@ func (o *Options) complete() error {
 		o.CgroupPath = path
 	}
 	return nil
+}
+
+func (o *Options) mount() error {
+	if o.Mounted {
+		return isBPFFS(o.BPFFS)
+	}
+	return mountBPFFS(o.BPFFS)
 }
 
 // mountBPFFS mounts the BPF file system where it is not: pins need one, and few

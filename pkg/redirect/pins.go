@@ -11,8 +11,6 @@ import (
 	"strings"
 
 	"github.com/cilium/ebpf"
-	"github.com/cilium/ebpf/link"
-	"golang.org/x/sys/unix"
 
 	"github.com/fairlead-mesh/fairlead/pkg/netns"
 )
@@ -97,91 +95,6 @@ func openMap(path string, spec *ebpf.MapSpec) (*ebpf.Map, error) {
 	return m, nil
 }
 
-// hold takes over the pinned link of that name, with the new program, or
-// attaches and pins.
-func (r *Redirector) hold(name string, program *ebpf.Program, attach func() (link.Link, error)) error {
-	l, err := r.pinned(name, program, attach)
-	if err != nil {
-		return err
-	}
-	r.links = append(r.links, l)
-	return nil
-}
-
-// pinned replaces the program of a link at once. At no time are there two links: both
-// of their programs would act.
-func (r *Redirector) pinned(name string, program *ebpf.Program, attach func() (link.Link, error)) (link.Link, error) {
-	path := r.linkPath(name)
-	l, err := link.LoadPinnedLink(path, nil)
-	if err == nil {
-		err := l.Update(program)
-		if err == nil {
-			return l, nil
-		}
-		if !errors.Is(err, unix.ENOLINK) {
-			_ = l.Close()
-			return nil, fmt.Errorf("replace the program: %w", err)
-		}
-		// Severed: what it was attached to is gone.
-		_ = l.Unpin()
-		_ = l.Close()
-	} else if !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
-	}
-	if l, err = attach(); err != nil {
-		return nil, err
-	}
-	if err := l.Pin(path); err != nil {
-		_ = l.Close()
-		return nil, fmt.Errorf("pin: %w", err)
-	}
-	return l, nil
-}
-
-// Own is called when no other agent has the instance any more: what other versions
-// pinned and this one does not know is removed, maps of their layouts and programs
-// at hooks that this version does not use. Its own pins are there then, also where another
-// has removed them that went on for a while.
-func (r *Redirector) Own() error {
-	errs := []error{makePins(r.pins)}
-	for name, m := range r.tables {
-		errs = append(errs, pinAgain(r.mapPath(name), m))
-	}
-	known := []string{linksDir, sharedDir, layout}
-	for name := range entries(r.pins, &errs) {
-		if !slices.Contains(known, name) {
-			errs = append(errs, os.RemoveAll(filepath.Join(r.pins, name)))
-		}
-	}
-	for name := range entries(filepath.Join(r.pins, linksDir), &errs) {
-		if !r.knowsLink(name) {
-			errs = append(errs, unpin(r.linkPath(name)))
-		}
-	}
-	for name := range entries(filepath.Join(r.pins, sharedDir), &errs) {
-		if !slices.Contains(sharedMaps, name) {
-			errs = append(errs, os.Remove(filepath.Join(r.pins, sharedDir, name)))
-		}
-	}
-	if err := errors.Join(errs...); err != nil {
-		return fmt.Errorf("what other versions pinned: %w", err)
-	}
-	return nil
-}
-
-// pinAgain pins a map where its pin is gone.
-func pinAgain(path string, m *ebpf.Map) error {
-	if _, err := os.Stat(path); !errors.Is(err, fs.ErrNotExist) {
-		return err
-	}
-	c, err := m.Clone() // which knows of no pin
-	if err != nil {
-		return err
-	}
-	defer c.Close()
-	return c.Pin(path)
-}
-
 func (r *Redirector) knowsLink(name string) bool {
 	return strings.HasPrefix(name, "guard_") || strings.HasPrefix(name, "steer_") ||
 		slices.ContainsFunc(r.hooks(), func(h hook) bool { return hookPin(h.name) == name })
@@ -198,22 +111,6 @@ func entries(dir string, errs *[]error) map[string]bool {
 		out[f.Name()] = true
 	}
 	return out
-}
-
-// unpin detaches at once: a link that is merely let go of acts a moment longer.
-func unpin(path string) error {
-	l, err := link.LoadPinnedLink(path, nil)
-	if err != nil {
-		if errors.Is(err, fs.ErrNotExist) {
-			return nil
-		}
-		return err
-	}
-	defer l.Close()
-	if err := l.Detach(); err != nil && !errors.Is(err, unix.ENOLINK) && !errors.Is(err, ebpf.ErrNotSupported) {
-		return errors.Join(err, l.Unpin())
-	}
-	return l.Unpin()
 }
 
 // Purge detaches and unpins everything of an instance, of any version, whether or not
@@ -233,7 +130,7 @@ func Purge(bpffs, instance, nodeNetNS string) error {
 
 func purge(bpffs, instance string) error {
 	if bpffs == "" {
-		bpffs = "/sys/fs/bpf"
+		bpffs = BPFFS
 	}
 	if !instanceName.MatchString(instance) {
 		return fmt.Errorf("instance %q: want lower case letters, digits and dashes", instance)
@@ -242,6 +139,10 @@ func purge(bpffs, instance string) error {
 	for _, dir := range []string{pinsOf(bpffs, instance), pinsBefore(bpffs, instance)} {
 		if _, err := os.Stat(dir); errors.Is(err, fs.ErrNotExist) {
 			continue
+		}
+		for name := range entries(filepath.Join(dir, linksDir), &errs) {
+			_, err := unpin(filepath.Join(dir, linksDir, name)) // an agent that runs holds them
+			errs = append(errs, err)
 		}
 		errs = append(errs,
 			removeFilters(filepath.Join(dir, sharedDir, "roster")),

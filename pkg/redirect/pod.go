@@ -37,6 +37,8 @@ type Pod struct {
 	// mu guards below.
 	mu               sync.Mutex
 	entry            bpfobj.ConnectPod // as the tables have it
+	installed        bool              // the tables have it from this agent
+	tcpOnly          bool              // as SetTCPOnly was last told
 	released, closed bool
 }
 

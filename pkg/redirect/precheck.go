@@ -1,6 +1,7 @@
 package redirect
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
 	"os"
@@ -12,18 +13,15 @@ import (
 )
 
 // Precheck returns a sentence for each thing that this machine lacks for capture.
-// mounted is whether the BPF file system must be there already: in a container.
-func Precheck(mounted bool) []string {
+// bpffs is where the BPF file system is, or "" for [BPFFS]; mounted is whether it must be
+// there already: in a container.
+func Precheck(bpffs string, mounted bool) []string {
 	if os.Geteuid() != 0 {
 		return []string{"The agent needs root with CAP_SYS_ADMIN, CAP_NET_ADMIN and CAP_SYS_PTRACE: it loads programs into the kernel, and enters pods' namespaces."}
 	}
 	var missing []string
 	add := func(format string, args ...any) { missing = append(missing, fmt.Sprintf(format, args...)) }
-	mount := mountBPFFS
-	if mounted {
-		mount = isBPFFS
-	}
-	if err := mount("/sys/fs/bpf"); err != nil {
+	if err := (&Options{BPFFS: cmp.Or(bpffs, BPFFS), Mounted: mounted}).mount(); err != nil {
 		add("Programs outlive the agent in the BPF file system: %v.", err)
 	}
 	if _, err := findCgroup2(); err != nil {

@@ -32,6 +32,7 @@ type node struct {
 	ns       *netns.NS
 	name     string
 	instance string
+	bpffs    string // "" is the machine's
 	r        *Redirector
 	pods     int
 }
@@ -76,7 +77,7 @@ func newNode(t *testing.T) *node {
 		if n.r != nil {
 			_ = n.r.Close()
 		}
-		if err := Purge("", n.instance, ""); err != nil {
+		if err := Purge(n.bpffs, n.instance, ""); err != nil {
 			t.Error(err)
 		}
 		n.ns.Close()
@@ -87,15 +88,18 @@ func newNode(t *testing.T) *node {
 	return n
 }
 
-func (n *node) start() {
+func (n *node) start() { n.t.Helper(); n.r = n.agent(false) }
+
+// agent is one more of the node's, which owns it unless it is beside another.
+func (n *node) agent(beside bool) (r *Redirector) {
 	n.t.Helper()
-	err := n.ns.Do(func() (err error) {
-		n.r, err = New(Options{Instance: n.instance, Logger: slog.New(slog.DiscardHandler)})
+	if err := n.ns.Do(func() (err error) {
+		r, err = New(Options{Instance: n.instance, BPFFS: n.bpffs, Beside: beside, Logger: slog.New(slog.DiscardHandler)})
 		return err
-	})
-	if err != nil {
+	}); err != nil {
 		n.t.Fatal(err)
 	}
+	return r
 }
 
 func (n *node) sh(script string) {

@@ -4,9 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"maps"
 	"os"
-	"slices"
 	"sync"
 
 	"github.com/cilium/ebpf"
@@ -42,25 +40,30 @@ type Redirector struct {
 	// decoded once.
 	steer *ebpf.CollectionSpec
 	types *btf.Cache
-	// links must be held: one that is collected detaches its program.
-	links []link.Link
+
+	// attached guards links and their pins.
+	attached sync.Mutex
+	links    map[string]link.Link // by the name of the pin
 
 	// mu guards below.
-	mu   sync.Mutex
-	pods map[uint64]*Pod // by cookie
+	mu sync.Mutex
+	// beside is whether another agent has the instance: nothing of it is changed.
+	beside bool
+	pods   map[uint64]*Pod // by cookie
 	// entering are the cookies of pods that are being enrolled.
 	entering map[uint64]bool
 }
 
 // New loads the programs, takes over the instance's pinned maps and links or
 // makes them, and attaches what is not attached yet. Pods of an earlier run stay
-// captured, and refused until they are enrolled again.
+// captured, and refused until they are enrolled again. Beside another agent it only gets
+// ready: see [Redirector.Own].
 func New(o Options) (_ *Redirector, err error) {
 	defer func() { err = Blame(err) }()
 	if err := o.complete(); err != nil {
 		return nil, err
 	}
-	r := &Redirector{log: o.Logger, pins: pinsOf(o.BPFFS, o.Instance), opts: o, pods: map[uint64]*Pod{}, entering: map[uint64]bool{}}
+	r := &Redirector{log: o.Logger, pins: pinsOf(o.BPFFS, o.Instance), opts: o, links: map[string]link.Link{}, beside: o.Beside, pods: map[uint64]*Pod{}, entering: map[uint64]bool{}}
 	if err := r.take(); err != nil {
 		_ = r.Close()
 		return nil, err
@@ -68,7 +71,8 @@ func New(o Options) (_ *Redirector, err error) {
 	return r, nil
 }
 
-// take makes the node this agent's: maps first, then what they say, then the programs.
+// take opens what the node has of the instance, and makes the node this agent's unless
+// another has it.
 func (r *Redirector) take() error {
 	if err := r.findNode(); err != nil {
 		return err
@@ -83,19 +87,18 @@ func (r *Redirector) take() error {
 	if err := r.load(); err != nil {
 		return err
 	}
-	if adopted {
-		err = r.enlist()
-	}
-	if err == nil {
-		err = r.fill()
-	}
-	if err != nil {
-		return fmt.Errorf("the pods that are enrolled: %w", err)
-	}
-	if err := r.knowKubelet(r.opts.KubeletCgroup); err != nil {
+	if err := r.holdAll(); err != nil {
 		return err
 	}
-	return r.attach()
+	if adopted {
+		if err := r.enlist(); err != nil {
+			return fmt.Errorf("the pods that are enrolled: %w", err)
+		}
+	}
+	if r.beside {
+		return nil
+	}
+	return r.assume()
 }
 
 // findNode opens the node's network namespace.
@@ -240,24 +243,6 @@ func (r *Redirector) attach() error {
 	return nil
 }
 
-// Reassert puts this agent's programs back in force, where another has put its own: one
-// that meant to take over and failed, or one that went on after all.
-func (r *Redirector) Reassert() error {
-	before := r.links
-	r.links = nil
-	errs := []error{r.attach()}
-	for _, l := range before {
-		errs = append(errs, l.Close())
-	}
-	r.mu.Lock()
-	pods := slices.Collect(maps.Values(r.pods))
-	r.mu.Unlock()
-	for _, p := range pods {
-		errs = append(errs, p.reassert())
-	}
-	return errors.Join(errs...)
-}
-
 // attachCgroup attaches in front of others, where the kernel knows an order: a
 // load balancer ahead of us would hide the service's address.
 func attachCgroup(root *os.File, program *ebpf.Program, attach ebpf.AttachType) (link.Link, error) {
@@ -272,9 +257,11 @@ func attachCgroup(root *os.File, program *ebpf.Program, attach ebpf.AttachType) 
 // Close lets go of programs, maps and links; the pins keep them alive.
 func (r *Redirector) Close() error {
 	var errs []error
-	for _, l := range r.links {
-		errs = append(errs, l.Close())
+	r.attached.Lock()
+	for name := range r.links {
+		r.letGo(name)
 	}
+	r.attached.Unlock()
 	for _, c := range []interface{ Close() error }{&r.connect, &r.sockops, &r.guard, &r.socket} {
 		errs = append(errs, c.Close())
 	}
@@ -319,7 +306,8 @@ func (r *Redirector) forget(cookie uint64) error {
 			return errors.Join(errs...)
 		}))
 	}
-	errs = append(errs, unpin(r.linkPath(steerPin(cookie))))
+	_, err := r.detach(steerPin(cookie))
+	errs = append(errs, err)
 	// The roster last: what is on it is captured by the next agent, and refused.
 	for _, m := range []*ebpf.Map{r.connect.Pods, r.connect.Counters, r.connect.Pending, r.connect.Roster} {
 		if err := m.Delete(cookie); err != nil && !errors.Is(err, ebpf.ErrKeyNotExist) {

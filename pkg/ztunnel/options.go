@@ -50,6 +50,9 @@ type Options struct {
 	Logger       *slog.Logger        // must be non-nil
 	// Ready closes when there is a state to decide with. It must be non-nil.
 	Ready <-chan struct{}
+	// Accept closes when connections may be taken: until then they are another agent's,
+	// which has the same listeners. Nil takes them at once.
+	Accept <-chan struct{}
 	// Resolve finds the addresses of endpoints that are host names; nil is the
 	// machine's resolver.
 	Resolve func(ctx context.Context, host string) ([]netip.Addr, error)

@@ -71,9 +71,12 @@ func New(o Options, info PodInfo, sockets PodSockets) (*Proxy, error) {
 	if !info.TakenOver {
 		p.noteOlder(p.ctx)
 	}
-	p.accepts.Go(func() { p.accept(sockets.Outbound(), p.outgoing, p.outbound) })
-	p.accepts.Go(func() { p.accept(sockets.InboundPlain(), p.incoming, p.plain) })
 	p.accepts.Go(func() {
+		if !p.mayAccept() {
+			return
+		}
+		p.accepts.Go(func() { p.accept(sockets.Outbound(), p.outgoing, p.outbound) })
+		p.accepts.Go(func() { p.accept(sockets.InboundPlain(), p.incoming, p.plain) })
 		if err := p.server.Serve(sockets.InboundHBONE()); err != nil {
 			p.log.Error("tunnels are not taken any more", "err", err)
 		}
@@ -116,6 +119,19 @@ func (p *Proxy) handshakeFailed(peer netip.AddrPort, err error) {
 	}
 	record := p.o.Recorder.Open(telemetry.Info{Direction: telemetry.Inbound, SourceAddr: peer, DestinationAddr: local})
 	record.Close(telemetry.Result{Err: err, Flag: telemetry.FlagTLS})
+}
+
+// mayAccept waits until connections may be taken, and reports whether they are to be.
+func (p *Proxy) mayAccept() bool {
+	if p.o.Accept == nil {
+		return true
+	}
+	select {
+	case <-p.o.Accept:
+		return true
+	case <-p.stopping:
+		return false
+	}
 }
 
 // accept serves a listener's connections until it is closed.

@@ -119,8 +119,17 @@ func (s *stream) asks(n uint32) error {
 }
 
 // nextAgent starts an agent on the node beside the one that is there, as a rollout
-// does, with pages elsewhere.
+// does, with pages elsewhere, and returns when it owns the node.
 func (l *lab) nextAgent(t *testing.T, node string) *exec.Cmd {
+	t.Helper()
+	cmd, log := l.agentBeside(t, node, 16)
+	eventually(t, "the next agent owns the node", func() bool { return strings.Contains(log(), "this agent owns the node") })
+	return cmd
+}
+
+// agentBeside starts an agent beside the one that is there, whose pages' ports begin with
+// the number given.
+func (l *lab) agentBeside(t *testing.T, node string, pages int, more ...string) (cmd *exec.Cmd, said func() string) {
 	t.Helper()
 	n := l.node(t, node)
 	line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", n.Agent.PID))
@@ -128,7 +137,8 @@ func (l *lab) nextAgent(t *testing.T, node string) *exec.Cmd {
 		t.Fatal(err)
 	}
 	args := strings.Split(strings.TrimRight(string(line), "\x00"), "\x00")
-	cmd := exec.Command(args[0], append(args[1:], "--admin-address", "localhost:16000", "--metrics-address", "[::]:16020", "--readiness-address", "[::]:16021")...)
+	args = append(args, "--admin-address", fmt.Sprintf("localhost:%d000", pages), "--metrics-address", fmt.Sprintf("[::]:%d020", pages), "--readiness-address", fmt.Sprintf("[::]:%d021", pages))
+	cmd = exec.Command(args[0], append(args[1:], more...)...)
 	log, err := os.Create(filepath.Join(t.TempDir(), "agent.log"))
 	if err != nil {
 		t.Fatal(err)
@@ -142,18 +152,18 @@ func (l *lab) nextAgent(t *testing.T, node string) *exec.Cmd {
 	if err := ns.Do(cmd.Start); err != nil {
 		t.Fatal(err)
 	}
+	said = func() string {
+		b, _ := os.ReadFile(log.Name())
+		return string(b)
+	}
 	t.Cleanup(func() {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
-		if b, err := os.ReadFile(log.Name()); err == nil && t.Failed() {
-			t.Logf("the next agent:\n%s", notRecords(string(b)))
+		if t.Failed() {
+			t.Logf("the agent of ports %d000:\n%s", pages, notRecords(said()))
 		}
 	})
-	eventually(t, "the next agent owns the node", func() bool {
-		b, _ := os.ReadFile(log.Name())
-		return bytes.Contains(b, []byte("this agent owns the node"))
-	})
-	return cmd
+	return cmd, said
 }
 
 // notRecords leaves out what is said of each connection.

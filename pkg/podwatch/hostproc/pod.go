@@ -32,6 +32,9 @@ func Open(path string) *Proc { return &Proc{path: path, node: "1"} }
 // ErrNoProcess says that a pod has no process yet, or none any more.
 var ErrNoProcess = errors.New("no process of the pod runs on this node")
 
+// Path is where this process finds a path of the node's, as it is mounted there now.
+func (p *Proc) Path(path string) string { return filepath.Join(p.path, p.node, "root", path) }
+
 // NodeNetNS is the path of the node's network namespace.
 func (p *Proc) NodeNetNS() string { return filepath.Join(p.path, p.node, "ns/net") }
 
