@@ -1,6 +1,7 @@
 package podwatch
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -382,5 +383,38 @@ func TestConcurrentCallers(t *testing.T) {
 	}
 	if got := k.list(); len(got) != len(pods) {
 		t.Errorf("enrolled %v", got)
+	}
+}
+
+// What is on disk is the agent's that owns the node: one that only restores writes nothing.
+func TestMemoryIsWrittenByItsOwner(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "pods.json")
+	owner := newManager(t, newKernel(), file)
+	if _, err := owner.Put(t.Context(), testPod(t, "a", true)); err != nil {
+		t.Fatal(err)
+	}
+	next, err := NewManager(Options{Enroller: newKernel(), Logger: discard, File: file})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := next.Restore(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := owner.Put(t.Context(), testPod(t, "b", true)); err != nil {
+		t.Fatal(err)
+	}
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := next.Put(t.Context(), testPod(t, "c", true)); err != nil {
+		t.Fatal(err)
+	}
+	if now, err := os.ReadFile(file); err != nil || !bytes.Equal(now, before) {
+		t.Errorf("%s\nwas\n%s\n%v", now, before, err)
+	}
+	next.Remember()
+	if now, err := os.ReadFile(file); err != nil || !bytes.Contains(now, []byte(`"c"`)) {
+		t.Errorf("%s, %v", now, err)
 	}
 }

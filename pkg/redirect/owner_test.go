@@ -1,12 +1,15 @@
 package redirect
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"net/netip"
 	"os"
 	"sync"
 	"testing"
+
+	"github.com/vishvananda/netlink"
 
 	"github.com/fairlead-mesh/fairlead/pkg/redirect/bpfobj"
 )
@@ -69,7 +72,18 @@ func TestAgentBesideAnotherChangesNothing(t *testing.T) {
 	a.carried = &carried{}
 	n.enrol(a)
 	carry(a)
-	attached, tables := n.attached(), n.tables()
+	rules := func() (n int) {
+		t.Helper()
+		if err := a.ns.Do(func() error {
+			all, err := netlink.RuleList(netlink.FAMILY_ALL)
+			n = len(all)
+			return err
+		}); err != nil {
+			t.Fatal(err)
+		}
+		return n
+	}
+	attached, tables, ruled := n.attached(), n.tables(), rules()
 	same := func(when string) {
 		t.Helper()
 		if now := n.attached(); !maps.Equal(now, attached) {
@@ -77,6 +91,9 @@ func TestAgentBesideAnotherChangesNothing(t *testing.T) {
 		}
 		if now := n.tables(); now != tables {
 			t.Errorf("%s: tables\n%s\nwere\n%s", when, now, tables)
+		}
+		if now := rules(); now != ruled {
+			t.Errorf("%s: %d rules in the pod's namespace, were %d", when, now, ruled)
 		}
 	}
 	late := n.agent(true)
@@ -88,18 +105,22 @@ func TestAgentBesideAnotherChangesNothing(t *testing.T) {
 	if line, _, _, err := ask(a, dst); err != nil || line != a.ip4.String() || a.carried.outbound.Load() != 1 {
 		t.Errorf("%q %v, %d carried", line, err, a.carried.outbound.Load())
 	}
+	// It gives up, and another comes.
+	if err := errors.Join(other.pod.Close(), late.Close()); err != nil {
+		t.Error(err)
+	}
+	same("the next agent has given up")
+	late = n.agent(true)
+	other = n.beside(late, a)
 	// The first goes on, and the pod leaves the mesh; the next one wakes up, and gives up.
 	if err := a.pod.Release(t.Context()); err != nil {
 		t.Fatal(err)
 	}
 	attached, tables = n.attached(), n.tables()
-	if err := other.pod.Close(); err != nil {
+	if err := errors.Join(other.pod.Close(), late.Close()); err != nil {
 		t.Error(err)
 	}
-	if err := late.Close(); err != nil {
-		t.Error(err)
-	}
-	same("the next agent has given up")
+	same("the late agent has given up")
 	if line, _, _, err := ask(a, dst); err != nil || line != a.ip4.String() || a.carried.outbound.Load() != 1 {
 		t.Errorf("out of the mesh: %q %v, %d carried", line, err, a.carried.outbound.Load())
 	}

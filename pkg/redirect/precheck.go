@@ -21,7 +21,7 @@ func Precheck(bpffs string, mounted bool) []string {
 	}
 	var missing []string
 	add := func(format string, args ...any) { missing = append(missing, fmt.Sprintf(format, args...)) }
-	if err := (&Options{BPFFS: cmp.Or(bpffs, BPFFS), Mounted: mounted}).mount(); err != nil {
+	if err := Blame((&Options{BPFFS: cmp.Or(bpffs, BPFFS), Mounted: mounted}).mount()); err != nil {
 		add("Programs outlive the agent in the BPF file system: %v.", err)
 	}
 	if _, err := findCgroup2(); err != nil {

@@ -213,6 +213,15 @@ func (w *world) back() {
 }
 
 func agentDown(w *world) {
+	// Somebody mounts the BPF file system anew before: what is attached outlives the agent all the same.
+	n1 := w.c.Nodes[0]
+	if out, err := n1.Run(w.Context(), "sh", "-ec", "umount /sys/fs/bpf; mount -t bpf bpf /sys/fs/bpf"); err != nil {
+		w.Fatal(err, out)
+	}
+	w.until("the agent pins what it has attached again", func() bool {
+		out, err := n1.Run(w.Context(), "ls", "/sys/fs/bpf/fairlead/default/links")
+		return err == nil && strings.Contains(out, "link_connect4")
+	})
 	w.gone()
 	w.until("what is enrolled is refused", func() bool { return strings.HasPrefix(w.lastSaid("shop/early"), "refused") })
 	seen := w.listen(0)
