@@ -29,6 +29,7 @@ type options struct {
 	idle     int
 	pods     int
 	changes  int
+	relays   int
 }
 
 func main() {
@@ -45,11 +46,12 @@ func main() {
 	var o options
 	flag.IntVar(&o.rounds, "rounds", 7, "interleaved rounds")
 	flag.DurationVar(&o.duration, "duration", 2*time.Second, "of each sample")
-	flag.StringVar(&o.only, "only", "", "comma-separated: bulk1, bulk8, bulk16, rr1, rr1k, rr16, crr, pass, idle, pods of L4; w1, w1b, w2, w3, w4, c1, l7idle of the waypoint; empty is all")
+	flag.StringVar(&o.only, "only", "", "comma-separated: bulk1, bulk8, bulk16, rr1, rr1k, rr16, crr, pass, idle, pods, handover of L4; w1, w1b, w2, w3, w4, c1, l7idle of the waypoint; empty is all")
 	flag.StringVar(&o.out, "out", ".cache/bench.json", "file for each round's samples")
 	flag.StringVar(&o.bin, "bin", "bin", "where fairlead, node-agent and control-plane are")
 	flag.IntVar(&o.idle, "idle", 10_000, "idle connections to hold; the limit of open files is per process")
 	flag.IntVar(&o.pods, "pods", 500, "pods to enrol on one node")
+	flag.IntVar(&o.relays, "relays", 20_000, "plaintext connections of an agent that is replaced; the limit of open files is raised where it may be")
 	flag.IntVar(&o.changes, "changes", 200, "routes to change, one after the other")
 	quick := flag.Bool("quick", false, "three rounds of half a second: a look, not a result")
 	flag.Usage = func() {
@@ -110,6 +112,13 @@ func run(ctx context.Context, o options) error {
 			return err
 		}
 		result["pods"] = m
+	}
+	if o.wants("handover") {
+		m, err := handover(ctx, o)
+		if err != nil {
+			return err
+		}
+		result["handover"] = m
 	}
 	if result["waypoint"], err = waypoint.Run(ctx, waypoint.Options{
 		Rounds: o.rounds, Duration: o.duration, Bin: o.bin, Peers: ".cache", Idle: o.idle, Changes: o.changes, Wants: o.wants,

@@ -15,7 +15,7 @@ import (
 )
 
 // parts are the processes that bench starts in pods.
-var parts = map[string]func([]string) error{"sink": sink, "load": load, "hold": hold, "relay": relayMain}
+var parts = map[string]func([]string) error{"sink": sink, "load": load, "hold": hold, "ask": ask, "relay": relayMain}
 
 // What a client wants of the sink, its first byte.
 const (
@@ -232,4 +232,62 @@ func hold(args []string) error {
 		}
 		fmt.Println("done")
 	}
+}
+
+// asked is what came of asking.
+type asked struct {
+	Operations, Errors int64
+	Slowest            float64 // milliseconds
+	LastError          string
+}
+
+// ask keeps connections open, says "held", and asks over one after the other until its
+// input ends; then over each once more, and says what it saw.
+func ask(args []string) error {
+	f := flag.NewFlagSet("ask", flag.ExitOnError)
+	addr, conns := f.String("addr", "", ""), f.Int("conns", 1, "")
+	if err := f.Parse(args); err != nil {
+		return err
+	}
+	var held []net.Conn
+	var m asked
+	one := func(c net.Conn) {
+		start := time.Now()
+		b := [1]byte{byte(start.UnixNano())}
+		_ = c.SetDeadline(start.Add(30 * time.Second))
+		_, err := c.Write(b[:])
+		if err == nil {
+			var got [1]byte
+			if _, err = io.ReadFull(c, got[:]); err == nil && got != b {
+				err = errors.New("another answer")
+			}
+		}
+		m.Operations++
+		m.Slowest = max(m.Slowest, float64(time.Since(start).Microseconds())/1e3)
+		if err != nil {
+			m.Errors++
+			m.LastError = err.Error()
+		}
+	}
+	for range *conns {
+		c, err := open(*addr, wantEcho)
+		if err != nil {
+			return fmt.Errorf("after %d: %w", len(held), err)
+		}
+		if one(c); m.Errors > 0 {
+			return fmt.Errorf("after %d: %s", len(held), m.LastError)
+		}
+		held = append(held, c)
+	}
+	m = asked{}
+	fmt.Println("held")
+	var over atomic.Bool
+	go func() { _, _ = io.Copy(io.Discard, os.Stdin); over.Store(true) }()
+	for i := 0; !over.Load(); i++ {
+		one(held[i%len(held)])
+	}
+	for _, c := range held {
+		one(c)
+	}
+	return json.NewEncoder(os.Stdout).Encode(m)
 }
