@@ -17,11 +17,7 @@ import (
 // tables is what the kernel's tables say of pods.
 func (n *node) tables() string {
 	n.t.Helper()
-	pods, err := collect[bpfobj.ConnectPod, uint64](n.r.connect.Pods)
-	if err != nil {
-		n.t.Fatal(err)
-	}
-	devices, err := collect[bpfobj.ConnectVeth, uint32](n.r.connect.Guarded)
+	pods, devices, err := n.r.entered()
 	if err != nil {
 		n.t.Fatal(err)
 	}

@@ -43,11 +43,7 @@ func (r *Redirector) fill() error {
 	if err != nil {
 		return err
 	}
-	pods, err := collect[bpfobj.ConnectPod, uint64](r.connect.Pods)
-	if err != nil {
-		return err
-	}
-	devices, err := collect[bpfobj.ConnectVeth, uint32](r.connect.Guarded)
+	pods, devices, err := r.entered()
 	if err != nil {
 		return err
 	}
@@ -87,6 +83,15 @@ func (r *Redirector) fill() error {
 		}
 	}
 	return nil
+}
+
+// entered is what this layout's tables say: pods by cookie, and devices.
+func (r *Redirector) entered() (pods map[uint64]bpfobj.ConnectPod, devices map[uint32]bpfobj.ConnectVeth, err error) {
+	if pods, err = collect[bpfobj.ConnectPod, uint64](r.connect.Pods); err != nil {
+		return nil, nil, err
+	}
+	devices, err = collect[bpfobj.ConnectVeth, uint32](r.connect.Guarded)
+	return pods, devices, err
 }
 
 // makeCounters makes what is counted of a pod, where it is not there yet.
@@ -147,11 +152,7 @@ func (r *Redirector) adopt() (bool, error) {
 
 // enlist writes the roster of adopted pods.
 func (r *Redirector) enlist() error {
-	pods, err := collect[bpfobj.ConnectPod, uint64](r.connect.Pods)
-	if err != nil {
-		return err
-	}
-	devices, err := collect[bpfobj.ConnectVeth, uint32](r.connect.Guarded)
+	pods, devices, err := r.entered()
 	if err != nil {
 		return err
 	}
