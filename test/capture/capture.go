@@ -149,10 +149,14 @@ func parse(b []byte) (Packet, bool) {
 		}
 		src, dst, segment = netip.AddrFrom4([4]byte(b[12:16])), netip.AddrFrom4([4]byte(b[16:20])), b[header:]
 	case 6:
-		if len(b) < 40 || b[6] != unix.IPPROTO_TCP {
+		if len(b) < 40 {
 			return p, false
 		}
-		src, dst, segment = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40])), b[40:]
+		src, dst = netip.AddrFrom16([16]byte(b[8:24])), netip.AddrFrom16([16]byte(b[24:40]))
+		var ok bool
+		if segment, ok = behind(b[6], b[40:]); !ok {
+			return p, false
+		}
 	default:
 		return p, false
 	}
@@ -168,6 +172,32 @@ func parse(b []byte) (Packet, bool) {
 	p.SYN, p.RST, p.ACK = flags&2 != 0, flags&4 != 0, flags&16 != 0
 	p.Payload = bytes.Clone(segment[offset:])
 	return p, true
+}
+
+// behind is the TCP segment behind the extension headers of IPv6 (RFC 8200 section 4). What is
+// in fragments is not put together: the first has it.
+func behind(next byte, b []byte) (segment []byte, ok bool) {
+	for next != unix.IPPROTO_TCP {
+		if len(b) < 8 {
+			return nil, false
+		}
+		length := 8
+		switch next {
+		case unix.IPPROTO_HOPOPTS, unix.IPPROTO_ROUTING, unix.IPPROTO_DSTOPTS:
+			length += int(b[1]) * 8
+		case unix.IPPROTO_FRAGMENT:
+			if binary.BigEndian.Uint16(b[2:])&^7 != 0 {
+				return nil, false
+			}
+		default:
+			return nil, false
+		}
+		if len(b) < length {
+			return nil, false
+		}
+		next, b = b[0], b[length:]
+	}
+	return b, true
 }
 
 // Packets is what was seen so far.

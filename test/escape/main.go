@@ -50,6 +50,12 @@ var flavours = map[string]try{
 	"packet":          packetSYN(false),
 	"packet-spoofed":  packetSYN(true),
 	"nested":          nested,
+	// Those of IPv6 alone.
+	"six-scope":      scoped,
+	"six-flow-label": flowLabel,
+	"six-options":    stream(destinationOptions, nil),
+	"six-segments":   stream(segmentRouting, nil),
+	"six-headers":    headedSYNs,
 }
 
 func main() {

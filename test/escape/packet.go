@@ -128,30 +128,37 @@ func packetSYN(spoofed bool) try {
 		if err != nil {
 			return 0, err
 		}
-		link, err := netlink.LinkByName(device)
-		if err != nil {
-			return 0, err
-		}
-		mac, err := gatewayMAC(link, dst.Addr())
-		if err != nil {
-			return 0, err
-		}
-		protocol := uint16(unix.ETH_P_IP)
-		if dst.Addr().Is6() {
-			protocol = unix.ETH_P_IPV6
-		}
-		fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return 0, err
-		}
-		defer unix.Close(fd)
-		to := &unix.SockaddrLinklayer{Protocol: protocol<<8 | protocol>>8, Ifindex: link.Attrs().Index, Halen: 6}
-		copy(to.Addr[:], mac)
-		if err := unix.Sendto(fd, packet(src, dst, marker), 0, to); err != nil {
-			return 0, err
-		}
-		return 1, errNoAnswer
+		return transmit(dst, packet(src, dst, marker))
 	}
+}
+
+// transmit writes packets for dst to the device.
+func transmit(dst netip.AddrPort, packets ...[]byte) (int, error) {
+	link, err := netlink.LinkByName(device)
+	if err != nil {
+		return 0, err
+	}
+	mac, err := gatewayMAC(link, dst.Addr())
+	if err != nil {
+		return 0, err
+	}
+	protocol := uint16(unix.ETH_P_IP)
+	if dst.Addr().Is6() {
+		protocol = unix.ETH_P_IPV6
+	}
+	fd, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	to := &unix.SockaddrLinklayer{Protocol: protocol<<8 | protocol>>8, Ifindex: link.Attrs().Index, Halen: 6}
+	copy(to.Addr[:], mac)
+	for i, b := range packets {
+		if err := unix.Sendto(fd, b, 0, to); err != nil {
+			return i, err
+		}
+	}
+	return len(packets), errNoAnswer
 }
 
 // gatewayMAC is the neighbour that packets to dst are sent to.
