@@ -23,6 +23,13 @@
 #define AUTHENTICATION 51
 #define DESTINATION 60
 #define TCP_LISTEN 10
+/* Types of ICMPv6 (RFC 2710, 3810, 4861). */
+#define LISTENER_REPORT 131
+#define LISTENER_DONE 132
+#define ROUTER_SOLICITATION 133
+#define NEIGHBOUR_SOLICITATION 135
+#define NEIGHBOUR_ADVERTISEMENT 136
+#define LISTENER_REPORT_V2 143
 /* Also the results of clsact: pass on, and drop. */
 #define NEXT -1
 #define DROP 2
@@ -124,10 +131,35 @@ static __always_inline int hides(__u8 next)
 	return next == HOP_BY_HOP || next == ROUTING || next == FRAGMENT || next == AUTHENTICATION || next == DESTINATION;
 }
 
+/* icmp6 lets pass what IPv6 does not work without, even where TCP alone may: neighbour
+ * discovery as a host does it, and multicast listeners. They are never fragments
+ * (RFC 6980); of what is, offset is 0. */
+static __always_inline int icmp6(struct __sk_buff *skb, const struct packet *p, __u32 offset)
+{
+	__u8 type = 0;
+
+	if (offset && bpf_skb_load_bytes(skb, offset, &type, 1))
+		return count_of(p->flow.cookie, DROP_MALFORMED, DROP);
+	switch (type) {
+	case LISTENER_REPORT:
+	case LISTENER_DONE:
+	case ROUTER_SOLICITATION:
+	case NEIGHBOUR_SOLICITATION:
+	case NEIGHBOUR_ADVERTISEMENT:
+	case LISTENER_REPORT_V2:
+		return count(GUARD_PASS_OTHER, NEXT);
+	}
+	return other(p, IPPROTO_ICMPV6);
+}
+
 static __always_inline int ipv6(struct __sk_buff *skb, struct packet *p)
 {
 	__u64 cookie = p->flow.cookie;
+	__u32 offset = ETH_HLEN + sizeof(struct ipv6hdr);
 	struct ipv6hdr ip;
+	struct {
+		__u8 next, length;
+	} extension = {};
 	__u8 next;
 
 	if (bpf_skb_load_bytes(skb, ETH_HLEN, &ip, sizeof(ip)))
@@ -137,12 +169,15 @@ static __always_inline int ipv6(struct __sk_buff *skb, struct packet *p)
 	next = ip.nexthdr;
 	/* Multicast listener reports have a hop-by-hop header and large datagrams a
 	 * fragment header; a TCP of the kernel has neither. */
-	if ((next == HOP_BY_HOP || next == FRAGMENT) &&
-	    (bpf_skb_load_bytes(skb, ETH_HLEN + sizeof(ip), &next, 1) || next == IPPROTO_TCP))
-		return count_of(cookie, DROP_MALFORMED, DROP);
+	if (next == HOP_BY_HOP || next == FRAGMENT) {
+		if (bpf_skb_load_bytes(skb, offset, &extension, sizeof(extension)) || extension.next == IPPROTO_TCP)
+			return count_of(cookie, DROP_MALFORMED, DROP);
+		offset = next == FRAGMENT ? 0 : offset + 8 + extension.length * 8;
+		next = extension.next;
+	}
 	/* Neighbour discovery is from link-local addresses and from none. */
 	if (next == IPPROTO_ICMPV6 && (addr_is_zero(&p->flow.src) || addr_is_link_local_v6(&p->flow.src)))
-		return count(GUARD_PASS_OTHER, NEXT);
+		return icmp6(skb, p, offset);
 	if (!pod_has(p->pod, &p->flow.src))
 		return count_of(cookie, DROP_SPOOFED, DROP);
 	if (addr_is_loopback(&p->flow.dst) || addr_is_spread_v6(&p->flow.dst))
@@ -150,10 +185,10 @@ static __always_inline int ipv6(struct __sk_buff *skb, struct packet *p)
 	if (hides(next))
 		return count_of(cookie, DROP_MALFORMED, DROP);
 	if (next == IPPROTO_ICMPV6)
-		return count(GUARD_PASS_OTHER, NEXT); /* IPv6 does not work without */
+		return icmp6(skb, p, offset);
 	if (next != IPPROTO_TCP)
 		return other(p, next);
-	return tcp(skb, p, ETH_HLEN + sizeof(ip));
+	return tcp(skb, p, offset);
 }
 
 SEC("tc")

@@ -24,6 +24,11 @@ func TestUIDOfCgroups(t *testing.T) {
 	for name, c := range map[string]struct{ cgroup, want string }{
 		"v2, systemd":               {"0::/kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod" + under + ".slice/cri-containerd-abc.scope\n", uid},
 		"v2, systemd, guaranteed":   {"0::/kubepods.slice/kubepods-pod" + under + ".slice/crio-abc.scope\n", uid},
+		"v2, systemd, CRI-O":        {"0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod" + under + ".slice/crio-abc.scope/container\n", uid},
+		"v2, systemd, its watcher":  {"0::/kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod" + under + ".slice/crio-conmon-abc.scope\n", uid},
+		"v2, cgroupfs, CRI-O":       {"0::/kubepods/burstable/pod" + uid + "/crio-abc\n", uid},
+		"v2, a node in a container": {"0::/kubelet.slice/kubelet-kubepods.slice/kubelet-kubepods-besteffort.slice/kubelet-kubepods-besteffort-pod" + under + ".slice/cri-containerd-abc.scope\n", uid},
+		"v1, systemd, CRI-O":        {"4:memory:/kubepods.slice/kubepods-pod" + under + ".slice/crio-abc.scope\n1:name=systemd:/kubepods.slice/kubepods-pod" + under + ".slice/crio-abc.scope\n", uid},
 		"v2, cgroupfs":              {"0::/kubepods/besteffort/pod" + uid + "/abc\n", uid},
 		"v2, from a namespace":      {"0::/../../pod" + uid + "/abc\n", uid},
 		"v1, cgroupfs":              {"9:name=systemd:/n1/kubepods/pod" + uid + "/abc\n4:memory:/n1/kubepods/pod" + uid + "/abc\n0::/\n", uid},
@@ -132,6 +137,8 @@ func TestFindsTheSandboxsNamespace(t *testing.T) {
 	if _, err := p.Find(uid); !errors.Is(err, ErrNoProcess) {
 		t.Fatalf("before: %v", err)
 	}
+	// CRI-O's watcher of a container is in the pod's cgroup and the node's network.
+	process(t, group+"/crio-conmon-1", nil, "conmon")
 	first := process(t, group+"/sandbox", spaces[0], "pause")
 	process(t, group+"/app", spaces[1], "app")
 	found, err := p.Find(uid)

@@ -69,9 +69,10 @@ func uidOf(cgroup []byte) string {
 	return uid
 }
 
-// Find returns the network namespace of a pod: that of its first process, which is
-// the sandbox's. Later ones may have made others inside. Many pods are found by one
-// look at all processes.
+// Find returns the network namespace of a pod: that of its first process outside of the
+// node's own network, which is the sandbox's. Later ones may have made others inside; one in
+// the node's network may be the container runtime's, which CRI-O puts beside the containers
+// that it watches. Many pods are found by one look at all processes.
 func (p *Proc) Find(uid string) (NetNS, error) {
 	called := time.Now()
 	p.mu.Lock()
@@ -100,8 +101,16 @@ func (p *Proc) look() error {
 	if err != nil {
 		return fmt.Errorf("processes of the node: %w", err)
 	}
+	home, err := os.Readlink(p.NodeNetNS())
+	if err != nil {
+		return fmt.Errorf("the node's network namespace: %w", err)
+	}
 	p.first = map[string]string{}
-	ages := map[string]uint64{}
+	type rank struct {
+		atHome  bool
+		started uint64
+	}
+	ranks := map[string]rank{}
 	for _, e := range entries {
 		pid := e.Name()
 		if pid[0] < '0' || pid[0] > '9' {
@@ -115,8 +124,13 @@ func (p *Proc) look() error {
 		if err != nil {
 			continue // it ended meanwhile
 		}
-		if _, known := p.first[uid]; !known || started < ages[uid] {
-			p.first[uid], ages[uid] = pid, started
+		ns, err := os.Readlink(filepath.Join(p.path, pid, "ns/net"))
+		if err != nil {
+			continue // so did this
+		}
+		is, was := rank{ns == home, started}, ranks[uid]
+		if _, known := p.first[uid]; !known || is.atHome != was.atHome && was.atHome || is.atHome == was.atHome && is.started < was.started {
+			p.first[uid], ranks[uid] = pid, is
 		}
 	}
 	p.looked = began
