@@ -1,6 +1,8 @@
 package ca
 
 import (
+	"context"
+	"errors"
 	"time"
 
 	"google.golang.org/grpc"
@@ -9,12 +11,16 @@ import (
 	api "istio.io/api/security/v1alpha1"
 
 	"github.com/fairlead-mesh/fairlead/pkg/token"
+	"github.com/fairlead-mesh/fairlead/pkg/turns"
 )
 
 const (
 	// maxSending and maxSendingOfPod bound the requests that are on their way, in all and
 	// of one pod: each may be as large as the server's largest message.
 	maxSending, maxSendingOfPod = 64, 2
+	// maxWaiting and maxWaitingOfPod bound those that wait to be: a node's agent asks for
+	// each of its pods.
+	maxWaiting, maxWaitingOfPod = 16 << 10, 1 << 10
 	// longestRequest bounds how long one may be on its way: they are some hundred bytes.
 	longestRequest = 5 * time.Second
 )
@@ -36,58 +42,33 @@ var served = grpc.ServiceDesc{
 	Metadata: api.IstioCertificateService_ServiceDesc.Metadata,
 }
 
-// sender is a pod with requests that are on their way, or wait to be: how many, and room
-// for those that may.
-type sender struct {
-	asking int
-	room   chan struct{}
-}
-
 // receive is a proven caller's request.
 func (s *Service) receive(stream grpc.ServerStream, caller token.Caller) (*api.IstioCertificateRequest, error) {
-	late := time.NewTimer(longestRequest)
-	defer late.Stop()
-	errLate := status.Errorf(codes.DeadlineExceeded, "the request did not come within %s", longestRequest)
-	own := s.enter(caller)
-	defer s.leave(caller)
-	for _, room := range []chan struct{}{own.room, s.room} {
-		select {
-		case room <- struct{}{}:
-			defer func() { <-room }()
-		case <-stream.Context().Done():
-			return nil, status.FromContextError(stream.Context().Err()).Err()
-		case <-late.C:
-			return nil, errLate
-		}
+	ctx, cancel := context.WithTimeout(stream.Context(), longestRequest)
+	defer cancel()
+	turn, err := s.sending.Take(ctx, caller.PodUID)
+	switch {
+	case errors.Is(err, turns.ErrFull):
+		return nil, status.Error(codes.ResourceExhausted, "too many requests of this pod, or of all, are waiting to be sent: try again")
+	case err != nil:
+		return nil, ended(stream.Context())
 	}
+	defer turn.End()
 	r := &api.IstioCertificateRequest{}
 	came := make(chan error, 1)
 	go func() { came <- stream.RecvMsg(r) }() // ends with the stream
 	select {
 	case err := <-came:
 		return r, err
-	case <-late.C:
-		return nil, errLate
+	case <-ctx.Done():
+		return nil, ended(stream.Context())
 	}
 }
 
-func (s *Service) enter(caller token.Caller) *sender {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	own := s.sending[caller.PodUID]
-	if own == nil {
-		own = &sender{room: make(chan struct{}, maxSendingOfPod)}
-		s.sending[caller.PodUID] = own
+// ended says why a request was not waited for any longer: its stream has ended, or it is late.
+func ended(stream context.Context) error {
+	if err := stream.Err(); err != nil {
+		return status.FromContextError(err).Err()
 	}
-	own.asking++
-	return own
-}
-
-func (s *Service) leave(caller token.Caller) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	own := s.sending[caller.PodUID]
-	if own.asking--; own.asking == 0 {
-		delete(s.sending, caller.PodUID)
-	}
+	return status.Errorf(codes.DeadlineExceeded, "the request did not come within %s", longestRequest)
 }

@@ -85,12 +85,12 @@ func TestRequestsThatDoNotCome(t *testing.T) {
 		slow = append(slow, stream)
 	}
 	client := api.NewIstioCertificateServiceClient(conn)
-	for len(s.room) < maxSendingOfPod {
+	for s.sending.Waiting() < maxSendingOfPod {
 		if ctx.Err() != nil {
 			t.Fatal("the requests are not waited for")
 		}
 	}
-	if n := len(s.room); n > maxSendingOfPod {
+	if n := s.sending.Given(); n > maxSendingOfPod {
 		t.Errorf("%d requests of one pod are on their way", n)
 	}
 	if _, err := client.CreateCertificate(with(ctx, "agent"), &api.IstioCertificateRequest{Csr: csr(t, ecKey(t))}); err != nil {
@@ -104,9 +104,7 @@ func TestRequestsThatDoNotCome(t *testing.T) {
 	if _, err := client.CreateCertificate(with(ctx, "app"), &api.IstioCertificateRequest{Csr: csr(t, ecKey(t))}); err != nil {
 		t.Errorf("the pod itself, later: %v", err)
 	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if len(s.sending) > 0 || len(s.room) > 0 {
-		t.Errorf("%d pods and %d requests are still counted", len(s.sending), len(s.room))
+	if given, waiting := s.sending.Given(), s.sending.Waiting(); given > 0 || waiting > 0 {
+		t.Errorf("%d requests are still counted, and %d that wait", given, waiting)
 	}
 }

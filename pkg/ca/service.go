@@ -21,6 +21,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/token"
+	"github.com/fairlead-mesh/fairlead/pkg/turns"
 )
 
 const (
@@ -65,14 +66,12 @@ type Service struct {
 	refused *prometheus.CounterVec
 	// Lines of the log, for refused callers that proved who they are and for others.
 	proved, unproved *rate.Limiter
+	// sending are turns to send a request, by the uid of the caller's pod.
+	sending *turns.Queue[string]
 
 	// mu guards below.
 	mu      sync.Mutex
 	buckets map[string]*bucket
-	// sending are the callers whose requests are on their way, by their pods' uids.
-	sending map[string]*sender
-	// room is for all of them.
-	room chan struct{}
 }
 
 type bucket struct {
@@ -85,11 +84,15 @@ func NewService(o Options) (*Service, error) {
 	if o.Authority == nil || o.Reviewer == nil || o.Pods == nil || o.TrustDomain == nil || o.Registry == nil || o.Logger == nil {
 		return nil, errors.New("ca: Authority, Reviewer, Pods, TrustDomain, Registry and Logger must be set")
 	}
+	sending, err := turns.New(turns.Options[string]{Most: maxSending, Share: maxSendingOfPod, Waiting: maxWaiting, Line: maxWaitingOfPod})
+	if err != nil {
+		return nil, err
+	}
 	s := &Service{
 		o:       o,
 		issued:  prometheus.NewCounter(prometheus.CounterOpts{Name: "fairlead_ca_certificates_issued_total", Help: "Certificates signed."}),
 		refused: prometheus.NewCounterVec(prometheus.CounterOpts{Name: "fairlead_ca_requests_refused_total", Help: "Requests refused, by code."}, []string{"code"}),
-		buckets: map[string]*bucket{}, sending: map[string]*sender{}, room: make(chan struct{}, maxSending),
+		buckets: map[string]*bucket{}, sending: sending,
 		proved: rate.NewLimiter(linesPerSecond, linesAtOnce), unproved: rate.NewLimiter(linesPerSecond, linesAtOnce),
 	}
 	for _, c := range []prometheus.Collector{s.issued, s.refused} {

@@ -43,7 +43,7 @@ func (l *lobby) Accept() (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := &guest{Conn: conn, lobby: l, from: addressOf(conn.RemoteAddr())}
+	g := &guest{Conn: conn, lobby: l, from: Address(conn.RemoteAddr().String())}
 	if out := l.seat(g); out != nil {
 		_ = out.Conn.Close() // whoever serves it hears of it
 	}
@@ -95,9 +95,9 @@ func (g *guest) Close() error {
 	return g.Conn.Close()
 }
 
-// addressOf is the peer's, or none: all those of other networks are one.
-func addressOf(a net.Addr) netip.Addr {
-	from, err := netip.ParseAddrPort(a.String())
+// Address is a peer's without its port, or none: all those of other networks are one.
+func Address(peer string) netip.Addr {
+	from, err := netip.ParseAddrPort(peer)
 	if err != nil {
 		return netip.Addr{}
 	}

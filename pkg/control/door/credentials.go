@@ -5,13 +5,14 @@ import (
 	"fmt"
 	"io"
 	"net"
-	"net/netip"
 	"syscall"
 	"time"
 
 	"golang.org/x/sys/unix"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/peer"
+
+	"github.com/fairlead-mesh/fairlead/pkg/lobby"
 )
 
 // Credentials are inner, of TLS, whose handshakes are a server's and begin with a turn.
@@ -39,7 +40,7 @@ type known struct {
 func (e entry) ServerHandshake(raw net.Conn) (net.Conn, credentials.AuthInfo, error) {
 	ctx, cancel := context.WithTimeout(context.Background(), longestQueue)
 	defer cancel()
-	turn, err := e.door.wait(ctx, &e.door.outside, addressOf(raw.RemoteAddr()))
+	turn, err := e.door.wait(ctx, who{from: lobby.Address(raw.RemoteAddr().String())})
 	if err != nil {
 		return nil, nil, err
 	}
@@ -84,12 +85,12 @@ func (g guest) Close() error {
 func (d *Door) Begin(ctx context.Context) (*Turn, error) {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
-		return d.wait(ctx, &d.inside, netip.Addr{})
+		return d.wait(ctx, who{inside: true})
 	}
 	if k, ok := p.AuthInfo.(known); ok && k.turn.claim() {
 		return k.turn, nil
 	}
-	return d.wait(ctx, &d.inside, addressOf(p.Addr))
+	return d.wait(ctx, who{inside: true, from: lobby.Address(p.Addr.String())})
 }
 
 // Pass ends the turn of a call's connection: it asks for nothing that takes one.
@@ -99,14 +100,6 @@ func Pass(ctx context.Context) {
 			k.turn.abandon()
 		}
 	}
-}
-
-func addressOf(a net.Addr) netip.Addr {
-	from, err := netip.ParseAddrPort(a.String())
-	if err != nil {
-		return netip.Addr{}
-	}
-	return from.Addr().Unmap()
 }
 
 // gone tells whether a peer has closed its end.

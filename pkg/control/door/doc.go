@@ -6,5 +6,5 @@
 // of it, and who has gone away meanwhile is passed over. So handshakes that begin end in
 // time, and what peers can make the server hold does not grow with how many they are.
 //
-// For cmd/control-plane and pkg/control/push.
+// [turns.Queue] gives them. For cmd/control-plane and pkg/control/push.
 package door

@@ -22,11 +22,11 @@ func (h *Handler) read(w http.ResponseWriter, r *http.Request) (body []byte, cod
 	from := http.MaxBytesReader(w, r.Body, maxReview)
 	body, err := io.ReadAll(io.LimitReader(from, small))
 	if err == nil && len(body) == small {
-		leave, ok := h.large.take(r.Context(), address(r))
-		if !ok {
+		turn, full := take(r, h.large)
+		if full != nil {
 			return nil, http.StatusServiceUnavailable, "too many large reviews at once"
 		}
-		defer leave()
+		defer turn.End()
 		// A writer that knows no deadlines is a test's.
 		if late := http.NewResponseController(w).SetReadDeadline(time.Now().Add(largeTime)); late != nil && !errors.Is(late, http.ErrNotSupported) {
 			return nil, http.StatusInternalServerError, late.Error()

@@ -1,15 +1,20 @@
 package webhook
 
 import (
+	"context"
 	"encoding/json"
 	"log/slog"
 	"mime"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fairlead-mesh/fairlead/pkg/lobby"
+	"github.com/fairlead-mesh/fairlead/pkg/turns"
 )
 
 // Path is where reviews are asked for: Istio's.
@@ -30,17 +35,28 @@ const (
 type Handler struct {
 	logger  *slog.Logger
 	reviews *prometheus.CounterVec
-	turns   *turns
+	// turns are to make reviews, by the address that asks: whoever on the network sends what
+	// takes long to look at keeps no API server's reviews back.
+	turns *turns.Queue[netip.Addr]
 	// large are the turns to read a review that is larger than most.
-	large *turns
+	large *turns.Queue[netip.Addr]
 }
 
 var _ http.Handler = (*Handler)(nil)
 
 // NewHandler makes a Handler.
 func NewHandler(registry prometheus.Registerer, logger *slog.Logger) (*Handler, error) {
+	// Each connection asks for one at a time.
+	small, err := turns.New(turns.Options[netip.Addr]{Most: atOnce, Share: share, Waiting: places, Line: places})
+	if err != nil {
+		return nil, err
+	}
+	large, err := turns.New(turns.Options[netip.Addr]{Most: largeAtOnce, Share: largeShare, Waiting: places, Line: places})
+	if err != nil {
+		return nil, err
+	}
 	h := &Handler{
-		logger: logger, turns: newTurns(atOnce, share), large: newTurns(largeAtOnce, largeShare),
+		logger: logger, turns: small, large: large,
 		reviews: prometheus.NewCounterVec(prometheus.CounterOpts{
 			Name: "fairlead_validations_total", Help: "Objects that the API server asked about, by result: allowed, refused, or error where the question was none.",
 		}, []string{"result"}),
@@ -63,12 +79,12 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.fail(w, code, text)
 		return
 	}
-	leave, ok := h.turns.take(r.Context(), address(r))
-	if !ok {
+	turn, err := take(r, h.turns)
+	if err != nil {
 		h.fail(w, http.StatusServiceUnavailable, "too many reviews at once")
 		return
 	}
-	defer leave()
+	defer turn.End()
 	review := &admissionv1.AdmissionReview{}
 	if err := json.Unmarshal(body, review); err != nil {
 		h.fail(w, http.StatusBadRequest, "the body is no AdmissionReview: "+err.Error())
@@ -79,6 +95,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	h.answer(w, review.Request)
+}
+
+// take waits for a turn of the address that a request comes from.
+func take(r *http.Request, of *turns.Queue[netip.Addr]) (*turns.Turn, error) {
+	ctx, cancel := context.WithTimeout(r.Context(), maxWait)
+	defer cancel()
+	return of.Take(ctx, lobby.Address(r.RemoteAddr))
 }
 
 func acceptable(r *http.Request) (code int, text string) {

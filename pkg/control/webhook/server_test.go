@@ -10,8 +10,8 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
-	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -19,6 +19,8 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	admissionv1 "k8s.io/api/admission/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/fairlead-mesh/fairlead/pkg/turns"
 )
 
 func newHandler(t *testing.T) *Handler {
@@ -104,82 +106,52 @@ func TestServes(t *testing.T) {
 	}
 }
 
-// More reviews than there are turns wait, and are told when it takes too long.
+// More reviews than there are turns wait, and are told when it takes too long; one address has
+// no more than its share.
 func TestTurnsAreBounded(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		h := newHandler(t)
-		var leave []func()
-		for i := range atOnce {
-			l, _ := h.turns.take(t.Context(), string(rune('a'+i%4)))
-			leave = append(leave, l)
-		}
-		ask := func() *httptest.ResponseRecorder {
+		ask := func(from string) *httptest.ResponseRecorder {
 			w, r := httptest.NewRecorder(), httptest.NewRequest(http.MethodPost, Path, bytes.NewReader(review(t, right)))
 			r.Header.Set("Content-Type", "application/json")
+			r.RemoteAddr = from + ":1"
 			h.ServeHTTP(w, r)
 			return w
 		}
-		if w := ask(); w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "too many") {
+		var held []*turns.Turn
+		hold := func(from string, n int) {
+			for range n {
+				turn, err := h.turns.Take(t.Context(), netip.MustParseAddr(from))
+				if err != nil {
+					t.Fatal(err)
+				}
+				held = append(held, turn)
+			}
+		}
+		hold("192.0.2.1", share)
+		if w := ask("192.0.2.1"); w.Code != http.StatusServiceUnavailable {
+			t.Errorf("more than its share: %d %s", w.Code, w.Body)
+		}
+		if w := ask("192.0.2.9"); w.Code != http.StatusOK {
+			t.Errorf("another: %d %s", w.Code, w.Body)
+		}
+		hold("192.0.2.2", atOnce-share)
+		if w := ask("192.0.2.9"); w.Code != http.StatusServiceUnavailable || !strings.Contains(w.Body.String(), "too many") {
 			t.Errorf("%d %s", w.Code, w.Body)
 		}
 		go func() {
 			<-time.After(maxWait / 2)
-			leave[0]()
+			held[0].End()
 		}()
-		if w := ask(); w.Code != http.StatusOK {
+		if w := ask("192.0.2.9"); w.Code != http.StatusOK {
 			t.Errorf("%d %s", w.Code, w.Body)
 		}
-		for _, l := range leave[1:] {
-			l()
+		for _, turn := range held {
+			turn.End()
 		}
-		if h.turns.free != atOnce || len(h.turns.running)+len(h.turns.served)+len(h.turns.waiting) > 0 {
-			t.Errorf("left: %+v", h.turns)
+		if h.turns.Given() != 0 || h.turns.Waiting() != 0 {
+			t.Error("a turn has not ended")
 		}
-	})
-}
-
-// Who asks for all turns, and waits for more, has its share; who comes later waits for one
-// review of others at most.
-func TestNobodyHasAllTurns(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		turns := newTurns(4, 3)
-		var mu sync.Mutex
-		var order []string
-		asked := func() string {
-			mu.Lock()
-			defer mu.Unlock()
-			return strings.Join(order, " ")
-		}
-		ask := func(from string) {
-			go func() {
-				leave, ok := turns.take(t.Context(), from)
-				if !ok {
-					return
-				}
-				mu.Lock()
-				order = append(order, from)
-				mu.Unlock()
-				<-time.After(time.Second)
-				leave()
-			}()
-			synctest.Wait()
-		}
-		for range 20 {
-			ask("stranger")
-		}
-		ask("api") // the turn that was left
-		ask("api")
-		ask("api")
-		synctest.Wait()
-		if got := asked(); got != "stranger stranger stranger api" {
-			t.Errorf("at once: %s", got)
-		}
-		<-time.After(1500 * time.Millisecond)
-		synctest.Wait()
-		if got := asked(); strings.Count(got, "api") != 3 {
-			t.Errorf("after one round: %s", got)
-		}
-		<-time.After(time.Minute)
 	})
 }
 

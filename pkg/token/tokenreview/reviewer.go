@@ -67,7 +67,11 @@ func New(o Options) (*Reviewer, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Reviewer{o: o, metrics: m, proven: newAnswers(maxProven), refused: newAnswers(maxRefused), limits: newLimits()}, nil
+	l, err := newLimits()
+	if err != nil {
+		return nil, err
+	}
+	return &Reviewer{o: o, metrics: m, proven: newAnswers(maxProven), refused: newAnswers(maxRefused), limits: l}, nil
 }
 
 // Review implements [token.Reviewer].
