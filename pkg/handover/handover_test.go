@@ -205,3 +205,38 @@ func TestLateAgentIsToldThatTheNodeIsKept(t *testing.T) {
 		t.Errorf("%v, ended %v", err, o.ended)
 	}
 }
+
+// What the owner said last is heard, also where it has ended without reading what it was told.
+func TestLateAgentIsToldWhateverItHasSaid(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "s")
+	l, err := net.ListenUnix("unixpacket", &net.UnixAddr{Name: path, Net: "unixpacket"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	closes, closed := make(chan struct{}), make(chan error, 1)
+	go func() {
+		c, err := l.AcceptUnix()
+		if err == nil {
+			err = errors.Join(send(c, message{Last: true}, nil), send(c, message{Error: "too late"}, nil))
+			<-closes
+			err = errors.Join(err, c.Close())
+		}
+		closed <- err
+	}()
+	late, err := Take(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer late.Abandon()
+	if err := send(late.conn, message{Taken: true}, nil); err != nil {
+		t.Fatal(err)
+	}
+	close(closes)
+	if err := <-closed; err != nil {
+		t.Fatal(err)
+	}
+	if m, err := late.verdict(); err != nil || m.Error != "too late" {
+		t.Errorf("%+v, %v", m, err)
+	}
+}

@@ -66,10 +66,7 @@ func (t *Taker) Serving() error {
 	defer t.closeListeners()
 	_ = t.conn.SetDeadline(time.Now().Add(asking))
 	unsent := send(t.conn, message{Taken: true, Connections: true}, nil)
-	m, _, err := receive(t.conn)
-	if errors.Is(err, unix.ECONNRESET) { // it has not read this; what it said before is to be read still
-		m, _, err = receive(t.conn)
-	}
+	m, err := t.verdict()
 	if err == nil && m.Error != "" {
 		return fmt.Errorf("handover: %w: %s", ErrKept, m.Error)
 	}
@@ -84,6 +81,16 @@ func (t *Taker) Serving() error {
 	}
 	t.gives = m.Connections
 	return nil
+}
+
+// verdict is what the first agent says. One that ends with something unread resets the
+// connection, which is told first; what it said before is to be read still.
+func (t *Taker) verdict() (message, error) {
+	m, _, err := receive(t.conn)
+	if errors.Is(err, unix.ECONNRESET) {
+		m, _, err = receive(t.conn)
+	}
+	return m, err
 }
 
 // Abandon leaves the node to the first agent, unless Serving was called: then it

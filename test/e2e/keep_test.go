@@ -1,6 +1,7 @@
 package e2e
 
 import (
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -63,7 +64,8 @@ func TestAgentKeepsItsNode(t *testing.T) {
 	}
 	served("after the late agent")
 
-	if err := os.RemoveAll(pins); err != nil {
+	// At once, so that the agent mends it once.
+	if err := errors.Join(os.Rename(pins, pins+"-wiped"), os.RemoveAll(pins+"-wiped")); err != nil {
 		t.Fatal(err)
 	}
 	served("with its pins wiped")
