@@ -15,6 +15,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/install"
 	"github.com/fairlead-mesh/fairlead/pkg/install/operator"
+	"github.com/fairlead-mesh/fairlead/pkg/install/unclean"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 )
 
@@ -245,8 +246,8 @@ command to run when it is up; the exit code is 3 then.`,
 				return err
 			}
 			err = install.Uninstall(cmd.Context(), install.Options{Cluster: c, DryRun: a.dryRun, Timeout: a.timeout, Confirm: a.confirm(cmd), Out: cmd.OutOrStdout()}, install.Purge(purge))
-			if unclean := (*install.UncleanError)(nil); errors.As(err, &unclean) {
-				return exitError{exitUnclean, "fairlead: " + unclean.Error()}
+			if left := (*unclean.Error)(nil); errors.As(err, &left) {
+				return exitError{exitUnclean, "fairlead: " + left.Error()}
 			}
 			return err
 		},

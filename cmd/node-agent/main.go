@@ -81,7 +81,7 @@ Without it, a captured pod is refused: what it pinned in the kernel stays until
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
 	c.bind(cmd.Flags())
-	cmd.AddCommand(purge(), uninstall(), precheck())
+	cmd.AddCommand(purge(), uninstall(), withdraw(), precheck())
 	return cmd
 }
 

@@ -105,6 +105,7 @@ func read(file string, into map[string]*yaml.Node) error {
 		n := doc.Content[0]
 		plain(n)
 		drop(n, "status")
+		label(value(n, "metadata"))
 		into[value(value(n, "metadata"), "name").Value] = n
 	}
 }
@@ -121,6 +122,17 @@ func plain(n *yaml.Node) {
 	for _, c := range n.Content {
 		plain(c)
 	}
+}
+
+// label says on a definition that it is of the chart, so that `fairlead uninstall --purge`
+// takes it along, whatever installed it.
+func label(metadata *yaml.Node) {
+	labels := value(metadata, "labels")
+	if labels == nil {
+		labels = &yaml.Node{Kind: yaml.MappingNode}
+		metadata.Content = append(metadata.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: "labels"}, labels)
+	}
+	labels.Content = append(labels.Content, &yaml.Node{Kind: yaml.ScalarNode, Value: "fairlead.dev/component"}, &yaml.Node{Kind: yaml.ScalarNode, Value: "definitions"})
 }
 
 func value(n *yaml.Node, key string) *yaml.Node {

@@ -104,6 +104,11 @@ func apply(ctx context.Context, o Options, p plan.Plan) error {
 		steps[phaseOf(s.Object)] = append(steps[phaseOf(s.Object)], s)
 	}
 	for at := phase(0); at <= last; at++ {
+		if at == last {
+			if err := retire(ctx, o, steps[at]); err != nil {
+				return err
+			}
+		}
 		for _, s := range steps[at] {
 			if err := do(ctx, o.Cluster, s); err != nil {
 				return err
@@ -111,6 +116,12 @@ func apply(ctx context.Context, o Options, p plan.Plan) error {
 		}
 		if err := await(ctx, o, at, steps[at]); err != nil {
 			return err
+		}
+	}
+	for _, s := range p {
+		if s.Release != (plan.Release{}) && s.Action == plan.Change {
+			fmt.Fprintf(o.Out, "note: Helm still has a record of the release %s, and a helm command with it would change this mesh. To have it forget: %s\n", s.Release.Name, s.Release.Forget())
+			break
 		}
 	}
 	if p.Changes() {

@@ -68,9 +68,6 @@ func Build(r *operator.Request, version string) (*Manifest, error) {
 	if m.Definitions, err = chart.Definitions(); err != nil {
 		return nil, err
 	}
-	for _, d := range m.Definitions {
-		label(d, "definitions")
-	}
 	m.Namespace = object("v1", "Namespace", "", chart.Namespace)
 	label(m.Namespace, "base")
 	slices.SortStableFunc(m.Objects, func(a, b *unstructured.Unstructured) int { return int(phaseOf(a) - phaseOf(b)) })

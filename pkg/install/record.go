@@ -56,6 +56,7 @@ func Recorded(ctx context.Context, c *kube.Client) (*operator.Request, string, e
 var kinds = []schema.GroupKind{
 	configMap, {Kind: "ServiceAccount"}, {Kind: "Service"}, {Kind: "Namespace"}, {Group: "apps", Kind: "Deployment"}, {Group: "apps", Kind: "DaemonSet"},
 	{Group: "autoscaling", Kind: "HorizontalPodAutoscaler"}, {Group: "policy", Kind: "PodDisruptionBudget"}, {Group: "discovery.k8s.io", Kind: "EndpointSlice"},
+	{Group: "networking.k8s.io", Kind: "NetworkPolicy"},
 	{Group: "rbac.authorization.k8s.io", Kind: "Role"}, {Group: "rbac.authorization.k8s.io", Kind: "RoleBinding"},
 	{Group: "rbac.authorization.k8s.io", Kind: "ClusterRole"}, {Group: "rbac.authorization.k8s.io", Kind: "ClusterRoleBinding"},
 	{Group: "admissionregistration.k8s.io", Kind: "ValidatingWebhookConfiguration"},

@@ -2,9 +2,7 @@ package install
 
 import (
 	"context"
-	"fmt"
 	"slices"
-	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -12,39 +10,12 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
 	"github.com/fairlead-mesh/fairlead/pkg/install/chart"
+	"github.com/fairlead-mesh/fairlead/pkg/install/unclean"
 )
-
-// UncleanError names the nodes that an uninstallation did not clean: the mesh is out of
-// the cluster, and there its pods stay captured, and so refused.
-type UncleanError struct {
-	// Nodes are those that had no ready agent, in order.
-	Nodes []string
-	// Image is the agent's.
-	Image string
-}
-
-// Error says what to do.
-func (e *UncleanError) Error() string {
-	lines := []string{
-		fmt.Sprintf("the mesh is out of the cluster, but %d nodes had no ready agent to clean them: %s.", len(e.Nodes), strings.Join(e.Nodes, ", ")),
-		"Pods of the mesh stay captured there, and are refused; new ones are held back. When such a node is up, run",
-	}
-	for _, n := range e.Nodes {
-		lines = append(lines, fmt.Sprintf("  kubectl debug node/%s --profile=sysadmin --image=%s -- node-agent uninstall --host=/host", n, e.Image))
-	}
-	return strings.Join(lines, "\n")
-}
-
-func (e *UncleanError) nodes() []string {
-	if e == nil {
-		return nil
-	}
-	return e.Nodes
-}
 
 // nodesWithoutAgent are the nodes that have a pod of the agent's DaemonSet, which it
 // makes for each node that it is for, and none that is ready; nil if there are none.
-func nodesWithoutAgent(ctx context.Context, c *kube.Client) (*UncleanError, error) {
+func nodesWithoutAgent(ctx context.Context, c *kube.Client) (*unclean.Error, error) {
 	set, err := c.Get(ctx, schema.GroupKind{Group: "apps", Kind: "DaemonSet"}, chart.Namespace, "ztunnel")
 	if err != nil || set == nil {
 		return nil, err
@@ -57,7 +28,7 @@ func nodesWithoutAgent(ctx context.Context, c *kube.Client) (*UncleanError, erro
 	if len(nodes) == 0 {
 		return nil, nil
 	}
-	e := &UncleanError{Nodes: nodes, Image: "IMAGE-OF-THE-AGENT"}
+	e := &unclean.Error{Nodes: nodes, Image: "IMAGE-OF-THE-AGENT"}
 	containers, _, _ := unstructured.NestedSlice(set.Object, "spec", "template", "spec", "containers")
 	for _, c := range containers {
 		if m, ok := c.(map[string]any); ok && m["name"] == "istio-proxy" {

@@ -16,6 +16,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/install/chart"
 	"github.com/fairlead-mesh/fairlead/pkg/install/plan"
 	"github.com/fairlead-mesh/fairlead/pkg/install/rollout"
+	"github.com/fairlead-mesh/fairlead/pkg/install/unclean"
 )
 
 // made are the kinds of objects that the control plane makes for a waypoint, all with
@@ -77,6 +78,11 @@ func removal(ctx context.Context, c *kube.Client, purge Purge) (plan.Plan, error
 	if !purge {
 		installed = slices.DeleteFunc(installed, func(o *unstructured.Unstructured) bool { return phaseOf(o) <= definitions })
 	}
+	for _, o := range installed {
+		if r := plan.ReleaseOf(o); r != (plan.Release{}) {
+			return nil, &plan.HelmError{Release: r}
+		}
+	}
 	waypoints, err := labelled(ctx, c, made, managed)
 	if err != nil {
 		return nil, err
@@ -137,7 +143,7 @@ func touch(ctx context.Context, c *kube.Client, u *unstructured.Unstructured) er
 // remove takes things away in the order in which nothing is missed: the webhook before
 // who answers it, agents while they may still ask and say what they do, waypoints
 // after the control plane that would make them again, definitions at the end.
-func remove(ctx context.Context, o Options, p plan.Plan, left *UncleanError) error {
+func remove(ctx context.Context, o Options, p plan.Plan, left *unclean.Error) error {
 	stages := []struct {
 		what string
 		is   func(*unstructured.Unstructured) bool
@@ -145,12 +151,12 @@ func remove(ctx context.Context, o Options, p plan.Plan, left *UncleanError) err
 	}{
 		{"webhook", func(u *unstructured.Unstructured) bool { return phaseOf(u) == checks }, nil},
 		{"node agents", func(u *unstructured.Unstructured) bool { return u.GetKind() == "DaemonSet" }, func(ctx context.Context) error {
-			return rollout.Gone(ctx, o.Cluster, chart.Namespace, agentPods, left.nodes(), o.wait())
+			return rollout.Gone(ctx, o.Cluster, chart.Namespace, agentPods, nodes(left), o.wait())
 		}},
 		{"control plane", func(u *unstructured.Unstructured) bool {
 			return u.GetNamespace() == chart.Namespace && u.GetName() == "istiod" && phaseOf(u) == control
 		}, func(ctx context.Context) error {
-			return rollout.Gone(ctx, o.Cluster, chart.Namespace, controlPods, left.nodes(), o.wait())
+			return rollout.Gone(ctx, o.Cluster, chart.Namespace, controlPods, nodes(left), o.wait())
 		}},
 		{"the rest", func(u *unstructured.Unstructured) bool { return phaseOf(u) > definitions }, nil},
 		{"definitions of kinds", func(u *unstructured.Unstructured) bool { return phaseOf(u) == definitions }, func(ctx context.Context) error {
@@ -186,6 +192,38 @@ func remove(ctx context.Context, o Options, p plan.Plan, left *UncleanError) err
 		fmt.Fprintf(o.Out, "✔ %s removed\n", stage.what)
 	}
 	return nil
+}
+
+// retire takes agents away that an installation does not want any more, before it takes
+// the rights by which they learn that they do not come again.
+func retire(ctx context.Context, o Options, deletes plan.Plan) error {
+	for _, s := range deletes {
+		if s.Object.GetKind() != "DaemonSet" {
+			continue
+		}
+		left, err := nodesWithoutAgent(ctx, o.Cluster)
+		if err != nil {
+			return err
+		}
+		if err := s.Do(ctx, o.Cluster); err != nil {
+			return err
+		}
+		if err := rollout.Gone(ctx, o.Cluster, chart.Namespace, agentPods, nodes(left), o.wait()); err != nil {
+			return fmt.Errorf("node agents: %w", err)
+		}
+		if left != nil {
+			fmt.Fprintf(o.Out, "note: %s\n", left)
+		}
+	}
+	return nil
+}
+
+// nodes are those that an uninstallation does not wait for.
+func nodes(left *unclean.Error) []string {
+	if left == nil {
+		return nil
+	}
+	return left.Nodes
 }
 
 // wait is how long pods may take to end.

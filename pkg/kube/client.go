@@ -77,6 +77,11 @@ func (c *Client) Patch(ctx context.Context, path string, body any) error {
 	return c.call(ctx, http.MethodPatch, path, "application/merge-patch+json", body, nil)
 }
 
+// Delete deletes the object at path; what it has made goes after it.
+func (c *Client) Delete(ctx context.Context, path string) error {
+	return c.call(ctx, http.MethodDelete, path, "application/json", map[string]string{"propagationPolicy": "Background"}, nil)
+}
+
 func (c *Client) call(ctx context.Context, method, path, kind string, in, out any) error {
 	var body io.Reader
 	if in != nil {

@@ -1,5 +1,5 @@
 // Package kube is a small client of the Kubernetes API for the node's side: it
-// reads, lists, watches and patches, and decodes of pods and namespaces what
+// reads, lists, watches, patches and deletes, and decodes of pods and namespaces what
 // enrolment asks for, nothing else.
 //
 // The control plane has client-go. An agent runs on every node, and client-go's

@@ -94,10 +94,24 @@ type PodStatus struct {
 	PodIPs []struct {
 		IP string `json:"ip"`
 	} `json:"podIPs"`
+	Conditions []struct {
+		Type   string `json:"type"`
+		Status string `json:"status"`
+	} `json:"conditions"`
 }
 
 // Finished reports that the pod has ended for good.
 func (p *Pod) Finished() bool { return p.Status.Phase == "Succeeded" || p.Status.Phase == "Failed" }
+
+// Ready reports that the pod serves.
+func (p *Pod) Ready() bool {
+	for _, c := range p.Status.Conditions {
+		if c.Type == "Ready" {
+			return c.Status == "True"
+		}
+	}
+	return false
+}
 
 // IPs are the addresses that the kubelet has told of.
 func (p *Pod) IPs() []netip.Addr {

@@ -3,7 +3,7 @@
 # .cache/parts of the repository's main working tree, so that all working trees share them
 # ($FAIRLEAD_PARTS chooses another place). One set of flags everywhere: another one is a
 # cold build of Kubernetes. `build.sh node` builds that part alone; parts: kube coredns
-# metrics conformance istio node.
+# metrics helm conformance istio node.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 out=${FAIRLEAD_PARTS:-$(dirname "$(git rev-parse --path-format=absolute --git-common-dir)")/.cache/parts}
@@ -30,6 +30,7 @@ build() {
     ;;
   coredns) (cd test/kube/coredns && go build -trimpath -ldflags '-s -w' -o "$new/coredns" .) ;;
   metrics) (cd test/kube/parts/metrics && go build -trimpath -ldflags '-s -w' -o "$new/metrics-server" .) ;;
+  helm) (cd test/kube/parts/helm && go build -trimpath -ldflags '-s -w' -o "$new/helm" helm.sh/helm/v4/cmd/helm) ;;
   conformance) (cd test/conformance && go test -c -trimpath -ldflags '-s -w' -o "$new/conformance.test" .) ;;
   istio)
     (cd test/interop && go build -trimpath -ldflags '-s -w' -o "$new/" istio.io/istio/pilot/cmd/pilot-discovery \
@@ -41,12 +42,12 @@ build() {
     install -m 644 "$istiod"/base/files/crd-all.gen.yaml "$gateway"/gateway.networking*.yaml "$out/istio/crds/"
     install -m 644 "$istiod"/istio-control/istio-discovery/{values.yaml,files/waypoint.yaml,files/kube-gateway.yaml} "$out/istio/"
     ;;
-  *) echo "kube-parts: no part $1: node kube coredns metrics conformance istio" >&2; exit 2 ;;
+  *) echo "kube-parts: no part $1: node kube coredns metrics helm conformance istio" >&2; exit 2 ;;
   esac
   mv -f "$new"/* "$out/"
 }
-declare -A from=([kube]=test/kube/parts [coredns]=test/kube/coredns [metrics]=test/kube/parts/metrics [conformance]=test/conformance [istio]=test/interop)
-[ $# -gt 0 ] || set -- node kube coredns metrics conformance istio
+declare -A from=([kube]=test/kube/parts [coredns]=test/kube/coredns [metrics]=test/kube/parts/metrics [helm]=test/kube/parts/helm [conformance]=test/conformance [istio]=test/interop)
+[ $# -gt 0 ] || set -- node kube coredns metrics helm conformance istio
 for part; do
   begin=$SECONDS want=
   if [ -n "${from[$part]:-}" ]; then

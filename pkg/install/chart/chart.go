@@ -94,7 +94,7 @@ func (r Release) Effective() (map[string]any, error) {
 }
 
 // Render gives the release's objects, in the order in which the templates are named; the
-// definitions of kinds are apart, see [Definitions]. Wrong values are [ValueErrors].
+// definitions of kinds are apart, see [Definitions], and Helm's hooks are Helm's. Wrong values are [ValueErrors].
 func (r Release) Render() ([]*unstructured.Unstructured, error) {
 	values, err := r.Effective()
 	if err != nil {
@@ -129,8 +129,12 @@ func (r Release) Render() ([]*unstructured.Unstructured, error) {
 		}
 		out = append(out, objects...)
 	}
-	return out, typed(out)
+	err = typed(out)
+	return slices.DeleteFunc(out, func(o *unstructured.Unstructured) bool { return o.GetAnnotations()[hook] != "" }), err
 }
+
+// hook is on what Helm makes for a moment, in an uninstallation of its own.
+const hook = "helm.sh/hook"
 
 // required takes the sentence of a template's `required` out of where it was called, and
 // the path that it begins with.

@@ -10,6 +10,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	networkingv1 "k8s.io/api/networking/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 )
@@ -231,5 +232,74 @@ func TestDefinitions(t *testing.T) {
 	}
 	if len(names) != 25 {
 		t.Errorf("%d kinds are defined, want Istio's 15 and the Gateway API's 10", len(names))
+	}
+}
+
+// NetworkPolicies are there when they are asked for, and let in what each pod listens on and
+// out what it calls.
+func TestNetworkPolicies(t *testing.T) {
+	for key := range render(t, "default", nil) {
+		if strings.HasPrefix(key, "NetworkPolicy/") {
+			t.Errorf("%s was not asked for", key)
+		}
+	}
+	asked := values("networkPolicy.enabled", true, "networkPolicy.apiServerPorts", []any{int64(8443)})
+	objects := render(t, "default", asked)
+	template := map[string]corev1.PodTemplateSpec{
+		"istiod": into[appsv1.Deployment](t, objects["Deployment/istiod"]).Spec.Template, "ztunnel": into[appsv1.DaemonSet](t, objects["DaemonSet/ztunnel"]).Spec.Template,
+	}
+	for name, calls := range map[string][]int{"istiod": {53, 53, 8443}, "ztunnel": {53, 53, 8443, 15012}} {
+		p := into[networkingv1.NetworkPolicy](t, objects["NetworkPolicy/"+name])
+		for k, v := range p.Spec.PodSelector.MatchLabels {
+			if template[name].Labels[k] != v {
+				t.Errorf("%s: the policy does not select its pods: %s=%s", name, k, v)
+			}
+		}
+		if !slices.Equal(p.Spec.PolicyTypes, []networkingv1.PolicyType{"Ingress", "Egress"}) {
+			t.Errorf("%s: %v", name, p.Spec.PolicyTypes)
+		}
+		var in, out, listens []int
+		for _, r := range p.Spec.Ingress {
+			for _, port := range r.Ports {
+				in = append(in, port.Port.IntValue())
+			}
+		}
+		for _, r := range p.Spec.Egress {
+			for _, port := range r.Ports {
+				out = append(out, port.Port.IntValue())
+			}
+		}
+		for _, port := range template[name].Spec.Containers[0].Ports {
+			listens = append(listens, int(port.ContainerPort))
+		}
+		slices.Sort(in)
+		slices.Sort(out)
+		slices.Sort(listens)
+		if !slices.Equal(in, listens) || !slices.Equal(out, calls) {
+			t.Errorf("%s: may receive %v and listens on %v, may call %v and calls %v", name, in, listens, out, calls)
+		}
+	}
+	// One without agents has no policy for them.
+	if objects := render(t, "minimal", asked); objects["NetworkPolicy/istiod"] == nil || objects["NetworkPolicy/ztunnel"] != nil {
+		t.Error("the policies are not those of the pods that there are")
+	}
+}
+
+// Whatever runs gives up what it does not need.
+func TestHardened(t *testing.T) {
+	objects := render(t, "default", nil)
+	for name, pod := range map[string]corev1.PodSpec{
+		"istiod": into[appsv1.Deployment](t, objects["Deployment/istiod"]).Spec.Template.Spec, "ztunnel": into[appsv1.DaemonSet](t, objects["DaemonSet/ztunnel"]).Spec.Template.Spec,
+	} {
+		for _, c := range pod.Containers {
+			s := c.SecurityContext
+			profile := s.SeccompProfile
+			if profile == nil && pod.SecurityContext != nil {
+				profile = pod.SecurityContext.SeccompProfile
+			}
+			if profile == nil || profile.Type != corev1.SeccompProfileTypeRuntimeDefault || !*s.ReadOnlyRootFilesystem || *s.AllowPrivilegeEscalation || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) {
+				t.Errorf("%s: %+v", name, s)
+			}
+		}
 	}
 }

@@ -53,6 +53,8 @@ type Step struct {
 	Fields []string
 	// Why an object is left.
 	Why string
+	// Release is whose the object is; a change takes it over.
+	Release Release
 }
 
 // String is "kind namespace/name".
@@ -87,15 +89,16 @@ func (p Plan) Changes() bool { return p.Count(Create)+p.Count(Change)+p.Count(De
 type ForeignError []string
 
 func (e ForeignError) Error() string {
-	return fmt.Sprintf("these are there already and were not installed by fairlead: %s. If that is Istio, or a Helm release, uninstall it first; "+
+	return fmt.Sprintf("these are there already and were not installed by fairlead: %s. If that is Istio, uninstall it first; "+
 		"with --force they are taken over", strings.Join(e, ", "))
 }
 
-// Make compares. Objects of others that are in the way are a [ForeignError], unless
-// adopt; definitions of kinds by others are left as they are.
+// Make compares. Objects of others that are in the way are a [ForeignError], and those of
+// a release of Helm a [HelmError], unless adopt; definitions of kinds by others are left as they are.
 func Make(ctx context.Context, c Cluster, wanted []*unstructured.Unstructured, adopt bool) (Plan, error) {
 	var plan Plan
 	var foreign ForeignError
+	var helm Release
 	var errs []error
 	absent := map[string]bool{} // namespaces that are yet to be made
 	for _, o := range wanted {
@@ -105,7 +108,12 @@ func Make(ctx context.Context, c Cluster, wanted []*unstructured.Unstructured, a
 			continue
 		}
 		if step.Action == Leave && !mayLeave(o) {
-			if step.Action = Change; !adopt {
+			step.Action = Change
+			switch {
+			case adopt:
+			case step.Release != Release{}:
+				helm = step.Release
+			default:
 				foreign = append(foreign, Name(o))
 			}
 		}
@@ -116,6 +124,9 @@ func Make(ctx context.Context, c Cluster, wanted []*unstructured.Unstructured, a
 	}
 	if len(foreign) > 0 {
 		errs = append([]error{foreign}, errs...)
+	}
+	if helm != (Release{}) {
+		errs = append([]error{fmt.Errorf("%w; with --force fairlead takes it over", &HelmError{helm})}, errs...)
 	}
 	return plan, errors.Join(errs...)
 }
@@ -148,6 +159,9 @@ func Compare(ctx context.Context, c Cluster, o *unstructured.Unstructured, absen
 		if mayLeave(o) {
 			return step, nil
 		}
+	case ReleaseOf(live) != Release{}:
+		step.Release = ReleaseOf(live)
+		step.Action, step.Why = Leave, "it is of the release "+step.Release.Name+" of Helm"
 	}
 	after, err := resource.Apply(ctx, o.GetName(), o, metav1.ApplyOptions{FieldManager: FieldManager, Force: true, DryRun: []string{metav1.DryRunAll}})
 	if err != nil {
@@ -202,7 +216,12 @@ func (s Step) Do(ctx context.Context, c Cluster) error {
 			return nil
 		}
 	} else {
-		_, err = resource.Apply(ctx, s.Object.GetName(), s.Object, metav1.ApplyOptions{FieldManager: FieldManager, Force: true})
+		if s.Release != (Release{}) {
+			err = disown(ctx, resource, s.Object.GetName())
+		}
+		if err == nil {
+			_, err = resource.Apply(ctx, s.Object.GetName(), s.Object, metav1.ApplyOptions{FieldManager: FieldManager, Force: true})
+		}
 	}
 	if err != nil {
 		return fmt.Errorf("%s %s: %w", s.Action, s, err)

@@ -94,6 +94,8 @@ func TestOnNodes(t *testing.T) {
 		}
 		pause(ctx)
 	}
+	must(t, c, "uninstall", "--purge", "-y")
+	t.Run("helm", func(t *testing.T) { helmOnNodes(t, c) })
 	t.Run("remote", func(t *testing.T) { remote(t, c) })
 }
 

@@ -36,3 +36,34 @@ imagePullSecrets:
 {{- define "fairlead.discovery" -}}
 istiod.{{ .Release.Namespace }}.svc:15012
 {{- end -}}
+
+{{/* podSecurity and containerSecurity are what runs as a user without rights, as Pod Security's level restricted wants it. */}}
+{{- define "fairlead.podSecurity" -}}
+runAsNonRoot: true
+runAsUser: 1337
+runAsGroup: 1337
+fsGroup: 1337
+seccompProfile:
+  type: RuntimeDefault
+{{- end -}}
+
+{{- define "fairlead.containerSecurity" -}}
+allowPrivilegeEscalation: false
+readOnlyRootFilesystem: true
+capabilities:
+  drop:
+    - ALL
+{{- end -}}
+
+{{/* apiServer are the rules by which a pod may ask for names and call the API server. */}}
+{{- define "fairlead.apiServer" -}}
+- ports:
+    - { protocol: UDP, port: 53 }
+    - { protocol: TCP, port: 53 }
+{{- with .Values.networkPolicy.apiServerPorts }}
+- ports:
+    {{- range . }}
+    - { protocol: TCP, port: {{ . }} }
+    {{- end }}
+{{- end }}
+{{- end -}}
