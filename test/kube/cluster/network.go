@@ -45,15 +45,18 @@ var ipv6 = family{
 
 // families are the cluster's, that of its Services first.
 func (o *Options) families() []family {
-	if o.Dual {
+	switch o.Families {
+	case Dual:
 		return []family{ipv6, ipv4}
+	case IPv6:
+		return []family{ipv6}
 	}
 	return []family{ipv4}
 }
 
 // familiesOf are those of node i, that of its pods first.
 func (o *Options) familiesOf(i int) []family {
-	if o.Dual && i%2 == 1 {
+	if o.Families == Dual && i%2 == 1 {
 		return []family{ipv4, ipv6}
 	}
 	return o.families()

@@ -22,7 +22,7 @@ import (
 type Node struct {
 	// Name is the node's in the cluster.
 	Name string
-	// Address is its IPv4 address in the cluster's network.
+	// Address is its address in the cluster's network, the first of two.
 	Address string
 	// Dir holds its configuration, its private /etc, /opt and /var, and its logs.
 	Dir string
@@ -39,7 +39,7 @@ func (c *Cluster) startNodes(ctx context.Context, pki *authority) error {
 		return err
 	}
 	for i := 1; i <= c.options.Nodes; i++ {
-		n := &Node{Name: fmt.Sprintf("n%d", i), Address: ipv4.address(i), cluster: c, ns: c.network.nodes[i-1]}
+		n := &Node{Name: fmt.Sprintf("n%d", i), Address: c.options.familiesOf(i)[0].address(i), cluster: c, ns: c.network.nodes[i-1]}
 		n.Dir = filepath.Join(c.Dir, n.Name)
 		var ips []net.IP
 		for _, f := range c.options.familiesOf(i) {

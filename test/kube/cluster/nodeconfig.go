@@ -11,11 +11,11 @@ import (
 func (n *Node) writeConfig(i int) error {
 	families := n.cluster.options.familiesOf(i)
 	listen := n.Address
-	if len(families) > 1 {
-		listen = `"::"` // both: kubelet has one address to listen on
+	if n.cluster.options.Families == Dual {
+		listen = "::" // both: kubelet has one address to listen on
 	}
 	values := strings.NewReplacer("$DIR", n.Dir, "$CLUSTER", n.cluster.Dir, "$NAME", n.Name, "$ADDRESS", n.Address, "$LISTEN", listen,
-		"$HUB", hubAddress, "$DNS", each(families, func(f family) string { return fmt.Sprintf("%q", f.hub) }),
+		"$HUB", families[0].hub, "$DNS", each(families, func(f family) string { return fmt.Sprintf("%q", f.hub) }),
 		"$PODS", each(families, func(f family) string { return fmt.Sprintf(`[{"subnet": %q}]`, f.subnet(i)) }),
 		"$ROUTES", each(families, func(f family) string { return fmt.Sprintf(`{"dst": %q}`, f.all) }),
 		"$RANGE", each(families, func(f family) string { return f.pods }))
@@ -71,7 +71,7 @@ disabled_plugins = ["io.containerd.snapshotter.v1.aufs", "io.containerd.snapshot
 
 const kubeletConfig = `apiVersion: kubelet.config.k8s.io/v1beta1
 kind: KubeletConfiguration
-address: $LISTEN
+address: "$LISTEN"
 tlsCertFile: $CLUSTER/$NAME.crt
 tlsPrivateKeyFile: $CLUSTER/$NAME.key
 authentication:

@@ -17,9 +17,8 @@ type Options struct {
 	// Nodes is the number of nodes with kubelet and containerd; without any the API
 	// server listens on loopback, and pods stay what they are written as.
 	Nodes int
-	// Dual gives all of it IPv6 beside IPv4. Services have IPv6 first; pods of odd nodes
-	// have IPv4 first, those of even nodes IPv6.
-	Dual bool
+	// Families are the cluster's.
+	Families Families
 	// Parts is the directory of build.sh's binaries; "" is $FAIRLEAD_PARTS, else the
 	// .cache/parts of the repository's main working tree.
 	Parts string
@@ -28,6 +27,18 @@ type Options struct {
 	// Detached lets the cluster outlive this process, until Down.
 	Detached bool
 }
+
+// Families are the IP families of a cluster: of its nodes, its pods and its services.
+type Families string
+
+// The families that a cluster may have.
+const (
+	IPv4 Families = ""
+	IPv6 Families = "ipv6"
+	// Dual is IPv6 beside IPv4. Services have IPv6 first; pods of odd nodes have IPv4 first,
+	// those of even nodes IPv6.
+	Dual Families = "dual"
+)
 
 // root is where the clusters' directories lie. It must not be on an overlay: the
 // images' snapshots are overlays themselves.
@@ -49,6 +60,9 @@ func (o *Options) complete() error {
 	}
 	if o.Nodes < 0 || o.Nodes > 9 {
 		return fmt.Errorf("%d nodes: 0 to 9 are possible", o.Nodes)
+	}
+	if f := o.Families; f != IPv4 && (f != IPv6 && f != Dual || o.Nodes == 0) {
+		return fmt.Errorf("IP families %q: ipv6 and dual are possible, where there are nodes", f)
 	}
 	if o.Nodes > 0 && os.Geteuid() != 0 {
 		return fmt.Errorf("nodes need root: network namespaces, mounts and cgroups")

@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -14,7 +15,7 @@ import (
 const corefile = `.:53 {
     bind $ALL
     errors
-    ready $HUB:8181
+    ready $READY
     kubernetes cluster.local in-addr.arpa ip6.arpa {
         kubeconfig $DIR/inside.kubeconfig test
         pods insecure
@@ -26,7 +27,8 @@ const corefile = `.:53 {
 // startServices starts, beside the control plane, the cluster's DNS and a
 // kube-proxy: the API server calls webhooks by the address of their Service.
 func (c *Cluster) startServices(ctx context.Context) error {
-	values := strings.NewReplacer("$DIR", c.Dir, "$CLUSTER", c.Dir, "$HUB", hubAddress, "$NAME", "n1",
+	values := strings.NewReplacer("$DIR", c.Dir, "$CLUSTER", c.Dir, "$NAME", "n1",
+		"$READY", net.JoinHostPort(c.options.families()[0].hub, "8181"),
 		"$ALL", strings.ReplaceAll(each(c.options.families(), func(f family) string { return f.hub }), ",", " "),
 		"$RANGE", each(c.options.families(), func(f family) string { return f.pods }))
 	for name, text := range map[string]string{"Corefile": corefile, "kube-proxy.yaml": proxyConfig} {

@@ -1,6 +1,6 @@
-// Package dual is Fairlead on a real cluster with both IP families: Services have IPv6 first,
-// the pods of one node IPv4 and those of the other IPv6. `make test-kube` runs it; elsewhere it
-// is skipped.
+// Package dual is Fairlead on real clusters with IPv6. In one with both IP families Services have
+// IPv6 first, the pods of one node IPv4 and those of the other IPv6; one has IPv6 alone.
+// `make test-kube` runs it; elsewhere it is skipped.
 package dual
 
 import (
@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -48,11 +49,6 @@ spec: {selector: {app: NAME}, ipFamilyPolicy: PreferDualStack, ports: [{name: ht
 ---
 apiVersion: v1
 kind: Service
-metadata: {name: four-NAME}
-spec: {selector: {app: NAME}, ipFamilyPolicy: SingleStack, ipFamilies: [IPv4], ports: [{name: http, port: 80, targetPort: 8080}]}
----
-apiVersion: v1
-kind: Service
 metadata: {name: six-NAME}
 spec: {selector: {app: NAME}, ipFamilyPolicy: SingleStack, ipFamilies: [IPv6], ports: [{name: http, port: 80, targetPort: 8080}]}
 ---
@@ -60,6 +56,15 @@ apiVersion: v1
 kind: Service
 metadata: {name: headless-NAME}
 spec: {selector: {app: NAME}, clusterIP: None, ipFamilyPolicy: PreferDualStack, ports: [{name: http, port: 8080}]}
+`
+
+// four is a service without IPv6.
+const four = `
+---
+apiVersion: v1
+kind: Service
+metadata: {name: four-NAME}
+spec: {selector: {app: NAME}, ipFamilyPolicy: SingleStack, ipFamilies: [IPv4], ports: [{name: http, port: 80, targetPort: 8080}]}
 `
 
 // hasty asks with its first act.
@@ -79,65 +84,100 @@ const ns, outside = "dual", "outside"
 type world struct {
 	*testing.T
 	*mesh.Mesh
-	rounds int
+	families cluster.Families
+	rounds   int
 }
 
-func TestPodsOfBothFamiliesAreInTheMesh(t *testing.T) {
-	o := cluster.Options{Name: "dual", Nodes: 2, Dual: true}
+// built are the images, which the tests share.
+var built struct {
+	once sync.Once
+	dir  string
+	*mesh.Built
+	err error
+}
+
+func TestMain(m *testing.M) {
+	code := m.Run()
+	if built.dir != "" {
+		_ = os.RemoveAll(built.dir)
+	}
+	os.Exit(code)
+}
+
+// begin is a mesh with the pods and services, none enrolled.
+func begin(t *testing.T, name string, families cluster.Families) *world {
+	t.Helper()
+	o := cluster.Options{Name: name, Nodes: 2, Families: families}
 	cluster.Asked(t, o)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	built, err := mesh.Build(ctx, "../../..", t.TempDir())
-	if err != nil {
-		t.Fatal(err)
+	built.once.Do(func() {
+		if built.dir, built.err = os.MkdirTemp("", "dual-*"); built.err == nil {
+			built.Built, built.err = mesh.Build(ctx, "../../..", built.dir)
+		}
+	})
+	if built.err != nil {
+		t.Fatal(built.err)
 	}
-	m, err := mesh.StartOn(ctx, o, built)
+	m, err := mesh.StartOn(ctx, o, built.Built)
 	if err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
-		if os.Getenv(cluster.Keep) != "" {
-			return
-		}
 		if err := m.Stop(); err != nil {
 			t.Error(err)
 		}
 	})
-	w := &world{T: t, Mesh: m}
+	w := &world{T: t, Mesh: m, families: families}
 	for _, space := range []string{ns, outside} {
 		w.Do(t, "create", "namespace", space)
 		w.pod(space, "left", "n1")
 	}
 	w.pod(ns, "right", "n2")
+	text := services
+	if families == cluster.Dual {
+		text += four
+	}
 	for _, app := range []string{"left", "right"} {
-		w.Apply(t, strings.ReplaceAll(services, "NAME", app), "-n", ns)
+		w.Apply(t, strings.ReplaceAll(text, "NAME", app), "-n", ns)
 	}
 	w.wait(ns)
 	w.wait(outside)
-	for app, six := range map[string]bool{"left": false, "right": true} {
+	for app, six := range map[string]bool{"left": families == cluster.IPv6, "right": true} {
 		if first := w.addresses(app)[0]; first.Is6() != six {
 			t.Errorf("%s is asked by its kubelet at %s: IPv6 is %t", app, first, six)
 		}
 	}
+	return w
+}
 
-	for _, stage := range []struct {
-		what string
-		run  func(*world)
-	}{
-		{"without the label all of it is in clear", (*world).plain},
-		{"with it each connection of both families is in mutual TLS", (*world).meshed},
-		{"a pod is in the mesh before its first act", (*world).firstAct},
-		{"STRICT refuses strangers of both families, and lets probes pass", (*world).strict},
-		{"a policy may name ranges of IPv6", (*world).ranges},
-		{"a waypoint is reached by both families", (*world).waypoint},
-		{"without the label it is in clear again", (*world).left},
-	} {
-		ok := t.Run(stage.what, func(t *testing.T) { stage.run(&world{T: t, Mesh: m, rounds: w.rounds + 1}) })
-		w.rounds++
-		if !ok {
-			t.FailNow()
-		}
+// stage is a part of a test, after those before it.
+func (w *world) stage(what string, run func(*world)) {
+	w.Helper()
+	w.rounds++
+	part := *w
+	if !w.Run(what, func(t *testing.T) { part.T = t; run(&part) }) {
+		w.FailNow()
 	}
+}
+
+func TestPodsOfBothFamiliesAreInTheMesh(t *testing.T) {
+	w := begin(t, "dual", cluster.Dual)
+	w.stage("without the label all of it is in clear", (*world).plain)
+	w.stage("with it each connection of both families is in mutual TLS", (*world).meshed)
+	w.stage("a pod is in the mesh before its first act", (*world).firstAct)
+	w.stage("STRICT refuses strangers of both families, and lets probes pass", (*world).strict)
+	w.stage("a policy may name ranges of IPv6", (*world).ranges)
+	w.stage("a waypoint is reached by both families", (*world).waypoint)
+	w.stage("without the label it is in clear again", (*world).left)
+}
+
+func TestPodsOfIPv6AloneAreInTheMesh(t *testing.T) {
+	w := begin(t, "six", cluster.IPv6)
+	w.stage("without the label all of it is in clear", (*world).plain)
+	w.stage("with it each connection is in mutual TLS", (*world).meshed)
+	w.stage("STRICT refuses strangers, and lets probes pass", (*world).strict)
+	w.stage("a waypoint is reached", (*world).waypoint)
 }
 
 func (w *world) pod(space, name, node string) {
@@ -194,13 +234,24 @@ func (w *world) to(pod string) []way {
 	for _, a := range w.addresses(pod) {
 		all = append(all, way{host: netip.AddrPortFrom(a, 8080).String()})
 	}
-	for _, service := range []string{"both-", "four-", "six-"} {
+	for _, service := range w.kinds() {
 		for _, a := range w.vips(service + pod) {
 			all = append(all, way{host: netip.AddrPortFrom(a, 80).String()})
 		}
 	}
-	return append(all, way{"both-" + pod + "." + ns, "-4"}, way{"both-" + pod + "." + ns, "-6"}, way{"six-" + pod + "." + ns, ""},
-		way{"headless-" + pod + "." + ns + ":8080", "-4"}, way{"headless-" + pod + "." + ns + ":8080", "-6"})
+	all = append(all, way{"both-" + pod + "." + ns, "-6"}, way{"six-" + pod + "." + ns, ""}, way{"headless-" + pod + "." + ns + ":8080", "-6"})
+	if w.families == cluster.Dual {
+		all = append(all, way{"both-" + pod + "." + ns, "-4"}, way{"headless-" + pod + "." + ns + ":8080", "-4"})
+	}
+	return all
+}
+
+// kinds are the names of a pod's services with cluster IPs, up to the pod's name.
+func (w *world) kinds() []string {
+	if w.families == cluster.Dual {
+		return []string{"both-", "six-", "four-"}
+	}
+	return []string{"both-", "six-"}
 }
 
 // ask says mark on the way from a pod, and returns the head and the body of the answer.
@@ -232,15 +283,21 @@ func (w *world) askAll(space, from string, ways []way, mark string) []string {
 	return lines
 }
 
-// said asks on all ways between the two pods and returns which marks were in clear between the
-// nodes, and whether both families were seen in TLS 1.3 of the mesh.
-func (w *world) said(prefix string) (clear map[string]bool, secure map[bool]bool) {
+// heard is what came of what was said on all ways between the two pods.
+type heard struct {
+	clear  map[string]bool // by the way: whether it was in clear between the nodes
+	wrong  []string        // the ways that did not answer, and how
+	secure map[bool]bool   // by "is IPv6": whether a tunnel was seen
+}
+
+// say asks on all ways between the two pods.
+func (w *world) say(prefix string) heard {
 	w.Helper()
 	wire, err := capture.Start(w.Nodes[0].NetNS().Path())
 	if err != nil {
 		w.Fatal(err)
 	}
-	clear, secure = map[string]bool{}, map[bool]bool{}
+	h := heard{clear: map[string]bool{}, secure: map[bool]bool{}}
 	marks := map[string]string{}
 	for from, to := range map[string]string{"left": "right", "right": "left"} {
 		ways := w.to(to)
@@ -249,7 +306,7 @@ func (w *world) said(prefix string) (clear map[string]bool, secure map[bool]bool
 			what := fmt.Sprintf("%s to %s", from, ways[i])
 			marks[fmt.Sprintf("%s-%d-", mark, i)] = what
 			if strings.TrimSpace(answer) != "200" {
-				w.Errorf("%s: %s", what, answer)
+				h.wrong = append(h.wrong, what+": "+answer)
 			}
 		}
 	}
@@ -257,27 +314,39 @@ func (w *world) said(prefix string) (clear map[string]bool, secure map[bool]bool
 		w.Fatal(err)
 	}
 	for mark, what := range marks {
-		clear[what] = false
+		h.clear[what] = false
 		for _, p := range wire.Packets() {
-			if p.Device == "eth0" {
-				clear[what] = clear[what] || strings.Contains(string(p.Payload), mark)
+			if p.Device == "eth0" && strings.Contains(string(p.Payload), mark) {
+				h.clear[what] = true
 			}
 		}
 	}
 	for _, p := range wire.Packets() {
 		if p.Device == "eth0" && p.Source.Port() == 15008 && len(p.Payload) > 0 {
-			secure[p.Source.Addr().Unmap().Is6()] = true
+			h.secure[p.Source.Addr().Unmap().Is6()] = true
 		}
 	}
-	return clear, secure
+	return h
+}
+
+// inClear is the error of what was not said in clear.
+func (w *world) inClear() error {
+	w.Helper()
+	h := w.say("plain")
+	for what, is := range h.clear {
+		if !is {
+			h.wrong = append(h.wrong, what+": the capture does not have what was said")
+		}
+	}
+	if len(h.wrong) > 0 {
+		return errors.New(strings.Join(h.wrong, "\n"))
+	}
+	return nil
 }
 
 func (w *world) plain() {
-	clear, _ := w.said("plain")
-	for what, is := range clear {
-		if !is {
-			w.Errorf("%s: the capture does not have what was said: it proves nothing", what)
-		}
+	if err := w.inClear(); err != nil {
+		w.Errorf("the control proves nothing: %v", err)
 	}
 }
 
@@ -286,24 +355,29 @@ func (w *world) enrolled(space string) {
 	w.Do(w.T, "-n", space, "wait", `--for=jsonpath={.metadata.annotations.ambient\.istio\.io/redirection}=enabled`, "pod", "-l", "app", "--timeout=60s")
 }
 
-// covered is what each connection must be like in the mesh.
-func (w *world) covered() {
+// covered is the error of what is not as each connection must be in the mesh.
+func (w *world) covered() error {
 	w.Helper()
-	clear, secure := w.said("meshed")
-	for what, is := range clear {
+	h := w.say("meshed")
+	for what, is := range h.clear {
 		if is {
-			w.Errorf("%s: said in clear", what)
+			h.wrong = append(h.wrong, what+": said in clear")
 		}
 	}
-	if !secure[false] || !secure[true] {
-		w.Errorf("tunnels by IPv4: %t, by IPv6: %t", secure[false], secure[true])
+	if !h.secure[true] || h.secure[false] != (w.families == cluster.Dual) {
+		h.wrong = append(h.wrong, fmt.Sprintf("tunnels by IPv4: %t, by IPv6: %t", h.secure[false], h.secure[true]))
 	}
+	if len(h.wrong) > 0 {
+		return errors.New(strings.Join(h.wrong, "\n"))
+	}
+	return nil
 }
 
 func (w *world) meshed() {
 	w.Do(w.T, "label", "namespace", ns, "istio.io/dataplane-mode=ambient")
 	w.enrolled(ns)
-	w.covered()
+	// A pod's agent may hear last that the other is in the mesh, too.
+	mesh.Eventually(w.T, "all of it is in mutual TLS", w.covered)
 }
 
 // since is when the pods became ready, last.
@@ -329,7 +403,9 @@ func (w *world) strict() {
 		}
 		return nil
 	})
-	w.covered()
+	if err := w.covered(); err != nil {
+		w.Error(err)
+	}
 	// Probes: those that come now, and the first of pods that were never without the policy.
 	w.pod(ns, "late-left", "n1")
 	w.pod(ns, "late-right", "n2")
@@ -393,11 +469,9 @@ func (w *world) waypoint() {
 		w.Fatal(err, out)
 	}
 	w.Do(w.T, "-n", ns, "rollout", "status", "deploy/waypoint", "--timeout=80s")
-	for _, pod := range []string{"left", "right"} {
-		w.Do(w.T, "-n", ns, "label", "service", "both-"+pod, "four-"+pod, "six-"+pod, "istio.io/use-waypoint=waypoint")
-	}
 	for from, to := range map[string]string{"left": "right", "right": "left"} {
-		for _, service := range []string{"both-", "four-", "six-"} {
+		for _, service := range w.kinds() {
+			w.Do(w.T, "-n", ns, "label", "service", service+to, "istio.io/use-waypoint=waypoint")
 			for _, vip := range w.vips(service + to) {
 				mesh.Eventually(w.T, fmt.Sprintf("%s to %s of %s passes the waypoint", from, vip, to), func() error {
 					out, err := w.ask(ns, from, way{host: netip.AddrPortFrom(vip, 80).String()}, "by-waypoint")
@@ -409,17 +483,14 @@ func (w *world) waypoint() {
 			}
 		}
 	}
-	w.covered()
+	if err := w.covered(); err != nil {
+		w.Error(err)
+	}
 }
 
 func (w *world) left() {
 	w.Do(w.T, "label", "namespace", ns, "istio.io/dataplane-mode-")
 	w.Do(w.T, "-n", ns, "label", "service", "--all", "istio.io/use-waypoint-")
-	mesh.Eventually(w.T, "no pod is enrolled", func() error {
-		if out := w.Do(w.T, "-n", ns, "get", "pods", "-l", "app", "-o", `jsonpath={.items[*].metadata.annotations.ambient\.istio\.io/redirection}`); out != "" {
-			return errors.New(out)
-		}
-		return nil
-	})
-	w.plain()
+	// The pods leave one by one; until the last has, STRICT may refuse those that have.
+	mesh.Eventually(w.T, "all of it is in clear", w.inClear)
 }

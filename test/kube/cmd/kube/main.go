@@ -1,6 +1,6 @@
 // Command kube starts and ends real Kubernetes clusters on this machine, for use by hand:
 //
-//	go run ./test/kube/cmd/kube up [-name NAME] [-nodes N [-dual]] [IMAGE.tar ...]   prints the kubeconfig's path
+//	go run ./test/kube/cmd/kube up [-name NAME] [-nodes N [-families dual]] [IMAGE.tar ...]   prints the kubeconfig's path
 //	go run ./test/kube/cmd/kube down [NAME]
 //	go run ./test/kube/cmd/kube list
 package main
@@ -55,12 +55,12 @@ func up(ctx context.Context, args []string) error {
 	o := cluster.Options{Detached: true}
 	f.StringVar(&o.Name, "name", "hand", "the cluster's name, in the names of all it makes")
 	f.IntVar(&o.Nodes, "nodes", 0, "nodes with kubelet and containerd; 0: the API server alone")
-	f.BoolVar(&o.Dual, "dual", false, "IPv6 beside IPv4, in Services first")
+	families := f.String("families", "", "IP families of nodes, pods and services: ipv6, or dual; empty: IPv4")
 	f.StringVar(&o.Parts, "parts", "", "directory of the built parts; default $FAIRLEAD_PARTS, else .cache/parts of the main working tree")
 	if err := f.Parse(args); err != nil {
 		return err
 	}
-	o.Images = f.Args()
+	o.Images, o.Families = f.Args(), cluster.Families(*families)
 	begin := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
 	defer cancel()
