@@ -1,20 +1,13 @@
 package main
 
 import (
-	"context"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
-
-	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/xds"
+	"github.com/fairlead-mesh/fairlead/test/subscriber"
 )
 
 const withWaypoint = `
@@ -34,102 +27,22 @@ metadata: {name: web, namespace: shop, labels: {istio.io/use-waypoint: waypoint}
 spec: {clusterIP: 10.96.0.1, clusterIPs: [10.96.0.1], selector: {app: web}, ports: [{name: http, port: 80, targetPort: 8080}]}
 `
 
-// engine keeps what it gets, and wants what that names.
-type engine struct {
-	t    testing.TB
-	want func(typeURL string, names []string)
-
-	mu   sync.Mutex
-	have map[string]map[string]*discovery.Resource
-	// updates counts resources that came, by type.
-	updates map[string]int
-}
-
-func (e *engine) ApplyEnvoy(typeURL string, updated []*discovery.Resource, removed []string) map[string]error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.have[typeURL] == nil {
-		e.have[typeURL] = map[string]*discovery.Resource{}
-	}
-	for _, r := range updated {
-		e.have[typeURL][r.GetName()] = r
-		e.updates[typeURL]++
-	}
-	for _, name := range removed {
-		delete(e.have[typeURL], name)
-	}
-	switch typeURL {
-	case xds.ClusterType:
-		var names []string
-		for name, r := range e.have[typeURL] {
-			var c clusterv3.Cluster
-			if err := r.GetResource().UnmarshalTo(&c); err != nil {
-				e.t.Error(err)
-			}
-			if c.GetType() == clusterv3.Cluster_EDS {
-				names = append(names, name)
-			}
-		}
-		e.want(xds.EndpointType, names)
-	case xds.ListenerType:
-		e.want(xds.RouteType, []string{webRoutes})
-	}
-	return nil
-}
-
 const webRoutes = "inbound-vip|80|http|web.shop.svc.cluster.local"
 
-// routes are the prefixes of the service's routes.
-func (e *engine) routes() string {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	r := e.have[xds.RouteType][webRoutes]
-	if r == nil {
-		return "none"
-	}
-	var c routev3.RouteConfiguration
-	if err := r.GetResource().UnmarshalTo(&c); err != nil {
-		e.t.Error(err)
-	}
+// prefixes are those of the service's routes.
+func prefixes(w *subscriber.Waypoint) string {
 	var out []string
-	for _, route := range c.GetVirtualHosts()[0].GetRoutes() {
+	for _, route := range w.Routes() {
 		out = append(out, route.GetMatch().GetPrefix())
 	}
 	return strings.Join(out, " ")
 }
 
-func (e *engine) counts() map[string]int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	out := map[string]int{}
-	for t, n := range e.updates {
-		out[t] = n
-	}
-	return out
-}
-
 // waypoint is the client side of a waypoint's pod.
-func (p *plane) waypoint() (*engine, *store.Store, *xds.Client) {
+func (p *plane) waypoint() *subscriber.Waypoint {
 	p.t.Helper()
-	s, err := store.New(slog.New(slog.DiscardHandler))
-	if err != nil {
-		p.t.Fatal(err)
-	}
 	pod := xds.Waypoint{Pod: "waypoint-1", Namespace: "shop", ServiceAccount: "waypoint", Gateway: "waypoint", Node: "n1", Version: "test"}
-	e := &engine{t: p.t, have: map[string]map[string]*discovery.Resource{}, updates: map[string]int{}}
-	client, err := xds.NewClient(xds.Options{
-		Conn: p.dial(p.token("shop", "waypoint", "waypoint-1", "n1")), Applier: s, Envoy: e,
-		NodeID: pod.NodeID(), Metadata: pod.Metadata(), Logger: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	e.want = client.Want
-	ctx, cancel := context.WithCancel(p.t.Context())
-	done := make(chan error, 1)
-	go func() { done <- client.Run(ctx) }()
-	p.t.Cleanup(func() { cancel(); <-done })
-	return e, s, client
+	return subscriber.Subscribe(p.t, p.dial(p.token("shop", "waypoint", "waypoint-1", "n1")), pod, webRoutes)
 }
 
 const webRule = `
@@ -144,18 +57,18 @@ spec: {hosts: [web], http: [{match: [{uri: {prefix: PREFIX}}], route: [{destinat
 func TestWaypointFollowsTheDirectory(t *testing.T) {
 	p := newPlane(t)
 	p.write("config/cluster.yaml", strings.Split(cluster, "---\napiVersion: v1\nkind: Service")[0]+"---"+withWaypoint)
-	e, s, client := p.waypoint()
-	p.until("routes", func() bool { return e.routes() == "/" })
-	p.until("all that it wants", func() bool { return len(client.State().Awaited) == 0 })
-	p.until("workloads", func() bool { return len(s.Snapshot().Endpoints(web)) == 1 })
-	if rejected := client.State().Rejected; len(rejected) > 0 {
+	w := p.waypoint()
+	p.until("routes", func() bool { return prefixes(w) == "/" })
+	p.until("all that it wants", func() bool { return len(w.Client.State().Awaited) == 0 })
+	p.until("workloads", func() bool { return len(w.Store.Snapshot().Endpoints(web)) == 1 })
+	if rejected := w.Client.State().Rejected; len(rejected) > 0 {
 		t.Errorf("refused: %v", rejected)
 	}
 	for _, prefix := range []string{"/a", "/b"} {
-		before := e.counts()
+		before := w.Came()
 		p.write("config/route.yaml", strings.Replace(webRule, "PREFIX", prefix, 1))
-		p.until("the route", func() bool { return e.routes() == prefix })
-		for typeURL, n := range e.counts() {
+		p.until("the route", func() bool { return prefixes(w) == prefix })
+		for typeURL, n := range w.Came() {
 			if want := before[typeURL]; typeURL != xds.RouteType && n != want {
 				t.Errorf("%d resources of %s came with a route", n-want, typeURL)
 			}
@@ -163,7 +76,7 @@ func TestWaypointFollowsTheDirectory(t *testing.T) {
 	}
 	p.until("in sync", func() bool { return strings.Contains(p.get("/debug/syncz"), `"waypoint": "shop/waypoint"`) })
 	p.write("config/route.yaml", "# nothing\n")
-	p.until("no route", func() bool { return e.routes() == "/" })
+	p.until("no route", func() bool { return prefixes(w) == "/" })
 }
 
 // What a Gateway's annotations ask for in vain stands in its status, until it is

@@ -72,6 +72,19 @@ func (f *request) read(stdin io.Reader) (*operator.Request, error) {
 	return r, nil
 }
 
+// manifest is what is asked for, and what an installation of it consists of.
+func (f *request) manifest(stdin io.Reader) (*install.Manifest, *operator.Request, error) {
+	r, err := f.read(stdin)
+	if err != nil {
+		return nil, nil, err
+	}
+	m, err := install.Build(r, telemetry.Version)
+	if err != nil {
+		return nil, nil, callError{err}
+	}
+	return m, r, nil
+}
+
 // maxRequestFile bounds one file of a request.
 const maxRequestFile = 8 << 20
 
@@ -300,13 +313,9 @@ func newManifest() *cobra.Command {
   fairlead manifest generate --set profile=demo -o mesh.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := f.read(cmd.InOrStdin())
+			m, r, err := f.manifest(cmd.InOrStdin())
 			if err != nil {
 				return err
-			}
-			m, err := install.Build(r, telemetry.Version)
-			if err != nil {
-				return callError{err}
 			}
 			for _, n := range r.Notes {
 				fmt.Fprintf(cmd.ErrOrStderr(), "note: %s\n", n)

@@ -6,9 +6,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
-	"github.com/fairlead-mesh/fairlead/pkg/install"
 	"github.com/fairlead-mesh/fairlead/pkg/install/precheck"
-	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 )
 
 // newExperimental holds the commands that istioctl has there.
@@ -37,13 +35,9 @@ not be told.`,
   fairlead x precheck --on-nodes -f istio-install.yaml`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			r, err := f.read(cmd.InOrStdin())
+			m, _, err := f.manifest(cmd.InOrStdin())
 			if err != nil {
 				return err
-			}
-			m, err := install.Build(r, telemetry.Version)
-			if err != nil {
-				return callError{err}
 			}
 			c, err := k.Connect()
 			if err != nil {

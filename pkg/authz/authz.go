@@ -73,11 +73,6 @@ func Evaluate(policies []*mesh.Policy, conn Conn) Decision {
 	return Decision{Reason: ReasonNoneAllowed, DryRun: dryRun}
 }
 
-// Matches reports whether any rule of p matches conn, whatever p's action.
-func Matches(p *mesh.Policy, conn Conn) bool {
-	return policyMatches(p, &peer{Conn: conn, principal: conn.Source.Principal()})
-}
-
 // peer is a Conn with its principal spelled out once.
 type peer struct {
 	Conn

@@ -81,8 +81,9 @@ func TestMatches(t *testing.T) {
 		"an empty match beside one that doesn't": {[]mesh.PolicyRule{{Clauses: []mesh.PolicyClause{{Matches: []mesh.PolicyMatch{{}, {DestinationPorts: []uint16{1}}}}}}}, client, false},
 	} {
 		t.Run(name, func(t *testing.T) {
-			if got := Matches(&mesh.Policy{Rules: c.rules}, conn(c.source)); got != c.want {
-				t.Errorf("Matches = %v, want %v", got, c.want)
+			asks := conn(c.source)
+			if got := policyMatches(&mesh.Policy{Rules: c.rules}, &peer{Conn: asks, principal: asks.Source.Principal()}); got != c.want {
+				t.Errorf("matches: %v, want %v", got, c.want)
 			}
 		})
 	}

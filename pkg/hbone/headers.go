@@ -13,9 +13,6 @@ type Baggage struct {
 	ServiceName, ServiceVersion, Region, Zone      string
 }
 
-// workloadTypes are the members k8s.<type>.name.
-var workloadTypes = []string{"deployment", "cronjob", "pod", "job"}
-
 // String is the header's value; members without a value are left out.
 func (b Baggage) String() string {
 	var out []string
@@ -36,53 +33,8 @@ func (b Baggage) String() string {
 	return strings.Join(out, ",")
 }
 
-// maxBaggage bounds what is parsed, in bytes.
-const maxBaggage = 8 << 10
-
-// ParseBaggage reads one or more header values; unknown members are ignored.
-func ParseBaggage(values ...string) Baggage {
-	var b Baggage
-	for _, value := range values {
-		if len(value) > maxBaggage {
-			continue
-		}
-		for member := range strings.SplitSeq(value, ",") {
-			member, _, _ = strings.Cut(member, ";") // properties
-			key, v, _ := strings.Cut(strings.TrimSpace(member), "=")
-			if unescaped, err := url.QueryUnescape(v); err == nil {
-				v = unescaped
-			}
-			b.set(strings.TrimSpace(key), v)
-		}
-	}
-	return b
-}
-
-func (b *Baggage) set(key, v string) {
-	if v == "" {
-		return
-	}
-	switch key {
-	case "k8s.cluster.name":
-		b.Cluster = v
-	case "k8s.namespace.name":
-		b.Namespace = v
-	case "service.name":
-		b.ServiceName = v
-	case "service.version":
-		b.ServiceVersion = v
-	case "cloud.region":
-		b.Region = v
-	case "cloud.availability_zone":
-		b.Zone = v
-	default:
-		for _, t := range workloadTypes {
-			if key == "k8s."+t+".name" {
-				b.WorkloadType, b.WorkloadName = t, v
-			}
-		}
-	}
-}
+// maxForwarded bounds what is parsed, in bytes.
+const maxForwarded = 8 << 10
 
 // Forwarded is the header of RFC 7239 as Istio sends it: who calls, and the
 // service that was asked for, if one was.
@@ -97,7 +49,7 @@ func Forwarded(source netip.AddrPort, host string) string {
 // ForwardedHost is the host= of a Forwarded header, or "". Only the first
 // element counts.
 func ForwardedHost(value string) string {
-	if len(value) > maxBaggage {
+	if len(value) > maxForwarded {
 		return ""
 	}
 	first, _, _ := strings.Cut(value, ",")

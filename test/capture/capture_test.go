@@ -1,19 +1,15 @@
 package capture
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"os"
 	"testing"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/identity/identitytest"
 	"github.com/fairlead-mesh/fairlead/pkg/netns"
 )
 
@@ -34,7 +30,7 @@ func TestCaptureSeesBytesAndVersion(t *testing.T) {
 	t.Cleanup(func() { netns.Delete(name) })
 	defer ns.Close()
 
-	certificate := selfSigned(t)
+	certificate := identitytest.SelfSigned()
 	for version, want := range map[uint16]bool{tls.VersionTLS12: false, tls.VersionTLS13: true} {
 		c, err := Start(ns.Path())
 		if err != nil {
@@ -96,18 +92,4 @@ func exchange(t *testing.T, ns *netns.NS, text string, config *tls.Config) uint1
 	}
 	server.Close()
 	return uint16(listener.Addr().(*net.TCPAddr).Port)
-}
-
-func selfSigned(t *testing.T) tls.Certificate {
-	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
 }

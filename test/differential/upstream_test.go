@@ -2,21 +2,18 @@ package differential
 
 import (
 	"bufio"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
 	"errors"
 	"fmt"
 	"io"
-	"math/big"
 	"net"
 	"os"
 	"strings"
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/pkg/identity/identitytest"
 )
 
 // endpoints is how many addresses the upstream has.
@@ -117,16 +114,7 @@ func (p peekedConn) Read(b []byte) (int, error) { return p.r.Read(b) }
 
 // upstreamTLS is a certificate that nobody verifies.
 var upstreamTLS = sync.OnceValue(func() *tls.Config {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		panic(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), DNSNames: []string{"upstream.test"}}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, &key.PublicKey, key)
-	if err != nil {
-		panic(err)
-	}
-	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: key}}}
+	return &tls.Config{Certificates: []tls.Certificate{identitytest.SelfSigned("upstream.test")}}
 })
 
 // note keeps a request; it returns which try of its case it is, from 0.

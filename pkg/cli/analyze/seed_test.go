@@ -1,14 +1,10 @@
 package analyze
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
-	"math/big"
 	"os"
 	"path/filepath"
 	"slices"
@@ -16,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
+	"github.com/fairlead-mesh/fairlead/pkg/identity/identitytest"
 )
 
 const seed = "../../../../shared/seed/manifests"
@@ -139,16 +136,9 @@ func TestNothingIsSaidOfTheCorrectedSet(t *testing.T) {
 // secret is the gateway's certificate.
 func secret(t *testing.T) source.File {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), DNSNames: []string{"bookinfo.example.com"}}
-	cert, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	der, err := x509.MarshalPKCS8PrivateKey(key)
+	made := identitytest.SelfSigned("bookinfo.example.com")
+	cert := made.Certificate[0]
+	der, err := x509.MarshalPKCS8PrivateKey(made.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}

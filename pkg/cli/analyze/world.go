@@ -140,8 +140,6 @@ type workload struct {
 	pod                   bool
 }
 
-func (x workload) String() string { return strings.ToLower(x.kind) + " " + x.namespace + "/" + x.name }
-
 // allWorkloads are the pods, and the templates of what makes pods.
 func (w *world) allWorkloads() (out []workload) {
 	for _, p := range w.objects.Pods {

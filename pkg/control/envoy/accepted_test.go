@@ -1,20 +1,15 @@
 package envoy
 
 import (
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/x509"
 	"encoding/json"
 	"encoding/pem"
-	"math/big"
 	"net/netip"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
-	"time"
 
 	tcpproxyv3 "github.com/envoyproxy/go-control-plane/envoy/extensions/filters/network/tcp_proxy/v3"
 	matcherv3 "github.com/envoyproxy/go-control-plane/envoy/type/matcher/v3"
@@ -22,6 +17,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
+	"github.com/fairlead-mesh/fairlead/pkg/identity/identitytest"
 	realenvoy "github.com/fairlead-mesh/fairlead/test/envoy"
 )
 
@@ -90,16 +86,9 @@ func regex(text string) *matcherv3.StringMatcher {
 // certificate makes the files that the inputs name, and puts their names in.
 func certificate(t *testing.T, dir string) *strings.Replacer {
 	t.Helper()
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	private, err := x509.MarshalPKCS8PrivateKey(key)
+	made := identitytest.SelfSigned()
+	der := made.Certificate[0]
+	private, err := x509.MarshalPKCS8PrivateKey(made.PrivateKey)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -43,25 +43,42 @@ func review(t *testing.T, object string) []byte {
 	return text
 }
 
-func TestServes(t *testing.T) {
+// serve serves until stop, for a client that trusts it.
+func serve(t *testing.T) (client *http.Client, address string, stop func()) {
+	t.Helper()
 	listener, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
 	// The standard library's own test certificate.
 	made := httptest.NewTLSServer(http.NotFoundHandler())
-	defer made.Close()
+	t.Cleanup(made.Close)
 	certificate := made.TLS.Certificates[0]
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() {
 		done <- newHandler(t).Serve(ctx, listener, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &certificate, nil })
 	}()
-	client := made.Client()
+	return made.Client(), listener.Addr().String(), func() {
+		t.Helper()
+		cancel()
+		select {
+		case err := <-done:
+			if err != nil {
+				t.Error(err)
+			}
+		case <-time.After(20 * time.Second):
+			t.Error("it does not stop")
+		}
+	}
+}
+
+func TestServes(t *testing.T) {
+	client, address, stop := serve(t)
 	client.Transport.(*http.Transport).ForceAttemptHTTP2 = true
 	post := func(path, media string, body []byte) (*http.Response, string) {
 		t.Helper()
-		response, err := client.Post("https://"+listener.Addr().String()+path, media, bytes.NewReader(body))
+		response, err := client.Post("https://"+address+path, media, bytes.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -95,15 +112,7 @@ func TestServes(t *testing.T) {
 			t.Errorf("%s: %d %s, want %d", name, response.StatusCode, text, c.code)
 		}
 	}
-	cancel()
-	select {
-	case err := <-done:
-		if err != nil {
-			t.Error(err)
-		}
-	case <-time.After(20 * time.Second):
-		t.Error("it does not stop")
-	}
+	stop()
 }
 
 // More reviews than there are turns wait, and are told when it takes too long; one address has
@@ -157,24 +166,12 @@ func TestTurnsAreBounded(t *testing.T) {
 
 // Strangers who send reviews slowly, however many and however large, keep nobody's out.
 func TestSlowStrangers(t *testing.T) {
-	listener, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	made := httptest.NewTLSServer(http.NotFoundHandler())
-	defer made.Close()
-	certificate := made.TLS.Certificates[0]
-	ctx, cancel := context.WithCancel(t.Context())
-	done := make(chan error, 1)
-	go func() {
-		done <- newHandler(t).Serve(ctx, listener, func(*tls.ClientHelloInfo) (*tls.Certificate, error) { return &certificate, nil })
-	}()
-	defer func() { cancel(); <-done }()
-	client := made.Client()
+	client, address, stop := serve(t)
+	defer stop()
 	client.Timeout = 30 * time.Second
 	ask := func(object []byte) {
 		t.Helper()
-		response, err := client.Post("https://"+listener.Addr().String()+Path, "application/json", bytes.NewReader(object))
+		response, err := client.Post("https://"+address+Path, "application/json", bytes.NewReader(object))
 		if err != nil {
 			t.Error(err)
 			return
@@ -188,7 +185,7 @@ func TestSlowStrangers(t *testing.T) {
 	head := "POST " + Path + " HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: 8000000\r\n\r\n"
 	for i := range places + 50 {
 		d := net.Dialer{LocalAddr: &net.TCPAddr{IP: net.IPv4(127, 0, 1, byte(i%3+2))}, Timeout: 10 * time.Second}
-		raw, err := d.DialContext(ctx, "tcp", listener.Addr().String())
+		raw, err := d.DialContext(t.Context(), "tcp", address)
 		if err != nil {
 			t.Fatal(err)
 		}

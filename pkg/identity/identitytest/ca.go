@@ -1,4 +1,4 @@
-// Package identitytest is a certificate authority in memory, for tests.
+// Package identitytest is a certificate authority in memory, and certificates without one, for tests.
 package identitytest
 
 import (

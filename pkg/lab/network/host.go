@@ -139,11 +139,6 @@ func (h *Host) Route(dst netip.Prefix, via netip.Addr) error {
 	return nil
 }
 
-// Unroute takes a route away; one that is not there is no error.
-func (h *Host) Unroute(dst netip.Prefix) {
-	_ = h.space.link.RouteDel(&netlink.Route{LinkIndex: h.uplink.Attrs().Index, Dst: ipNet(dst)})
-}
-
 // Gateways are the node's addresses on the pods' bridge.
 func (h *Host) Gateways() []netip.Addr { return h.gateways }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/fairlead-mesh/fairlead/pkg/h2"
+	"github.com/fairlead-mesh/fairlead/pkg/identity/identitytest"
 	"github.com/fairlead-mesh/fairlead/pkg/message"
 	"github.com/fairlead-mesh/fairlead/test/loopback"
 )
@@ -86,7 +87,7 @@ var transports = map[string]func(*testing.T, Options, serveFunc) *parkable{
 	},
 	"TLS": func(t *testing.T, o Options, f serveFunc) *parkable {
 		client, server := loopback.Pair(t)
-		secured := tls.Server(server, &tls.Config{Certificates: []tls.Certificate{certificate(t)}})
+		secured := tls.Server(server, &tls.Config{Certificates: []tls.Certificate{identitytest.SelfSigned()}})
 		p := newParkable(tls.Client(client, &tls.Config{InsecureSkipVerify: true}), TLSConn{Conn: secured, Parking: NewParking(server)})
 		go p.live(func() error {
 			if err := secured.HandshakeContext(t.Context()); err != nil {

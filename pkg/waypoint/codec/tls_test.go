@@ -2,37 +2,20 @@ package codec
 
 import (
 	"bufio"
-	"crypto/ecdsa"
-	"crypto/elliptic"
-	"crypto/rand"
 	"crypto/tls"
-	"crypto/x509"
-	"math/big"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/identity/identitytest"
 	"github.com/fairlead-mesh/fairlead/test/loopback"
 )
-
-func certificate(t *testing.T) tls.Certificate {
-	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour)}
-	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return tls.Certificate{Certificate: [][]byte{der}, PrivateKey: key}
-}
 
 func TestHTTP1OverTLS(t *testing.T) {
 	client, server := loopback.Pair(t)
 	done := make(chan error, 1)
 	go func() {
-		conn, err := NewConn(tls.Server(server, &tls.Config{Certificates: []tls.Certificate{certificate(t)}}))
+		conn, err := NewConn(tls.Server(server, &tls.Config{Certificates: []tls.Certificate{identitytest.SelfSigned()}}))
 		if err != nil {
 			done <- err
 			return

@@ -34,25 +34,6 @@ type Table struct {
 	Previous atomic.Pointer[Table]
 }
 
-// Internal serves connections that are handed over within the process.
-type Internal struct {
-	Name  string
-	table atomic.Pointer[Table]
-}
-
-// NewInternal makes a listener.
-func NewInternal(name string, t *Table) *Internal {
-	l := &Internal{Name: name}
-	l.table.Store(t)
-	return l
-}
-
-// Update swaps the table.
-func (l *Internal) Update(t *Table) { l.table.Store(t) }
-
-// Table is that of the moment.
-func (l *Internal) Table() *Table { return l.table.Load() }
-
 // Known tells whether some chain may serve dst, if its first bytes are right.
 func (t *Table) Known(dst netip.AddrPort, authority string) bool {
 	if previous := t.Previous.Load(); previous != nil && previous.knows(dst, authority) {

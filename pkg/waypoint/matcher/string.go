@@ -27,9 +27,6 @@ type String struct {
 	re    *Regexp
 }
 
-// Exact matches one value.
-func Exact(value string) *String { return &String{value: value} }
-
 // NewString compiles a StringMatcher.
 func NewString(m *matcherv3.StringMatcher) (*String, error) {
 	s := &String{fold: m.GetIgnoreCase()}

@@ -1,86 +1,31 @@
 package plane
 
 import (
-	"context"
 	"fmt"
-	"log/slog"
-	"maps"
 	"strings"
-	"sync"
 	"testing"
 
-	clusterv3 "github.com/envoyproxy/go-control-plane/envoy/config/cluster/v3"
-	routev3 "github.com/envoyproxy/go-control-plane/envoy/config/route/v3"
-	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	corev1 "k8s.io/api/core/v1"
 
-	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/xds"
+	"github.com/fairlead-mesh/fairlead/test/subscriber"
 )
-
-// engine keeps what a waypoint is sent, and wants what that names.
-type engine struct {
-	t    testing.TB
-	want func(typeURL string, names []string)
-
-	mu   sync.Mutex
-	have map[string]map[string]*discovery.Resource
-	came map[string]int // resources, by type
-}
 
 const webRoutes = "inbound-vip|80|http|web.shop.svc.cluster.local"
 
-func (e *engine) ApplyEnvoy(typeURL string, updated []*discovery.Resource, removed []string) map[string]error {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if e.have[typeURL] == nil {
-		e.have[typeURL] = map[string]*discovery.Resource{}
-	}
-	for _, r := range updated {
-		e.have[typeURL][r.GetName()] = r
-		e.came[typeURL]++
-	}
-	for _, name := range removed {
-		delete(e.have[typeURL], name)
-	}
-	switch typeURL {
-	case xds.ClusterType:
-		var names []string
-		for name, r := range e.have[typeURL] {
-			var c clusterv3.Cluster
-			if err := r.GetResource().UnmarshalTo(&c); err != nil {
-				e.t.Error(err)
-			}
-			if c.GetType() == clusterv3.Cluster_EDS {
-				names = append(names, name)
-			}
-		}
-		e.want(xds.EndpointType, names)
-	case xds.ListenerType:
-		e.want(xds.RouteType, []string{webRoutes})
-	}
-	return nil
-}
-
 // shares are the weights of the first route of the service, by host.
-func (e *engine) shares() string {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	r := e.have[xds.RouteType][webRoutes]
-	if r == nil {
+func shares(w *subscriber.Waypoint) string {
+	routes := w.Routes()
+	if len(routes) == 0 {
 		return "no routes"
 	}
-	var c routev3.RouteConfiguration
-	if err := r.GetResource().UnmarshalTo(&c); err != nil {
-		e.t.Error(err)
-	}
-	action := c.GetVirtualHosts()[0].GetRoutes()[0].GetRoute()
+	action := routes[0].GetRoute()
 	if to := action.GetCluster(); to != "" {
 		return host(to)
 	}
 	var out []string
-	for _, w := range action.GetWeightedClusters().GetClusters() {
-		out = append(out, fmt.Sprint(w.GetWeight().GetValue(), " ", host(w.GetName())))
+	for _, c := range action.GetWeightedClusters().GetClusters() {
+		out = append(out, fmt.Sprint(c.GetWeight().GetValue(), " ", host(c.GetName())))
 	}
 	return strings.Join(out, ", ")
 }
@@ -91,31 +36,11 @@ func host(cluster string) string {
 	return strings.TrimSuffix(fqdn, ".shop.svc.cluster.local")
 }
 
-func (e *engine) counts() map[string]int {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return maps.Clone(e.came)
-}
-
 // waypoint is the client side of a waypoint's pod.
-func (p *Plane) waypoint(pod *corev1.Pod) (*engine, *xds.Client) {
+func (p *Plane) waypoint(pod *corev1.Pod) *subscriber.Waypoint {
 	p.t.Helper()
-	s, err := store.New(slog.New(slog.DiscardHandler))
-	if err != nil {
-		p.t.Fatal(err)
-	}
 	id := xds.Waypoint{Pod: pod.Name, Namespace: pod.Namespace, ServiceAccount: pod.Spec.ServiceAccountName, Gateway: "waypoint", Node: pod.Spec.NodeName, Version: "test"}
-	e := &engine{t: p.t, have: map[string]map[string]*discovery.Resource{}, came: map[string]int{}}
-	client, err := xds.NewClient(xds.Options{Conn: p.Dial(p.Token(pod)), Applier: s, Envoy: e, NodeID: id.NodeID(), Metadata: id.Metadata(), Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	e.want = client.Want
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
-	go func() { done <- client.Run(ctx) }()
-	p.t.Cleanup(func() { cancel(); <-done })
-	return e, client
+	return subscriber.Subscribe(p.t, p.Dial(p.Token(pod)), id, webRoutes)
 }
 
 const canary = `
@@ -143,24 +68,24 @@ func TestObjectsInRoutesOut(t *testing.T) {
 		return err == nil && strings.Contains(out, "waypoint")
 	})
 	pod := p.Pod("shop", "waypoint-1", "waypoint", "n1", "10.1.0.9", map[string]string{"gateway.networking.k8s.io/gateway-name": "waypoint"}, nil)
-	e, client := p.waypoint(pod)
-	p.Until("routes without rules", func() bool { return e.shares() == "web" })
-	p.Until("all that it wants", func() bool { return len(client.State().Awaited) == 0 })
-	if refused := client.State().Rejected; len(refused) > 0 {
+	w := p.waypoint(pod)
+	p.Until("routes without rules", func() bool { return shares(w) == "web" })
+	p.Until("all that it wants", func() bool { return len(w.Client.State().Awaited) == 0 })
+	if refused := w.Client.State().Rejected; len(refused) > 0 {
 		t.Errorf("refused: %v", refused)
 	}
 	p.Apply(fmt.Sprintf(byVirtualService, 90, 10))
-	p.Until("the canary", func() bool { return e.shares() == "90 web, 10 web-v2" })
-	before := e.counts()
+	p.Until("the canary", func() bool { return shares(w) == "90 web, 10 web-v2" })
+	before := w.Came()
 	p.Apply(fmt.Sprintf(byVirtualService, 50, 50))
-	p.Until("its new share", func() bool { return e.shares() == "50 web, 50 web-v2" })
-	for typeURL, n := range e.counts() {
+	p.Until("its new share", func() bool { return shares(w) == "50 web, 50 web-v2" })
+	for typeURL, n := range w.Came() {
 		if typeURL != xds.RouteType && n != before[typeURL] {
 			t.Errorf("%d resources of %s came with a share", n-before[typeURL], typeURL)
 		}
 	}
 	p.Kubectl("delete", "virtualservice", "-n", "shop", "web")
-	p.Until("no canary", func() bool { return e.shares() == "web" })
+	p.Until("no canary", func() bool { return shares(w) == "web" })
 	p.Apply(byHTTPRoute)
-	p.Until("the canary of the HTTPRoute", func() bool { return e.shares() == "3 web, 1 web-v2" })
+	p.Until("the canary of the HTTPRoute", func() bool { return shares(w) == "3 web, 1 web-v2" })
 }
