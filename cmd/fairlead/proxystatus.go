@@ -8,22 +8,27 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fairlead-mesh/fairlead/pkg/cli/controlplane"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/proxies"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/proxystatus"
 )
 
 func newProxyStatus() *cobra.Command {
-	f := &kube.Flags{}
+	f, at := &kube.Flags{}, &controlplane.Flags{}
 	output, file := "", ""
 	cmd := &cobra.Command{
 		Use:     "proxy-status [<type>/]<name>[.<namespace>]",
 		Aliases: []string{"ps"},
 		Short:   "Retrieves the synchronization status of each proxy in the mesh",
 		Long: `Shows every node agent, waypoint and gateway that is connected to the control plane: in sync, stale, or refusing something,
-with the resource and the reason. Of a pod it shows its node's agent and its waypoint.`,
+with the resource and the reason. Of a pod it shows its node's agent and its waypoint.
+
+Every pod of the control plane is asked, or the one replica at --xds-address. That one shows what it knows to who may create
+tokens of the service account "default" in the namespace of the mesh, and no one else.`,
 		Example: `  fairlead proxy-status
   fairlead proxy-status deploy/productpage -n default
+  fairlead proxy-status --xds-address 192.0.2.10:15012
   fairlead proxy-status -o json`,
 		Args: cobra.MaximumNArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
@@ -42,7 +47,7 @@ with the resource and the reason. Of a pod it shows its node's agent and its way
 			if err != nil {
 				return err
 			}
-			all, err := proxystatus.Ask(cmd.Context(), client, f.IstioNamespace)
+			all, err := proxystatus.Ask(cmd.Context(), client, at, f.IstioNamespace)
 			if err != nil {
 				return err
 			}
@@ -64,6 +69,7 @@ with the resource and the reason. Of a pod it shows its node's agent and its way
 		},
 	}
 	f.Bind(cmd.Flags())
+	at.Bind(cmd.Flags())
 	cmd.Flags().StringVarP(&output, "output", "o", "", "Output format: one of json|yaml|short")
 	cmd.Flags().StringVarP(&file, "file", "f", "", "What a control plane's /debug/syncz answered, to show without a cluster")
 	return cmd

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fairlead-mesh/fairlead/pkg/cli/analyze"
+	"github.com/fairlead-mesh/fairlead/pkg/cli/controlplane"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/document"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/proxies"
@@ -56,7 +57,7 @@ func printRecords(out io.Writer, records []proxies.Record, tail int) {
 }
 
 func newTroubleshoot() *cobra.Command {
-	f := &kube.Flags{}
+	f, at := &kube.Flags{}, &controlplane.Flags{}
 	cmd := &cobra.Command{
 		Use:     "troubleshoot [<type>/]<name>[.<namespace>]",
 		Short:   "Enrolment, sync state, routes, clusters, recent failures and analysis of a workload",
@@ -71,7 +72,7 @@ func newTroubleshoot() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			t := trouble{client, f, of, cmd.OutOrStdout()}
+			t := trouble{client, f, at, of, cmd.OutOrStdout()}
 			for _, section := range []struct {
 				title string
 				show  func(context.Context) error
@@ -88,6 +89,7 @@ func newTroubleshoot() *cobra.Command {
 		},
 	}
 	f.Bind(cmd.Flags())
+	at.Bind(cmd.Flags())
 	return cmd
 }
 
@@ -95,6 +97,7 @@ func newTroubleshoot() *cobra.Command {
 type trouble struct {
 	client *kube.Client
 	flags  *kube.Flags
+	at     *controlplane.Flags
 	of     proxies.Of
 	out    io.Writer
 }
@@ -124,7 +127,7 @@ func (t trouble) enrolment(ctx context.Context) error {
 }
 
 func (t trouble) sync(ctx context.Context) error {
-	all, err := proxystatus.Ask(ctx, t.client, t.flags.IstioNamespace)
+	all, err := proxystatus.Ask(ctx, t.client, t.at, t.flags.IstioNamespace)
 	if err != nil {
 		return err
 	}

@@ -113,7 +113,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	discovery, err := xds.NewClient(xds.Options{
 		Conn: xdsConn, Applier: state.store, Known: state.versions, Synced: synced.mark, Logger: log,
 		NodeID:   "ztunnel~1.1.1.1~" + c.podName + "." + c.podNamespace + "~" + c.podNamespace + ".svc.cluster.local",
-		Metadata: map[string]any{"NAME": c.podName, "NAMESPACE": c.podNamespace, "NODE_NAME": c.node, "CLUSTER_ID": c.clusterID, "ISTIO_VERSION": xds.IstioVersion},
+		Metadata: map[string]any{"NAME": c.podName, "NAMESPACE": c.podNamespace, "NODE_NAME": c.node, "CLUSTER_ID": c.clusterID, "ISTIO_VERSION": xds.IstioVersion, xds.FairleadVersion: telemetry.Version},
 	})
 	if err != nil {
 		return err

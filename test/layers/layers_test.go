@@ -46,7 +46,7 @@ var owners = map[string]struct {
 	"k8s.io/api":                             {[]string{"pkg/control", "pkg/lab", "pkg/token/tokenreview", "pkg/ca/secret", "cmd/control-plane", "pkg/install", "pkg/cli"}, "objects are decoded at the edge"},
 	"istio.io/client-go":                     {[]string{"pkg/control", "pkg/lab", "cmd/control-plane", "pkg/cli"}, "objects are decoded at the edge"},
 	module + "api":                           {[]string{"pkg/xds", "pkg/control"}, "wire types stop at the edge: past it everything is mesh"},
-	"google.golang.org/grpc":                 {[]string{"pkg/xds", "pkg/sds", "pkg/identity", "pkg/control", "pkg/ca", "cmd/control-plane", "cmd/waypoint"}, "gRPC stays at the edge"},
+	"google.golang.org/grpc":                 {[]string{"pkg/xds", "pkg/sds", "pkg/identity", "pkg/control", "pkg/ca", "pkg/cli/controlplane", "cmd/control-plane", "cmd/waypoint"}, "gRPC stays at the edge"},
 	"github.com/prometheus":                  {[]string{"pkg/telemetry", "pkg/admin", "pkg/control", "pkg/ca", "pkg/token/tokenreview", "pkg/waypoint/record", "pkg/waypoint/pages", "cmd"}, "engines report through telemetry"},
 	"helm.sh/helm":                           {[]string{"pkg/install/chart", "pkg/install/operator"}, "of Helm only what renders the chart, and its reader of --set"},
 	"github.com/google/go-containerregistry": {[]string{"deploy/images"}, "images are built beside the product"},

@@ -19,6 +19,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/duration"
 	"sigs.k8s.io/yaml"
 
+	"github.com/fairlead-mesh/fairlead/pkg/cli/controlplane"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/proxies"
 	"github.com/fairlead-mesh/fairlead/pkg/control/push"
@@ -40,14 +41,21 @@ func (c Client) Namespace() string {
 // Name is the proxy's pod and namespace, as istioctl names proxies.
 func (c Client) Name() string { return c.Pod + "." + c.Namespace() }
 
-// Ask asks every pod of the control plane.
-func Ask(ctx context.Context, c *kube.Client, istioNamespace string) ([]Client, error) {
+// Ask asks every pod of the control plane, or the one replica that an address leads to.
+func Ask(ctx context.Context, c *kube.Client, at *controlplane.Flags, istioNamespace string) ([]Client, error) {
+	if at.Given() {
+		answer, err := at.Ask(ctx, c, istioNamespace)
+		if err != nil {
+			return nil, err
+		}
+		return of(answer.Clients, answer.Identity), nil
+	}
 	pods, err := c.List(ctx, kube.Pod, istioNamespace, proxies.ControlPlane)
 	if err != nil {
 		return nil, err
 	}
 	if len(pods) == 0 {
-		return nil, fmt.Errorf("no pod of the control plane (%s) runs in namespace %s", proxies.ControlPlane, istioNamespace)
+		return nil, fmt.Errorf("no pod of the control plane (%s) runs in namespace %s; %s", proxies.ControlPlane, istioNamespace, controlplane.Elsewhere)
 	}
 	var out []Client
 	for _, p := range pods {
@@ -70,11 +78,16 @@ func Read(raw []byte, controlPlane string) ([]Client, error) {
 	if err := json.Unmarshal(raw, &all); err != nil {
 		return nil, fmt.Errorf("this is not what a control plane answers to /debug/syncz: %w", err)
 	}
+	return of(all, controlPlane), nil
+}
+
+// of are the clients of one replica.
+func of(all []push.Sync, controlPlane string) []Client {
 	out := make([]Client, 0, len(all))
 	for _, s := range all {
 		out = append(out, Client{s, controlPlane})
 	}
-	return out, nil
+	return out
 }
 
 // columns are the types of resources, in the order and by the names of istioctl; those
@@ -107,10 +120,10 @@ func Write(out io.Writer, all []Client, format string, now time.Time) error {
 	for _, c := range columns {
 		fmt.Fprint(w, "\t"+c.title)
 	}
-	fmt.Fprintln(w, "\tISTIOD\tNODE")
+	fmt.Fprintln(w, "\tISTIOD\tVERSION\tNODE")
 	var refused []string
 	for _, c := range all {
-		fmt.Fprintf(w, "%s\t%s", c.Name(), "Kubernetes")
+		fmt.Fprintf(w, "%s\t%s", c.Name(), cmp.Or(c.Cluster, "Kubernetes"))
 		for _, column := range columns {
 			state, has := c.Types[column.kind]
 			fmt.Fprint(w, "\t"+word(state, has, now))
@@ -118,7 +131,7 @@ func Write(out io.Writer, all []Client, format string, now time.Time) error {
 				refused = append(refused, fmt.Sprintf("%s refuses %s %s: %s", c.Name(), column.kind, strings.Join(state.Refused, ", "), state.Nack))
 			}
 		}
-		fmt.Fprintf(w, "\t%s\t%s\n", c.ControlPlane, c.Node)
+		fmt.Fprintf(w, "\t%s\t%s\t%s\n", c.ControlPlane, cmp.Or(c.Build, c.Version, "unknown"), c.Node)
 	}
 	if err := w.Flush(); err != nil {
 		return err

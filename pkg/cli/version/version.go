@@ -18,6 +18,7 @@ import (
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"sigs.k8s.io/yaml"
 
+	"github.com/fairlead-mesh/fairlead/pkg/cli/controlplane"
 	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 )
@@ -78,17 +79,45 @@ const (
 	waypoints    = "gateway.networking.k8s.io/gateway-class-name=istio-waypoint"
 )
 
+// defaultRevision is that of a control plane that names none.
+const defaultRevision = "default"
+
 // debugPort is where the control plane's pages are.
 const debugPort = 15014
 
 // Ask asks a cluster. What it cannot learn is an error beside what it could.
-func (m *Mesh) Ask(ctx context.Context, c *kube.Client, istioNamespace string) error {
+func (m *Mesh) Ask(ctx context.Context, c *kube.Client, at *controlplane.Flags, istioNamespace string) error {
+	failed := m.askControl(ctx, c, at, istioNamespace)
+	if len(m.Control) == 0 {
+		return failed
+	}
+	for _, of := range []struct{ namespace, labels string }{{istioNamespace, nodeAgents}, {"", waypoints}} {
+		pods, err := c.List(ctx, kube.Pod, of.namespace, of.labels)
+		if err != nil {
+			return errors.Join(failed, err)
+		}
+		for _, p := range pods {
+			m.DataPlane = append(m.DataPlane, Proxy{p.GetName() + "." + p.GetNamespace(), imageTag(p)})
+		}
+	}
+	return failed
+}
+
+// askControl asks the control plane's pods, or the replica that an address leads to.
+func (m *Mesh) askControl(ctx context.Context, c *kube.Client, at *controlplane.Flags, istioNamespace string) error {
+	if at.Given() {
+		answer, err := at.Ask(ctx, c, istioNamespace)
+		if err == nil {
+			m.Control = append(m.Control, Component{"pilot", defaultRevision, Info{Version: answer.Version, Tag: answer.Version}})
+		}
+		return err
+	}
 	pods, err := c.List(ctx, kube.Pod, istioNamespace, controlPlane)
 	if err != nil {
 		return err
 	}
 	if len(pods) == 0 {
-		return fmt.Errorf("Istio is not present in the cluster: no pod with the label %s runs in namespace %s", controlPlane, istioNamespace) //nolint:staticcheck // istioctl's words
+		return fmt.Errorf("Istio is not present in the cluster: no pod with the label %s runs in namespace %s; %s", controlPlane, istioNamespace, controlplane.Elsewhere) //nolint:staticcheck // istioctl's words
 	}
 	var failed error
 	for _, p := range pods {
@@ -100,18 +129,9 @@ func (m *Mesh) Ask(ctx context.Context, c *kube.Client, istioNamespace string) e
 		}
 		revision := p.GetLabels()["istio.io/rev"]
 		if revision == "" {
-			revision = "default"
+			revision = defaultRevision
 		}
 		m.Control = append(m.Control, Component{"pilot", revision, info})
-	}
-	for _, of := range []struct{ namespace, labels string }{{istioNamespace, nodeAgents}, {"", waypoints}} {
-		pods, err := c.List(ctx, kube.Pod, of.namespace, of.labels)
-		if err != nil {
-			return errors.Join(failed, err)
-		}
-		for _, p := range pods {
-			m.DataPlane = append(m.DataPlane, Proxy{p.GetName() + "." + p.GetNamespace(), imageTag(p)})
-		}
 	}
 	return failed
 }

@@ -49,8 +49,8 @@ type client struct {
 	nonces uint64
 	// waypoint is the Gateway whose configuration is sent, or nil.
 	waypoint *served
-	// cluster and version are what the client says of itself.
-	cluster, version string
+	// cluster, version and build are what the client says of itself.
+	cluster, version, build string
 }
 
 // event is what came from the client: a request, the end of the stream, or neither: an
@@ -182,7 +182,7 @@ func (c *client) greet(r *request) error {
 		return status.Errorf(codes.PermissionDenied, "NODE_NAME is %q, the token is of a pod on node %q", name, c.caller.Node)
 	}
 	c.mu.Lock()
-	c.cluster, c.version = said(metadata, "CLUSTER_ID"), said(metadata, "ISTIO_VERSION")
+	c.cluster, c.version, c.build = said(metadata, "CLUSTER_ID"), said(metadata, istioVersion), said(metadata, fairleadVersion)
 	c.mu.Unlock()
 	if !isWaypoint {
 		if !slices.Contains(c.server.o.NodeAccounts, c.caller.Account()) {

@@ -35,6 +35,10 @@ const (
 	maxInspectors = 4
 )
 
+// ClientsType is the type by which our own command line asks for [Server.Clients]: the
+// answer is one resource, their JSON.
+const ClientsType = "fairlead.dev/debug/syncz"
+
 // inspectorAccount is the service account of the mesh's namespace of which istioctl has
 // tokens made. Those of others prove no person: a node agent has tokens of the CNI plugin's
 // account made, which are bound to no pod either.
@@ -78,10 +82,12 @@ func (s *Server) inspect(stream discovery.AggregatedDiscoveryService_StreamAggre
 			continue // it took the answer; a question has a nonce of istioctl's own
 		case q.GetTypeUrl() == syncType:
 			answer, err = s.syncs()
+		case q.GetTypeUrl() == ClientsType:
+			answer, err = s.list()
 		case q.GetTypeUrl() == dumpType && len(q.GetResourceNames()) == 1:
 			answer, err = s.dump(q.GetResourceNames()[0])
 		default:
-			return status.Errorf(codes.PermissionDenied, "type %q is not served to a token without a pod; these are: %s, and %s of one proxy", q.GetTypeUrl(), syncType, dumpType)
+			return status.Errorf(codes.PermissionDenied, "type %q is not served to a token without a pod; these are: %s, %s, and %s of one proxy", q.GetTypeUrl(), syncType, ClientsType, dumpType)
 		}
 		if err != nil {
 			return err
@@ -108,6 +114,15 @@ var urls = func() map[string]string {
 	}
 	return out
 }()
+
+// list is who is connected, as the page /debug/syncz shows it.
+func (s *Server) list() ([]*anypb.Any, error) {
+	all, err := json.Marshal(s.Clients())
+	if err != nil {
+		return nil, fmt.Errorf("who is connected: %w", err)
+	}
+	return []*anypb.Any{{TypeUrl: ClientsType, Value: all}}, nil
+}
 
 // syncs is who is connected and in sync, in the form of Envoy's status discovery.
 func (s *Server) syncs() ([]*anypb.Any, error) {

@@ -70,6 +70,23 @@ func TestInspectorSeesWhoIsInSync(t *testing.T) {
 	}
 }
 
+// Our own command line sees what the page /debug/syncz shows.
+func TestClientsAreListed(t *testing.T) {
+	r := newRig(t)
+	r.set([]string{"p"}, []string{"w"})
+	a := r.agent("n1")
+	a.subscribe(AuthorizationType, AddressType)
+	a.ack(a.receive())
+	got, err := r.asked("istio-system/default", &discovery.DiscoveryRequest{TypeUrl: ClientsType})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var all []Sync
+	if len(got.GetResources()) != 1 || json.Unmarshal(got.GetResources()[0].GetValue(), &all) != nil || len(all) != 1 || all[0].Pod != "ztunnel-n1" || all[0].Node != "n1" {
+		t.Errorf("resources: %v", got.GetResources())
+	}
+}
+
 // What a waypoint was sent is shown as Envoy would show it.
 func TestInspectorSeesWhatAWaypointWasSent(t *testing.T) {
 	r := newRig(t)
@@ -91,12 +108,14 @@ func TestInspectorIsRefused(t *testing.T) {
 		q      *discovery.DiscoveryRequest
 		code   codes.Code
 	}{
-		"another namespace": {"shop/default", &discovery.DiscoveryRequest{TypeUrl: syncType}, codes.Unauthenticated},
-		"another account":   {"istio-system/fairlead-cni", &discovery.DiscoveryRequest{TypeUrl: syncType}, codes.Unauthenticated},
-		"an agent's":        {"istio-system/ztunnel", &discovery.DiscoveryRequest{TypeUrl: dumpType, ResourceNames: []string{"one-1.shop"}}, codes.Unauthenticated},
-		"workloads":         {"istio-system/default", &discovery.DiscoveryRequest{TypeUrl: AddressType}, codes.PermissionDenied},
-		"all proxies":       {"istio-system/default", &discovery.DiscoveryRequest{TypeUrl: dumpType}, codes.PermissionDenied},
-		"who is not there":  {"istio-system/default", &discovery.DiscoveryRequest{TypeUrl: dumpType, ResourceNames: []string{"x.shop"}}, codes.NotFound},
+		"another namespace":        {"shop/default", &discovery.DiscoveryRequest{TypeUrl: syncType}, codes.Unauthenticated},
+		"another namespace's list": {"shop/default", &discovery.DiscoveryRequest{TypeUrl: ClientsType}, codes.Unauthenticated},
+		"an agent's list":          {"istio-system/ztunnel", &discovery.DiscoveryRequest{TypeUrl: ClientsType}, codes.Unauthenticated},
+		"another account":          {"istio-system/fairlead-cni", &discovery.DiscoveryRequest{TypeUrl: syncType}, codes.Unauthenticated},
+		"an agent's":               {"istio-system/ztunnel", &discovery.DiscoveryRequest{TypeUrl: dumpType, ResourceNames: []string{"one-1.shop"}}, codes.Unauthenticated},
+		"workloads":                {"istio-system/default", &discovery.DiscoveryRequest{TypeUrl: AddressType}, codes.PermissionDenied},
+		"all proxies":              {"istio-system/default", &discovery.DiscoveryRequest{TypeUrl: dumpType}, codes.PermissionDenied},
+		"who is not there":         {"istio-system/default", &discovery.DiscoveryRequest{TypeUrl: dumpType, ResourceNames: []string{"x.shop"}}, codes.NotFound},
 	} {
 		if _, err := r.asked(c.bearer, c.q); status.Code(err) != c.code {
 			t.Errorf("%s: %v, want %s", name, err, c.code)

@@ -12,10 +12,11 @@ type Sync struct {
 	Node    string `json:"node"`
 	Pod     string `json:"pod"`
 	Account string `json:"account"`
-	// Cluster and Version are as the client says: the cluster's name, and the release
-	// of Istio whose forms it takes.
+	// Cluster, Version and Build are as the client says: the cluster's name, the release
+	// of Istio whose forms it takes, and of our own, the version that it is.
 	Cluster string `json:"cluster,omitempty"`
 	Version string `json:"version,omitempty"`
+	Build   string `json:"build,omitempty"`
 	// Waypoint is the Gateway whose configuration the client gets, as
 	// "namespace/name"; empty for a node agent.
 	Waypoint string `json:"waypoint,omitempty"`
@@ -67,7 +68,7 @@ func (s *Server) Clients() []Sync {
 func (c *client) sync() Sync {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	out := Sync{Node: c.caller.Node, Pod: c.caller.Pod, Account: c.caller.Account(), Cluster: c.cluster, Version: c.version, From: c.from, Connected: c.opened, Types: map[string]TypeSync{}}
+	out := Sync{Node: c.caller.Node, Pod: c.caller.Pod, Account: c.caller.Account(), Cluster: c.cluster, Version: c.version, Build: c.build, From: c.from, Connected: c.opened, Types: map[string]TypeSync{}}
 	if c.waypoint != nil {
 		out.Waypoint, out.Gone = c.waypoint.name(), c.waypoint.gone.Load()
 	}

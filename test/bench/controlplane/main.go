@@ -136,7 +136,7 @@ func run(ctx context.Context, args []string) error {
 		}
 	}
 	if o.wants("storm") {
-		if err := storm(ctx, o, kube, plane, agents); err != nil {
+		if err := storm(ctx, o, kube, plane, agents, dir); err != nil {
 			return fmt.Errorf("storm: %w", err)
 		}
 	}

@@ -25,7 +25,7 @@ const (
 
 // storm measures what many changes at once cost agents, and how soon a lone one is at
 // the last of them.
-func storm(ctx context.Context, o options, kube kubernetes.Interface, plane *process, agents []agent) error {
+func storm(ctx context.Context, o options, kube kubernetes.Interface, plane *process, agents []agent, dir string) error {
 	f, err := connect(ctx, plane, agents, min(listeners, o.clients))
 	if err != nil {
 		return err
@@ -63,26 +63,7 @@ func storm(ctx context.Context, o options, kube kubernetes.Interface, plane *pro
 		worst, spans = append(worst, float64(most)), append(spans, milliseconds(span))
 	}
 	fmt.Printf("%d changes of pods: at most %.0f responses at any of %d agents (by round: %v), over %.0f ms until the last (median)\n", n, slices.Max(worst), len(f.clients), worst, measure.Median(spans))
-	var alone []float64
-	for i := range o.changes {
-		begin := time.Now()
-		if err := setReady(ctx, kube, appPod(0, nodes), address(0, 20), i%2 == 0); err != nil {
-			return err
-		}
-		_, last, _, err := f.wait(ctx)
-		if err != nil {
-			return err
-		}
-		alone = append(alone, milliseconds(last.Sub(begin)))
-		if err := pause(ctx, 200*time.Millisecond); err != nil {
-			return err
-		}
-	}
-	slices.Sort(alone)
-	now, most := plane.memory()
-	fmt.Printf("a lone change, from the write to the API server until the last of %d agents has it: median %.1f ms, worst of %d %.1f ms; memory %.0f MB, at most %.0f\n",
-		len(f.clients), measure.Median(alone), len(alone), alone[len(alone)-1], now, most)
-	return nil
+	return lone(ctx, o, kube, plane, f, agents, dir)
 }
 
 // calm is how long nothing comes when all has come.

@@ -35,7 +35,7 @@ func (c *Cluster) Metrics(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	inside := filepath.Join(c.Dir, "inside.kubeconfig")
+	inside := c.BesideKubeconfig()
 	err = c.Beside(ctx, "metrics-server", path, "--kubeconfig="+inside, "--authentication-kubeconfig="+inside, "--authorization-kubeconfig="+inside,
 		"--bind-address="+hubAddress, "--secure-port=4443", "--cert-dir="+filepath.Join(c.Dir, "metrics"),
 		"--kubelet-certificate-authority="+filepath.Join(c.Dir, "ca.crt"), "--kubelet-preferred-address-types=InternalIP", "--metric-resolution=10s", "--kubelet-request-timeout=5s")

@@ -58,6 +58,12 @@ const (
 	BesideServer  = "https://" + hubAddress + ":6443"
 )
 
+// BesideKubeconfig is an administrator's, from there.
+func (c *Cluster) BesideKubeconfig() string { return filepath.Join(c.Dir, "inside.kubeconfig") }
+
+// BesideNetNS is the network namespace of what [Cluster.Beside] starts.
+func (c *Cluster) BesideNetNS() string { return c.network.hub.Path() }
+
 // Beside starts a program in the cluster's network on a machine that is none of its nodes, with
 // its output in the cluster's directory. It ends with the cluster.
 func (c *Cluster) Beside(ctx context.Context, name string, args ...string) error {

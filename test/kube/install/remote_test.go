@@ -113,6 +113,17 @@ func remote(t *testing.T, c *cluster.Cluster) {
 		}
 		return err
 	})
+	// It is no pod that could be asked, and is asked by its address.
+	if out, code := fairlead(t, c, "proxy-status"); code == 0 || !strings.Contains(out, "--xds-address") {
+		t.Errorf("without an address: %d\n%s", code, out)
+	}
+	p.Beside(c)
+	said := p.Run(t, "", 3)
+	for _, want := range []string{"control plane version: ", "data plane version: ", "ztunnel-", "waypoint-", "SYNCED"} {
+		if !strings.Contains(said, want) {
+			t.Errorf("the control plane outside does not say %q:\n%s", want, said)
+		}
+	}
 	kubectl(t, c, "", "delete", "namespace", "shop", "--wait=false")
 	must(t, c, "uninstall", "--purge", "-y")
 }

@@ -3,11 +3,21 @@
 package istioctl
 
 import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/x509"
+	"encoding/pem"
+	"math/big"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/fairlead-mesh/fairlead/pkg/cli/controlplane"
+	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
 	"github.com/fairlead-mesh/fairlead/test/kube/cluster"
 	"github.com/fairlead-mesh/fairlead/test/kube/plane"
 )
@@ -87,6 +97,7 @@ func TestIstioctlAsksOurControlPlane(t *testing.T) {
 	if err != nil || !strings.Contains(verbose, "SYNCED") {
 		t.Errorf("istioctl proxy-status --verbosity 1: %v\n%s", err, verbose)
 	}
+	addressIsAsked(t, p)
 	if got, err := istioctl(t, p, "analyze", "-n", "shop"); err != nil || !strings.Contains(got, "No validation issues found") {
 		t.Errorf("istioctl analyze: %v\n%s", err, got)
 	}
@@ -94,4 +105,53 @@ func TestIstioctlAsksOurControlPlane(t *testing.T) {
 	if got, err := istioctl(t, p, "analyze", "-n", "shop"); err == nil || !strings.Contains(got, "IST0101") {
 		t.Errorf("istioctl analyze does not see a host that is not there: %v\n%s", err, got)
 	}
+}
+
+// addressIsAsked has our own command line ask the control plane by its address, and who may
+// not, or asks another than it means to, hear nothing.
+func addressIsAsked(t *testing.T, p *plane.Plane) {
+	t.Helper()
+	const system = "istio-system"
+	ask := func(as string, at controlplane.Flags) (controlplane.Answer, error) {
+		client, err := (&kube.Flags{Kubeconfig: p.Cluster.Kubeconfig, Impersonate: as}).Connect()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at.Ask(t.Context(), client, system)
+	}
+	at := controlplane.Flags{Address: p.Address}
+	got, err := ask("", at)
+	if err != nil || got.Version == "" || got.Identity == "" || len(got.Clients) != 1 || got.Clients[0].Pod != "ztunnel-n1" {
+		t.Errorf("the control plane at its address says %+v: %v", got, err)
+	}
+	p.Kubectl("create", "clusterrolebinding", "looker", "--clusterrole=view", "--user=looker") // may read, and make no tokens
+	if got, err := ask("looker", at); err == nil || !strings.Contains(err.Error(), "serviceaccounts/token") && !strings.Contains(err.Error(), "forbidden") {
+		t.Errorf("who may make no tokens hears %+v: %v", got, err)
+	}
+	at.Authority = "other.example"
+	if got, err := ask("", at); err == nil || !strings.Contains(err.Error(), "other.example") {
+		t.Errorf("a control plane of another name is asked: %+v: %v", got, err)
+	}
+	at.Authority, at.CertDir = "", t.TempDir()
+	if err := os.WriteFile(filepath.Join(at.CertDir, "root-cert.pem"), otherRoot(t), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := ask("", at); err == nil || !strings.Contains(err.Error(), "certificate signed by unknown authority") {
+		t.Errorf("a control plane of another root is asked: %+v: %v", got, err)
+	}
+}
+
+// otherRoot is a root that has signed nothing.
+func otherRoot(t *testing.T) []byte {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), NotAfter: time.Now().Add(time.Hour), IsCA: true, BasicConstraintsValid: true}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})
 }

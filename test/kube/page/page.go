@@ -26,6 +26,15 @@ type Page struct {
 	file string
 	env  []string
 	ran  []string
+	// netns is where commands run; empty: where the test does.
+	netns string
+}
+
+// Beside has the commands that come run on the machine beside the cluster's nodes, where
+// [cluster.Cluster.Beside] starts programs.
+func (p *Page) Beside(c *cluster.Cluster) {
+	p.netns = c.BesideNetNS()
+	p.env = append(p.env, "KUBECONFIG="+c.BesideKubeconfig())
 }
 
 // Open reads a page. Its commands will run on the cluster, with kubectl at hand and env beside
@@ -89,6 +98,9 @@ func (p *Page) Run(t testing.TB, section string, block int) string {
 	text := p.Blocks[section][block]
 	script := "set -eo pipefail\n[ ! -f functions ] || . ./functions\n" + text + "\ndeclare -f > functions\n"
 	cmd := exec.Command("bash", "-c", script)
+	if p.netns != "" {
+		cmd = exec.Command("nsenter", "--net="+p.netns, "bash", "-c", script)
+	}
 	cmd.Dir, cmd.Env = p.Dir, p.env
 	out, err := cmd.CombinedOutput()
 	if err != nil {
