@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fairlead-mesh/fairlead/pkg/level"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 )
 
@@ -60,10 +61,9 @@ policies by delta xDS, certificates by Istio's certificate service, on one port.
 			if err := c.complete(); err != nil {
 				return usageError{err}
 			}
-			level := &slog.LevelVar{}
-			level.Set(c.level)
-			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
-			return serve(cmd.Context(), c, level, log)
+			levels := level.New(c.level)
+			log := slog.New(levels.Handler(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelDebug})))
+			return serve(cmd.Context(), c, levels, log)
 		},
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })

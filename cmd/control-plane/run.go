@@ -21,6 +21,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/ca"
 	"github.com/fairlead-mesh/fairlead/pkg/control/door"
 	"github.com/fairlead-mesh/fairlead/pkg/control/push"
+	"github.com/fairlead-mesh/fairlead/pkg/level"
 	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 )
@@ -46,7 +47,7 @@ const (
 )
 
 // serve makes the parts in order and runs them until ctx ends.
-func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger) error {
+func serve(ctx context.Context, c config, levels *level.Levels, log *slog.Logger) error {
 	if err := run.LimitMemory(); err != nil {
 		log.Warn("limit of memory", "err", err)
 	}
@@ -122,7 +123,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	first, serves := ready.Wait("objects of the "+b.name), ready.Wait("a certificate authority")
 	pages, err := admin.Listen(admin.Options{
 		AdminAddress: c.adminAddress, MetricsAddress: c.metricsAddress, ReadinessAddress: c.readinessAddress,
-		Registry: registry, Readiness: ready, Level: level, Logger: log,
+		Registry: registry, Readiness: ready, Level: levels, Logger: log,
 		Pages: map[string]http.HandlerFunc{
 			"/metrics":       promhttp.HandlerFor(registry, promhttp.HandlerOpts{}).ServeHTTP,
 			"/healthz/ready": ready.ServeHTTP,

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc"
 
 	"github.com/fairlead-mesh/fairlead/pkg/identity"
+	"github.com/fairlead-mesh/fairlead/pkg/level"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/xds"
@@ -122,7 +123,7 @@ func (p *plane) start() {
 			p.t.Error(err)
 		}
 	}
-	go func() { done <- serve(ctx, c, &slog.LevelVar{}, slog.New(slog.DiscardHandler)) }()
+	go func() { done <- serve(ctx, c, level.New(slog.LevelInfo), slog.New(slog.DiscardHandler)) }()
 	p.t.Cleanup(func() { cancel() })
 }
 

@@ -198,7 +198,7 @@ func (z *ztunnelConfig) log() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			method, page := logRequest(level, reset)
+			method, page := logRequest(level, reset, nil)
 			answer, err := client.Fetch(cmd.Context(), method, agent.Namespace, agent.Name, z.port, page)
 			if err != nil {
 				return err

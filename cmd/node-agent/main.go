@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/fairlead-mesh/fairlead/pkg/cni"
+	"github.com/fairlead-mesh/fairlead/pkg/level"
 	"github.com/fairlead-mesh/fairlead/pkg/redirect"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 )
@@ -73,10 +74,9 @@ Without it, a captured pod is refused: what it pinned in the kernel stays until
 			if err := c.complete(); err != nil {
 				return usageError{err}
 			}
-			level := &slog.LevelVar{}
-			level.Set(c.level)
-			log := slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level}))
-			return serve(cmd.Context(), c, level, log)
+			levels := level.New(c.level)
+			log := slog.New(levels.Handler(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelDebug})))
+			return serve(cmd.Context(), c, levels, log)
 		},
 	}
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })

@@ -14,6 +14,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/admin"
 	"github.com/fairlead-mesh/fairlead/pkg/identity"
+	"github.com/fairlead-mesh/fairlead/pkg/level"
 	"github.com/fairlead-mesh/fairlead/pkg/podwatch"
 	"github.com/fairlead-mesh/fairlead/pkg/podwatch/hostproc"
 	"github.com/fairlead-mesh/fairlead/pkg/redirect"
@@ -25,7 +26,7 @@ import (
 )
 
 // serve makes the parts in order and runs them until ctx ends.
-func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger) error {
+func serve(ctx context.Context, c config, levels *level.Levels, log *slog.Logger) error {
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
 	if err := run.RaiseOpenFiles(); err != nil {
@@ -143,7 +144,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 	}
 	pages, err := admin.Listen(admin.Options{
 		AdminAddress: c.adminAddress, MetricsAddress: c.metricsAddress, ReadinessAddress: c.readinessAddress,
-		Registry: registry, Readiness: ready, Level: level, Quit: quit, Logger: log,
+		Registry: registry, Readiness: ready, Level: levels, Quit: quit, Logger: log,
 		Dump: func() (any, error) {
 			return dump(c, state.store.Snapshot(), certificates.Status(), pods.proxies()), nil
 		},

@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"sigs.k8s.io/yaml"
 
+	"github.com/fairlead-mesh/fairlead/pkg/level"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
@@ -25,7 +26,7 @@ import (
 
 // serveBootstrap serves by a file in the form of Envoy's bootstrap: its static
 // resources, and what an ADS server without TLS sends, if it names one.
-func serveBootstrap(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger) error {
+func serveBootstrap(ctx context.Context, c config, levels *level.Levels, log *slog.Logger) error {
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
 	if err := run.RaiseOpenFiles(); err != nil {
@@ -35,7 +36,7 @@ func serveBootstrap(ctx context.Context, c config, level *slog.LevelVar, log *sl
 	if err != nil {
 		return usageError{err}
 	}
-	p, err := newProxy(proxyOptions{config: c, level: level, log: log, quit: quit, bootstrap: b})
+	p, err := newProxy(proxyOptions{config: c, levels: levels, log: log, quit: quit, bootstrap: b})
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,7 @@ import (
 
 	"github.com/spf13/cobra"
 
+	"github.com/fairlead-mesh/fairlead/pkg/level"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 )
 
@@ -80,12 +81,11 @@ with static resources, an ADS server without TLS, or both: for trying it alone.`
 }
 
 // logger makes the logger at the level of the command line.
-func (c *config) logger(cmd *cobra.Command) (*slog.Logger, *slog.LevelVar, error) {
+func (c *config) logger(cmd *cobra.Command) (*slog.Logger, *level.Levels, error) {
 	var l slog.Level
 	if err := l.UnmarshalText([]byte(c.logLevel)); err != nil {
 		return nil, nil, fmt.Errorf("--log-level: %q: want debug, info, warn or error", c.logLevel)
 	}
-	level := &slog.LevelVar{}
-	level.Set(l)
-	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: level})), level, nil
+	levels := level.New(l)
+	return slog.New(levels.Handler(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelDebug}))), levels, nil
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 
 	"github.com/fairlead-mesh/fairlead/pkg/admin"
+	"github.com/fairlead-mesh/fairlead/pkg/level"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
@@ -28,7 +29,7 @@ import (
 
 type proxyOptions struct {
 	config config
-	level  *slog.LevelVar
+	levels *level.Levels
 	log    *slog.Logger
 	quit   func()
 	// Of a mesh, or nil without one.
@@ -105,7 +106,7 @@ func newProxy(o proxyOptions) (p *proxy, err error) {
 		return nil, err
 	}
 	envoy, err := pages.New(pages.Options{
-		Engine: p.engine, Clusters: p.clusters, Included: o.included, Bootstrap: o.bootstrap, Secrets: o.shown, Pending: p.ready.Pending, Level: o.level, Registry: registry,
+		Engine: p.engine, Clusters: p.clusters, Included: o.included, Bootstrap: o.bootstrap, Secrets: o.shown, Pending: p.ready.Pending, Level: o.levels, Registry: registry,
 		SetHealth: func(healthy bool) { p.ready.Set("the admin page says unhealthy", !healthy) }, Version: telemetry.Version, Logger: o.log,
 	})
 	if err != nil {

@@ -11,6 +11,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/hbone"
 	"github.com/fairlead-mesh/fairlead/pkg/identity"
+	"github.com/fairlead-mesh/fairlead/pkg/level"
 	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
@@ -22,7 +23,7 @@ import (
 )
 
 // serve makes the parts in order and runs them until ctx ends.
-func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger) error {
+func serve(ctx context.Context, c config, levels *level.Levels, log *slog.Logger) error {
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
 	if err := run.RaiseOpenFiles(); err != nil {
@@ -58,7 +59,7 @@ func serve(ctx context.Context, c config, level *slog.LevelVar, log *slog.Logger
 		included = func(string) bool { return false }
 	}
 	p, err := newProxy(proxyOptions{
-		config: c, level: level, log: log, quit: quit, included: included, view: view, tunnels: cluster.Over(tunnels, self, ""),
+		config: c, levels: levels, log: log, quit: quit, included: included, view: view, tunnels: cluster.Over(tunnels, self, ""),
 		secrets: secrets{certificates, self}, tunnelTLS: certificates.ServerTLS(self), bootstrap: node(c),
 		shown: func() []pages.Secret { return shown(certificates.Status()) },
 	})

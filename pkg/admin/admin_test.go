@@ -15,6 +15,7 @@ import (
 	"github.com/google/go-cmp/cmp"
 	"github.com/prometheus/client_golang/prometheus"
 
+	"github.com/fairlead-mesh/fairlead/pkg/level"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 )
 
@@ -114,7 +115,7 @@ func TestMetricsAreCompressed(t *testing.T) {
 }
 
 func TestLogLevel(t *testing.T) {
-	level := &slog.LevelVar{}
+	level := level.New(slog.LevelInfo)
 	s := start(t, Options{Level: level})
 	url := "http://" + s.Addr("admin").String() + "/logging"
 	for _, c := range []struct {

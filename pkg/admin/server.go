@@ -16,6 +16,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/fairlead-mesh/fairlead/pkg/level"
 	"github.com/fairlead-mesh/fairlead/pkg/lobby"
 )
 
@@ -34,7 +35,7 @@ type Options struct {
 	// Pages are further pages of the admin listener, by path.
 	Pages map[string]http.HandlerFunc
 	// Level is what /logging shows and sets; nil leaves the page out.
-	Level *slog.LevelVar
+	Level *level.Levels
 	// Quit ends the process in good order; nil leaves /quitquitquit out.
 	Quit   func()
 	Logger *slog.Logger // must be non-nil
@@ -192,9 +193,14 @@ func writeJSON(w http.ResponseWriter, dump func() (any, error)) {
 	_ = e.Encode(v) // the reader has gone
 }
 
-// logging shows the level, or sets it: ?level=debug|info|warn|error, ?reset.
-func (s *Server) logging(w http.ResponseWriter, r *http.Request, level *slog.LevelVar) {
+// logging shows the level, or sets it: ?level=debug|info|warn|error, ?reset. With ?about=
+// it is that of lines about a workload: see [level.Levels].
+func (s *Server) logging(w http.ResponseWriter, r *http.Request, levels *level.Levels) {
 	query := r.URL.Query()
+	if query.Has("about") {
+		levels.ServeHTTP(w, r)
+		return
+	}
 	want := query.Get("level")
 	if query.Has("reset") || want == "reset" {
 		want = s.initial.String()
@@ -209,10 +215,10 @@ func (s *Server) logging(w http.ResponseWriter, r *http.Request, level *slog.Lev
 			http.Error(w, fmt.Sprintf("level %q: want debug, info, warn or error", want), http.StatusBadRequest)
 			return
 		}
-		level.Set(l)
+		levels.Set(l)
 		s.log.Info("log level changed", "level", l.String())
 	}
-	fmt.Fprintf(w, "current log level is %s\n", strings.ToLower(level.Level().String()))
+	fmt.Fprintf(w, "current log level is %s\n", strings.ToLower(levels.Level().String()))
 }
 
 func quit(w http.ResponseWriter, r *http.Request, quit func()) {

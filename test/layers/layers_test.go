@@ -19,7 +19,7 @@ const module = "github.com/fairlead-mesh/fairlead/"
 var level = map[string]int{
 	"pkg/mesh": 0, "pkg/authz": 0, "pkg/message": 0, "pkg/suggest": 0, "api": 0, "deploy": 0,
 	"pkg/netns": 1, "pkg/run": 1, "pkg/token": 1, "pkg/telemetry": 1, "pkg/identity": 1, "pkg/kube": 1, "pkg/handover": 1,
-	"pkg/idle": 0, "pkg/lobby": 0, "pkg/turns": 0, "pkg/h1": 1, "pkg/h2": 1, "pkg/hbone": 1, "pkg/relay": 1, "pkg/admin": 1,
+	"pkg/idle": 0, "pkg/level": 0, "pkg/lobby": 0, "pkg/turns": 0, "pkg/h1": 1, "pkg/h2": 1, "pkg/hbone": 1, "pkg/relay": 1, "pkg/admin": 1,
 	"pkg/xds": 2, "pkg/store": 2, "pkg/sds": 2,
 	"pkg/redirect": 3, "pkg/ztunnel": 3, "pkg/waypoint": 3, "pkg/podwatch": 3, "pkg/control": 3, "pkg/ca": 3,
 	"pkg/lab": 4, "pkg/cni": 4, "pkg/cli": 4, "pkg/install": 4,

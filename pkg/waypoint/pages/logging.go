@@ -17,8 +17,13 @@ var levels = map[string]slog.Level{
 }
 
 // logging shows the level, or with POST sets it: ?level=debug and ?reset as with a node
-// agent; ?waypoint=debug and ?paths=waypoint:debug as with Envoy, and istioctl.
+// agent; ?waypoint=debug and ?paths=waypoint:debug as with Envoy, and istioctl. With ?about= it is
+// that of lines about a service: see [level.Levels].
 func (p *Pages) logging(w http.ResponseWriter, r *http.Request) {
+	if r.URL.Query().Has("about") {
+		p.o.Level.ServeHTTP(w, r)
+		return
+	}
 	want, err := p.wanted(r)
 	if err != nil {
 		http.Error(w, err.Error(), http.StatusBadRequest)

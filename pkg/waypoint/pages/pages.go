@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoregistry"
 
+	"github.com/fairlead-mesh/fairlead/pkg/level"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
 )
@@ -36,7 +37,7 @@ type Options struct {
 	// non-nil.
 	SetHealth func(healthy bool)
 	// Level is what /logging shows and sets. It must be non-nil.
-	Level *slog.LevelVar
+	Level *level.Levels
 	// Registry is where the metrics of /stats/prometheus are. It must be non-nil.
 	Registry *prometheus.Registry
 	Version  string

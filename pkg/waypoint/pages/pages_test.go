@@ -34,6 +34,7 @@ import (
 	"google.golang.org/protobuf/types/known/anypb"
 	"sigs.k8s.io/yaml"
 
+	"github.com/fairlead-mesh/fairlead/pkg/level"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/cluster"
 	"github.com/fairlead-mesh/fairlead/pkg/waypoint/codec"
@@ -62,7 +63,7 @@ func (silent) TCP(waypoint.TCPLoggers) ([]hcm.Recorder, error)   { return nil, n
 type world struct {
 	engine   *waypoint.Engine
 	server   *httptest.Server
-	level    *slog.LevelVar
+	level    *level.Levels
 	pending  []string
 	healthy  bool
 	registry *prometheus.Registry
@@ -97,7 +98,7 @@ func newWorld(t *testing.T) *world {
 		t.Fatal(err)
 	}
 	t.Cleanup(clusters.Close)
-	w := &world{level: &slog.LevelVar{}, registry: prometheus.NewRegistry(), healthy: true}
+	w := &world{level: level.New(slog.LevelInfo), registry: prometheus.NewRegistry(), healthy: true}
 	if w.engine, err = waypoint.New(waypoint.Options{Clusters: clusters, Recorders: silent{}, Logger: log}); err != nil {
 		t.Fatal(err)
 	}

@@ -60,7 +60,7 @@ func TestProxies(t *testing.T) {
 	})
 
 	m.says([]string{"client version: test", "control plane version: test", "data plane version: test (2 proxies)"}, "version")
-	m.says([]string{"NAME CLUSTER CDS LDS EDS RDS", "waypoint-", "SYNCED"}, "proxy-status")
+	m.says([]string{"NAME CLUSTER CDS LDS EDS RDS WADS WDS ISTIOD VERSION NODE", "waypoint-", "SYNCED", " test n1"}, "proxy-status")
 	if out, _ := m.run(0, "ps", "deploy/productpage", "-n", "shop"); strings.Count(plain(out), "\n") != 3 {
 		t.Errorf("of a workload, its agent and its waypoint are shown:\n%s", out)
 	}
@@ -71,8 +71,11 @@ func TestProxies(t *testing.T) {
 	m.says([]string{":9080 HEALTHY OK inbound-vip|9080|http/v1|" + web}, "pc", "endpoints", "deploy/productpage.shop")
 	m.says([]string{"default Cert Chain ACTIVE true", "ROOTCA CA ACTIVE true"}, "pc", "secrets", "deploy/waypoint", "-n", "shop")
 	m.says([]string{"spiffe://cluster.local/ns/shop/sa/default Leaf Available true", "spiffe://cluster.local/ns/shop/sa/default is renewed at 2"}, "pc", "secrets", "deploy/productpage", "-n", "shop")
-	m.says([]string{"waypoint: debug"}, "pc", "logging", "deploy/productpage", "-n", "shop", "--level", "debug")
-	m.says([]string{"waypoint: info"}, "pc", "log", "deploy/productpage", "-n", "shop", "--reset")
+	m.says([]string{"waypoint-", web + ": debug until 2", "ztunnel-", "shop/productpage-"}, "pc", "logging", "deploy/productpage", "-n", "shop", "--level", "debug")
+	m.says([]string{"waypoint: info"}, "pc", "log", "deploy/waypoint", "-n", "shop") // all else that it writes
+	m.says([]string{web + ": info, as all of the process"}, "pc", "log", "deploy/productpage", "-n", "shop", "--reset")
+	m.says([]string{"waypoint: debug"}, "pc", "log", "deploy/waypoint", "-n", "shop", "--level", "debug")
+	m.says([]string{"waypoint: info"}, "pc", "log", "deploy/waypoint", "-n", "shop", "--reset")
 	var routes []struct {
 		Name         string
 		VirtualHosts []struct{ Routes []any }
