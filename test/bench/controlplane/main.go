@@ -36,7 +36,8 @@ const usage = `Measure bin/control-plane on a real API server (after: make build
 
   start      how long a world takes until it is served, and in how much memory
   push       a change of one pod that --clients are told, against a bare stream of grpc-go
-  storm      500 changes of pods in a second, and a lone one, that 300 of them are told
+  storm      500 changes of pods in a second, and lone ones of a pod and of a Service, that 300 are told,
+             against a bare stream of the same bytes
   discovery  a namespace that discoverySelectors comes to select, until its pods are told
   reconnect  --reconnects that come back at once to a control plane that was started again
 
