@@ -50,6 +50,12 @@ func helmOnNodes(t *testing.T, c *cluster.Cluster) {
 		return nil
 	})
 
+	for _, n := range c.Nodes { // the runtime holds the agent to its profile
+		if out, err := n.Run(t.Context(), "sh", "-ec", "grep -h ^Seccomp: $(grep -l '^Name:.node-agent$' /proc/[0-9]*/status)"); err != nil || strings.Join(strings.Fields(out), "") != "Seccomp:2" {
+			t.Errorf("the agent on %s has %q (%v)", n.Name, out, err)
+		}
+	}
+
 	_, failed := served() // those before the server was ready
 	mustHelm(t, c, "upgrade", "fairlead", chart, "-n", "istio-system", "--reuse-values", "--set", "nodeAgent.logLevel=debug", "--wait", "--timeout", "3m")
 	if args := kubectl(t, c, "", "-n", "istio-system", "get", "daemonset", "ztunnel", "-o", "jsonpath={.status.updatedNumberScheduled} {.spec.template.spec.containers[0].args}"); !strings.HasPrefix(args, "2 ") || !strings.Contains(args, "--log-level=debug") {

@@ -59,6 +59,18 @@ func TestOnNodes(t *testing.T) {
 	must(t, c, "upgrade", "-y", "--readiness-timeout=3m")
 	must(t, c, "verify-install")
 
+	// Agents that are not wanted any more are gone, and their nodes clean, before their rights go.
+	out = must(t, c, append([]string{"install", "--readiness-timeout=3m"}, append(images, "--set", "profile=minimal")...)...)
+	if !strings.Contains(out, "- delete DaemonSet istio-system/ztunnel") || !strings.Contains(out, "- delete ServiceAccount istio-system/ztunnel") {
+		t.Errorf("the profile without agents:\n%s", out)
+	}
+	for _, n := range c.Nodes {
+		if left := ours(ctx, t, n); left != "" {
+			t.Errorf("left on %s by an installation without agents:\n%s", n.Name, left)
+		}
+	}
+	must(t, c, append([]string{"install", "--readiness-timeout=3m"}, images...)...)
+
 	// A node that is away when the mesh is taken out is named, with what to run there.
 	n := c.Nodes[1]
 	n.Kill()
