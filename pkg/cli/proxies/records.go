@@ -18,9 +18,9 @@ type Record struct {
 	By, Text string
 }
 
-// trouble are lines that tell of a failure: of our logs, of access records, and of
+// trouble are lines that tell of a failure: of our logs, of access records, a policy that denied among them, and of
 // Envoy's records with an answer of the 5xx.
-var trouble = regexp.MustCompile(`(?i)\b(error|warn|warning|failed|refused)\b|"[A-Z]+ \S* HTTP/\S+" 5\d\d|"response_code":\s*5\d\d`)
+var trouble = regexp.MustCompile(`(?i)\b(error|warn|warning|failed|refused)\b|rbac_access_denied|"[A-Z]+ \S* HTTP/\S+" 5\d\d|"response_code":\s*5\d\d`)
 
 // Trouble tells whether the record is of a failure.
 func (r Record) Trouble() bool { return trouble.MatchString(r.Text) }

@@ -1,8 +1,10 @@
 package scenario
 
 import (
+	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -137,6 +139,57 @@ spec:
 	out, err := page(t.Context(), m, ns, ns)
 	if err != nil || strings.Contains(out, "Reviewer1") {
 		t.Errorf("productpage, which the policy does not name, still gets reviews (%v): %s", err, out)
+	}
+	answeredFor(t, m, ns)
+}
+
+// answeredFor asks the command line about reviews, of which an agent and a waypoint know.
+func answeredFor(t *testing.T, m *mesh.Mesh, ns string) {
+	t.Helper()
+	ask := func(args ...string) string {
+		t.Helper()
+		out, err := m.Fairlead(t.Context(), args...)
+		if err != nil {
+			t.Errorf("fairlead %s: %v\n%s", strings.Join(args, " "), err, out)
+		}
+		return out
+	}
+	says := func(out string, wants ...string) bool {
+		for line := range strings.Lines(out) {
+			if !slices.ContainsFunc(wants, func(want string) bool { return !strings.Contains(line, want) }) {
+				return true
+			}
+		}
+		return false
+	}
+	m.Apply(t, `
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: logs}
+spec: {accessLogging: [{providers: [{name: envoy}]}]}
+`, "-n", ns)
+	mesh.Eventually(t, "the records of reviews are shown", func() error {
+		_, _ = m.Exec(t.Context(), ns, "client", "curl", "-sS", "-m", "5", "http://reviews:9080/reviews/1")
+		_, _ = m.Exec(t.Context(), ns, "client", "curl", "-sS", "-m", "5", "-X", "DELETE", "http://reviews:9080/reviews/1")
+		out := ask("logs", "deploy/reviews-v1", "-n", ns, "--tail", "2000")
+		for _, wants := range [][]string{
+			{"waypoint waypoint-", "GET /reviews/1", " 200 "}, {"waypoint waypoint-", "DELETE /reviews/1", " 403 "}, {"agent ztunnel-", "reviews-v1-"},
+		} {
+			if !says(out, wants...) {
+				return fmt.Errorf("no line with %q in:\n%s", wants, out)
+			}
+		}
+		return nil
+	})
+	if out := ask("troubleshoot", "deploy/reviews-v1", "-n", ns); !says(out, "waypoint waypoint-", "403") {
+		t.Errorf("what was refused is not among the recent failures:\n%s", out)
+	}
+	for _, kind := range []string{"route", "cluster", "listener", "endpoint"} {
+		var all []map[string]any
+		_, out, _ := strings.Cut(ask("proxy-config", kind, "deploy/reviews-v1", "-n", ns, "-o", "json"), "\n") // whose it is comes first, for people
+		if err := json.Unmarshal([]byte(out), &all); err != nil || len(all) == 0 || !strings.Contains(out, "reviews."+ns) {
+			t.Errorf("proxy-config %s as JSON (%v): %s", kind, err, out)
+		}
 	}
 }
 
