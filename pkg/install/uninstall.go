@@ -13,6 +13,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
+	"github.com/fairlead-mesh/fairlead/pkg/control/rootcert"
 	"github.com/fairlead-mesh/fairlead/pkg/install/chart"
 	"github.com/fairlead-mesh/fairlead/pkg/install/plan"
 	"github.com/fairlead-mesh/fairlead/pkg/install/rollout"
@@ -102,7 +103,7 @@ func published(ctx context.Context, c *kube.Client, purge Purge) ([]*unstructure
 	if err != nil {
 		return nil, err
 	}
-	out = slices.DeleteFunc(out, func(o *unstructured.Unstructured) bool { return o.GetName() != "istio-ca-root-cert" })
+	out = slices.DeleteFunc(out, func(o *unstructured.Unstructured) bool { return o.GetName() != rootcert.Name })
 	if !purge {
 		return out, nil
 	}

@@ -27,6 +27,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
 	"github.com/fairlead-mesh/fairlead/pkg/control/push"
+	"github.com/fairlead-mesh/fairlead/pkg/control/rootcert"
 )
 
 const (
@@ -51,7 +52,7 @@ type Flags struct {
 func (f *Flags) Bind(flags *pflag.FlagSet) {
 	flags.StringVar(&f.Address, "xds-address", "", "Address of a control plane that is no pod of the cluster, host:port (the port is "+defaultPort+" if not given)")
 	flags.StringVar(&f.Authority, "authority", "", "Name that the certificate at --xds-address must have (default istiod.<istioNamespace>.svc)")
-	flags.StringVar(&f.CertDir, "cert-dir", "", "Directory with the mesh's roots for --xds-address, root-cert.pem (default: the ConfigMap "+rootConfigMap+")")
+	flags.StringVar(&f.CertDir, "cert-dir", "", "Directory with the mesh's roots for --xds-address, root-cert.pem (default: the ConfigMap "+rootcert.Name+")")
 }
 
 // Given tells whether there is an address to ask.
@@ -77,7 +78,7 @@ func (f *Flags) Ask(ctx context.Context, c *kube.Client, istioNamespace string) 
 	if err != nil {
 		return Answer{}, err
 	}
-	bearer, err := token(ctx, c, istioNamespace)
+	bearer, err := newToken(ctx, c, istioNamespace)
 	if err != nil {
 		return Answer{}, err
 	}
@@ -147,13 +148,13 @@ func (f *Flags) roots(ctx context.Context, c *kube.Client, istioNamespace string
 	from := ""
 	if f.CertDir != "" {
 		var err error
-		from = filepath.Join(f.CertDir, rootKey)
+		from = filepath.Join(f.CertDir, rootcert.Key)
 		if text, err = os.ReadFile(from); err != nil {
 			return nil, fmt.Errorf("--cert-dir: %w", err)
 		}
 	} else {
 		var err error
-		from = "ConfigMap " + istioNamespace + "/" + rootConfigMap
+		from = "ConfigMap " + istioNamespace + "/" + rootcert.Name
 		if text, err = storedRoots(ctx, c, istioNamespace); err != nil {
 			return nil, err
 		}

@@ -8,6 +8,8 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairlead-mesh/fairlead/pkg/token"
 )
 
 // ContainerName is the proxy's in a waypoint's pod: Istio's, so that parameters that
@@ -120,7 +122,7 @@ func volumes() []corev1.Volume {
 	expires := int64(43200)
 	return []corev1.Volume{
 		{Name: "istio-token", VolumeSource: corev1.VolumeSource{Projected: &corev1.ProjectedVolumeSource{Sources: []corev1.VolumeProjection{
-			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: "istio-ca", ExpirationSeconds: &expires, Path: "istio-token"}},
+			{ServiceAccountToken: &corev1.ServiceAccountTokenProjection{Audience: token.Audience, ExpirationSeconds: &expires, Path: "istio-token"}},
 		}}}},
 		{Name: "istiod-ca-cert", VolumeSource: corev1.VolumeSource{ConfigMap: &corev1.ConfigMapVolumeSource{LocalObjectReference: corev1.LocalObjectReference{Name: rootMap}}}},
 		{Name: "sds", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}},

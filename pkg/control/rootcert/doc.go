@@ -11,5 +11,5 @@
 //	resources: ["configmaps"], verbs: ["create"]
 //	resources: ["configmaps"], resourceNames: ["istio-ca-root-cert"], verbs: ["get", "list", "watch", "patch"]
 //
-// cmd/control-plane constructs it.
+// cmd/control-plane constructs it; who looks for the ConfigMap has its name from here.
 package rootcert

@@ -4,49 +4,28 @@ package cli
 
 import (
 	"bytes"
-	"context"
 	"encoding/json"
 	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
-	"sync"
 	"testing"
 
 	"github.com/fairlead-mesh/fairlead/test/kube/cluster"
 	"github.com/fairlead-mesh/fairlead/test/kube/mesh"
 )
 
-// built is the command line and the images, made when they are first asked for.
-var built struct {
-	once sync.Once
-	dir  string
-	*mesh.Built
-	err error
-}
+// built is the command line and the images.
+var built mesh.Shared
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if built.dir != "" {
-		_ = os.RemoveAll(built.dir)
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(built.Run(m)) }
 
 // build makes them, for tests that are asked for.
 func build(t *testing.T, o cluster.Options) *mesh.Built {
 	t.Helper()
 	cluster.Asked(t, o)
-	built.once.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "fairlead-cli"); built.err == nil {
-			built.Built, built.err = mesh.Build(context.Background(), "../../..", built.dir)
-		}
-	})
-	if built.err != nil {
-		t.Fatal(built.err)
-	}
-	return built.Built
+	return built.Built(t, "../../..")
 }
 
 // shell is a cluster with the command line.

@@ -10,7 +10,6 @@ import (
 	"net/netip"
 	"os"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -89,20 +88,9 @@ type world struct {
 }
 
 // built are the images, which the tests share.
-var built struct {
-	once sync.Once
-	dir  string
-	*mesh.Built
-	err error
-}
+var built mesh.Shared
 
-func TestMain(m *testing.M) {
-	code := m.Run()
-	if built.dir != "" {
-		_ = os.RemoveAll(built.dir)
-	}
-	os.Exit(code)
-}
+func TestMain(m *testing.M) { os.Exit(built.Run(m)) }
 
 // begin is a mesh with the pods and services, none enrolled.
 func begin(t *testing.T, name string, families cluster.Families) *world {
@@ -111,15 +99,7 @@ func begin(t *testing.T, name string, families cluster.Families) *world {
 	cluster.Asked(t, o)
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
 	defer cancel()
-	built.once.Do(func() {
-		if built.dir, built.err = os.MkdirTemp("", "dual-*"); built.err == nil {
-			built.Built, built.err = mesh.Build(ctx, "../../..", built.dir)
-		}
-	})
-	if built.err != nil {
-		t.Fatal(built.err)
-	}
-	m, err := mesh.StartOn(ctx, o, built.Built)
+	m, err := mesh.StartOn(ctx, o, built.Built(t, "../../.."))
 	if err != nil {
 		t.Fatal(err)
 	}
