@@ -248,12 +248,15 @@ func (w *world) ask(space, from string, to way, mark string) (string, error) {
 }
 
 // askAll asks on all ways, with the number of the way behind mark, and returns what curl wrote:
-// 200, or what went wrong.
+// 200, that the connection was reset by its peer, or what else went wrong.
 func (w *world) askAll(space, from string, ways []way, mark string) []string {
 	w.Helper()
 	var script strings.Builder
 	for i, to := range ways {
-		fmt.Fprintf(&script, "curl -sS -g -m 5 -o /dev/null -w '%%{http_code} %%{errormsg}\n' %s 'http://%s/%s-%d-' 2>/dev/null\n", to.family, to.host, mark, i)
+		// A reset may come before curl looks whether it is connected: its last word is that it is not, then,
+		// and why is said before.
+		fmt.Fprintf(&script, "out=$(curl -v -g -m 5 -o /dev/null -w '%%{http_code} %%{errormsg}' %s 'http://%s/%s-%d-' 2>/said)\n", to.family, to.host, mark, i)
+		script.WriteString(`case "$(cat /said)" in *"reset by peer"*) echo "reset by peer";; *) echo "$out";; esac` + "\n")
 	}
 	out, err := w.Exec(w.Context(), space, from, "sh", "-c", script.String()+"true")
 	lines := strings.Split(strings.TrimSpace(out), "\n")
