@@ -52,7 +52,9 @@ func TestProtocols(t *testing.T) {
 						continue
 					}
 					what := fmt.Sprintf("%s: %.150s body %d chunked %v trailers %v", name, describe(r), len(r.body), r.chunked, r.trailers)
-					if differences.about(w.name+"/"+what, "http2-malformed", "strict-requests", "informational") == odd {
+					// whether a request that is answered early was whole by then, and its time counts, is chance
+					chance := strings.Contains(r.script, "early")
+					if (chance || differences.about(w.name+"/"+what, "http2-malformed", "strict-requests", "informational")) == odd {
 						b.send(what, port, r)
 					}
 				}
