@@ -241,6 +241,10 @@ func (w *world) compare() {
 
 // compareStrays compares what was logged of requests without a number.
 func (w *world) compareStrays() {
+	if w.again > 0 {
+		w.t.Log("lines of no request are not compared: they tell what a busy machine did")
+		return
+	}
 	settled := time.Now().Add(time.Second)
 	for _, prefix := range w.prefixes {
 		for !maps.Equal(envoyProxy.strays(prefix), ourProxy.strays(prefix)) && time.Now().Before(settled) {
