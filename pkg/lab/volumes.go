@@ -11,12 +11,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 
+	"github.com/fairlead-mesh/fairlead/pkg/control/rootcert"
 	"github.com/fairlead-mesh/fairlead/pkg/lab/token"
 )
-
-// rootConfigMap is the ConfigMap that holds the mesh's root certificates in every
-// namespace.
-const rootConfigMap = "istio-ca-root-cert"
 
 // volume is one that counts in a lab, at its place below runDir.
 type volume struct {
@@ -49,7 +46,7 @@ func volumesOf(spec *corev1.PodSpec) (out []volume) {
 					one.token = s.ServiceAccountToken.Path
 				}
 			}
-		case v.ConfigMap != nil && v.ConfigMap.Name == rootConfigMap:
+		case v.ConfigMap != nil && v.ConfigMap.Name == rootcert.Name:
 			one.roots = true
 		case v.EmptyDir == nil:
 			continue
@@ -75,7 +72,7 @@ func (w *worker) writeVolumes() error {
 			if err != nil {
 				return fmt.Errorf("the mesh's root certificates are not here yet: %w", err)
 			}
-			if err := os.WriteFile(filepath.Join(dir, "root-cert.pem"), roots, 0o644); err != nil {
+			if err := os.WriteFile(filepath.Join(dir, rootcert.Key), roots, 0o644); err != nil {
 				return err
 			}
 		}

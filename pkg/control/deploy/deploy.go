@@ -16,6 +16,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/util/validation"
 	gatewayv1 "sigs.k8s.io/gateway-api/apis/v1"
+
+	"github.com/fairlead-mesh/fairlead/pkg/control/rootcert"
 )
 
 // Class is the GatewayClass of waypoints.
@@ -44,10 +46,9 @@ const (
 const (
 	Directory = "/run/fairlead"
 	tokenFile = Directory + "/tokens/istio-token"
-	rootFile  = Directory + "/istio/root-cert.pem"
+	rootFile  = Directory + "/istio/" + rootcert.Key
 	socket    = Directory + "/sds/socket"
 	bootstrap = Directory + "/sds/envoy.json"
-	rootMap   = "istio-ca-root-cert"
 )
 
 // The ports of a waypoint's pod.

@@ -16,12 +16,11 @@ import (
 	"time"
 
 	"github.com/golang-jwt/jwt/v5"
+
+	"github.com/fairlead-mesh/fairlead/pkg/token"
 )
 
-const (
-	issuer   = "fairlead-lab"
-	audience = "istio-ca"
-)
+const issuer = "fairlead-lab"
 
 // Lifetime of a token; whoever writes them renews them well before.
 const Lifetime = 12 * time.Hour
@@ -74,7 +73,7 @@ type claims struct {
 func (s *Signer) Sign(sub Subject, now time.Time) (string, error) {
 	t := jwt.NewWithClaims(jwt.SigningMethodES256, claims{
 		RegisteredClaims: jwt.RegisteredClaims{
-			Issuer: issuer, Audience: jwt.ClaimStrings{audience},
+			Issuer: issuer, Audience: jwt.ClaimStrings{token.Audience},
 			Subject:  "system:serviceaccount:" + sub.Namespace + ":" + sub.ServiceAccount,
 			IssuedAt: jwt.NewNumericDate(now), NotBefore: jwt.NewNumericDate(now.Add(-time.Minute)), ExpiresAt: jwt.NewNumericDate(now.Add(Lifetime)),
 		},
