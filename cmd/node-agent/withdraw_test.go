@@ -30,7 +30,7 @@ func TestWithdraw(t *testing.T) {
 		said   []string
 	}{
 		{"all go, one after the other", []string{up + "," + also, up + "," + also, also, ""}, done, "", []string{"agents of 2 nodes"}},
-		{"one is not ready", []string{up + "," + down, down}, done, "", []string{"agents of 1 nodes", "kubectl debug node/down --profile=sysadmin --image=hub/node-agent:1"}},
+		{"one is not ready", []string{up + "," + down, up + "," + down, down}, done, "", []string{"agents of 1 nodes", "kubectl debug node/down --profile=sysadmin --image=hub/node-agent:1"}},
 		{"one does not go", []string{up + "," + also, also}, done, "agents still run on these nodes: also", nil},
 		{"none is there", []string{""}, gone, "", []string{"agents of 0 nodes"}},
 		{"it may not", []string{up}, forbidden, "delete the agents' DaemonSet: ", nil},
@@ -75,6 +75,9 @@ func TestWithdraw(t *testing.T) {
 			err = (&withdrawal{api: api, namespace: "mesh", image: "hub/node-agent:1", look: time.Millisecond, out: &out}).run(ctx)
 			if (err != nil) != (c.err != "") || err != nil && !strings.Contains(err.Error(), c.err) {
 				t.Errorf("%v, want %q", err, c.err)
+			}
+			if err == nil && looks < len(c.pods) {
+				t.Error("it ends while agents run")
 			}
 			for _, want := range c.said {
 				if !strings.Contains(out.String(), want) {

@@ -11,6 +11,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	networkingv1 "k8s.io/api/networking/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 )
@@ -247,9 +248,13 @@ func TestNetworkPolicies(t *testing.T) {
 	objects := render(t, "default", asked)
 	template := map[string]corev1.PodTemplateSpec{
 		"istiod": into[appsv1.Deployment](t, objects["Deployment/istiod"]).Spec.Template, "ztunnel": into[appsv1.DaemonSet](t, objects["DaemonSet/ztunnel"]).Spec.Template,
+		"fairlead-withdraw": {ObjectMeta: metav1.ObjectMeta{Labels: map[string]string{"batch.kubernetes.io/job-name": "fairlead-withdraw"}}}, // by Kubernetes
 	}
-	for name, calls := range map[string][]int{"istiod": {53, 53, 8443}, "ztunnel": {53, 53, 8443, 15012}} {
+	for name, calls := range map[string][]int{"istiod": {53, 53, 8443}, "ztunnel": {53, 53, 8443, 15012}, "fairlead-withdraw": {53, 53, 8443}} {
 		p := into[networkingv1.NetworkPolicy](t, objects["NetworkPolicy/"+name])
+		if len(p.Spec.PodSelector.MatchLabels) == 0 {
+			t.Errorf("%s: the policy selects whatever runs beside", name)
+		}
 		for k, v := range p.Spec.PodSelector.MatchLabels {
 			if template[name].Labels[k] != v {
 				t.Errorf("%s: the policy does not select its pods: %s=%s", name, k, v)
@@ -269,8 +274,10 @@ func TestNetworkPolicies(t *testing.T) {
 				out = append(out, port.Port.IntValue())
 			}
 		}
-		for _, port := range template[name].Spec.Containers[0].Ports {
-			listens = append(listens, int(port.ContainerPort))
+		for _, c := range template[name].Spec.Containers {
+			for _, port := range c.Ports {
+				listens = append(listens, int(port.ContainerPort))
+			}
 		}
 		slices.Sort(in)
 		slices.Sort(out)
@@ -297,7 +304,7 @@ func TestHardened(t *testing.T) {
 			if profile == nil && pod.SecurityContext != nil {
 				profile = pod.SecurityContext.SeccompProfile
 			}
-			if profile == nil || profile.Type != corev1.SeccompProfileTypeRuntimeDefault || !*s.ReadOnlyRootFilesystem || *s.AllowPrivilegeEscalation || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) {
+			if profile == nil || profile.Type != corev1.SeccompProfileTypeRuntimeDefault || s.Privileged != nil && *s.Privileged || !*s.ReadOnlyRootFilesystem || *s.AllowPrivilegeEscalation || !slices.Equal(s.Capabilities.Drop, []corev1.Capability{"ALL"}) {
 				t.Errorf("%s: %+v", name, s)
 			}
 		}

@@ -98,6 +98,7 @@ func TestProxies(t *testing.T) {
 	}, "troubleshoot", "deploy/productpage", "-n", "shop")
 	m.says([]string{"agent ztunnel-"}, "logs", "deploy/productpage", "-n", "shop")
 	m.script()
+	m.refusal(web)
 
 	if _, errs := m.run(1, "pc", "route", "deploy/istiod.istio-system"); !strings.Contains(errs, "has no waypoint") {
 		t.Errorf("a workload without a waypoint: %s", errs)
@@ -105,6 +106,43 @@ func TestProxies(t *testing.T) {
 	if _, errs := m.run(1, "pc", "route", "deploy/nobody.shop"); !strings.Contains(errs, "no deployment nobody in namespace shop") {
 		t.Errorf("a workload that is not there: %s", errs)
 	}
+}
+
+// refusal has the waypoint refuse what nothing before it can know to be wrong: a rule names
+// roots that are not among the waypoint's files. Who refuses what, and why, is shown until the
+// rule is mended, and what the waypoint had before goes on meanwhile.
+func (m *shell) refusal(host string) {
+	m.Helper()
+	rule := func(policy string) {
+		m.apply("{apiVersion: networking.istio.io/v1, kind: DestinationRule, metadata: {name: productpage, namespace: shop}, spec: {host: productpage, subsets: [{name: v1, labels: {version: v1}" + policy + "}]}}")
+	}
+	subset := "inbound-vip|9080|http/v1|" + host
+	reason := "trusted_ca: open /etc/certs/partner.pem: no such file or directory"
+	status := func() (row, refused string) {
+		out, _ := m.run(0, "proxy-status", "deploy/waypoint", "-n", "shop")
+		for line := range strings.Lines(plain(out)) {
+			if strings.HasPrefix(line, "waypoint-") && strings.Contains(line, ".shop refuses ") {
+				refused = line
+			} else if strings.HasPrefix(line, "waypoint-") {
+				row = line
+			}
+		}
+		return row, refused
+	}
+	rule(", trafficPolicy: {tls: {mode: SIMPLE, caCertificates: /etc/certs/partner.pem}}")
+	m.eventually("the waypoint's refusal is shown", func() bool {
+		row, refused := status()
+		return strings.Contains(row, ".shop Kubernetes ERROR SYNCED") && strings.Contains(refused, ".shop refuses clusters "+subset+": ") && strings.Contains(refused, reason)
+	})
+	for _, args := range [][]string{{"proxy-status", "-o", "json"}, {"troubleshoot", "deploy/productpage", "-n", "shop"}, {"logs", "deploy/waypoint", "-n", "shop", "--tail", "2000"}} {
+		m.says([]string{subset, reason}, args...)
+	}
+	m.says([]string{host + " 9080 http/v1 inbound-vip EDS"}, "pc", "clusters", "deploy/waypoint.shop", "--subset", "v1") // as it was before
+	rule("")
+	m.eventually("nothing is refused any more", func() bool {
+		row, refused := status()
+		return strings.Contains(row, ".shop Kubernetes SYNCED") && refused == ""
+	})
 }
 
 // eventually waits for a condition.
