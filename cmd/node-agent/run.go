@@ -6,26 +6,16 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
-	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-
-	"github.com/fairlead-mesh/fairlead/pkg/admin"
-	"github.com/fairlead-mesh/fairlead/pkg/identity"
 	"github.com/fairlead-mesh/fairlead/pkg/level"
 	"github.com/fairlead-mesh/fairlead/pkg/podwatch"
-	"github.com/fairlead-mesh/fairlead/pkg/podwatch/hostproc"
 	"github.com/fairlead-mesh/fairlead/pkg/redirect"
 	"github.com/fairlead-mesh/fairlead/pkg/run"
-	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
-	"github.com/fairlead-mesh/fairlead/pkg/xds"
-	"github.com/fairlead-mesh/fairlead/pkg/ztunnel"
 )
 
-// serve makes the parts in order and runs them until ctx ends.
+// serve opens the parts in order and runs them until ctx ends.
 func serve(ctx context.Context, c config, levels *level.Levels, log *slog.Logger) error {
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
@@ -35,190 +25,107 @@ func serve(ctx context.Context, c config, levels *level.Levels, log *slog.Logger
 	if err := run.LimitMemory(); err != nil {
 		log.Warn("limit of memory", "err", err)
 	}
-	registry := prometheus.NewRegistry()
-	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
-	if err := telemetry.RegisterBuild(registry, "node-agent"); err != nil {
+	a := &agent{config: c, log: log}
+	defer a.close()
+	if err := a.openTelemetry(); err != nil {
 		return err
 	}
-	lines, err := telemetry.NewLineWriter(os.Stdout, registry)
-	if err != nil {
+	if err := a.openNode(ctx); err != nil {
 		return err
 	}
-	defer lines.Close()
-	recorder, err := telemetry.NewRecorder(registry, telemetry.NewAccessLog(c.format, lines))
-	if err != nil {
+	if err := a.openMesh(); err != nil {
 		return err
 	}
-
-	kernel := redirect.Options{Instance: c.instance, CgroupPath: c.cgroup, KubeletCgroup: c.kubeletCgroup, Logger: log}
-	if c.kubernetes {
-		// The node's own, as it is at the time: one that is mounted into the container stays
-		// as it was where the node's is mounted anew.
-		node := hostproc.Open(c.hostProc)
-		kernel.NodeNetNS, kernel.BPFFS, kernel.Mounted = node.NodeNetNS(), node.Path(redirect.BPFFS), true
-	}
-	if missing := redirect.Precheck(kernel.BPFFS, kernel.Mounted); len(missing) > 0 {
-		return usageError{errors.New(strings.Join(missing, "\n"))}
-	}
-	tenure, err := begin(ctx, c.enrolSocket, log)
-	if err != nil {
+	if err := a.openPods(); err != nil {
 		return err
 	}
-	tenure.patience = c.handoverPatience
-	if err := registry.Register(tenure.mended); err != nil {
+	if err := a.openPages(levels, quit); err != nil {
 		return err
 	}
-	// The kernel first: what an earlier run pinned stays in force, and nothing
-	// else is worth starting without it.
-	kernel.Beside = tenure.taker != nil
-	redirector, err := redirect.New(kernel)
-	if err != nil {
-		return err
-	}
-	defer redirector.Close()
-	if err := telemetry.RegisterVerdicts(registry, func() []telemetry.Verdict {
-		var out []telemetry.Verdict
-		for _, v := range redirector.Verdicts() {
-			out = append(out, telemetry.Verdict(v))
-		}
-		return out
-	}); err != nil {
-		return err
-	}
-
-	ready := &admin.Readiness{}
-	if err := os.MkdirAll(c.stateDir, 0o700); err != nil {
-		return usageError{err}
-	}
-	state, err := loadState(c, log)
-	if err != nil {
-		return err
-	}
-	xdsConn, err := identity.Dial(c.xdsAddress, c.serverName, c.rootCert, identity.Token{File: c.tokenFile, Cluster: c.clusterID})
-	if err != nil {
-		return usageError{err}
-	}
-	defer xdsConn.Close()
-	caConn, err := identity.Dial(c.caAddress, c.serverName, c.rootCert, identity.Token{File: c.tokenFile, Cluster: c.clusterID})
-	if err != nil {
-		return usageError{err}
-	}
-	defer caConn.Close()
-	certificates, err := identity.NewManager(identity.Options{CA: identity.NewClient(caConn), RootFile: c.rootCert, Directory: c.certDir, TTL: c.certTTL, Logger: log})
-	if err != nil {
-		return usageError{err}
-	}
-	defer certificates.Close()
-
-	synced := newSynced(ready, state.known)
-	discovery, err := xds.NewClient(xds.Options{
-		Conn: xdsConn, Applier: state.store, Known: state.versions, Synced: synced.mark, Logger: log,
-		NodeID:   "ztunnel~1.1.1.1~" + c.podName + "." + c.podNamespace + "~" + c.podNamespace + ".svc.cluster.local",
-		Metadata: map[string]any{"NAME": c.podName, "NAMESPACE": c.podNamespace, "NODE_NAME": c.node, "CLUSTER_ID": c.clusterID, "ISTIO_VERSION": xds.IstioVersion, xds.FairleadVersion: telemetry.Version},
-	})
-	if err != nil {
-		return err
-	}
-
-	pods := newEnroller(redirector, ztunnel.Options{
-		State: state.store, Certificates: certificates, Recorder: recorder, Logger: log, Ready: synced.usable, Accept: tenure.owned,
-		Network: c.network, TrustDomain: c.trustDomain,
-	}, c.drain, c.otherProtocols == "deny", log)
-	if err := telemetry.RegisterPodVerdicts(registry, pods.verdicts); err != nil {
-		return err
-	}
-	manager, err := podwatch.NewManager(podwatch.Options{Enroller: pods, Logger: log, File: filepath.Join(c.stateDir, "pods.json")})
-	if err != nil {
-		return err
-	}
-	if err := registerPods(registry, manager); err != nil {
-		return err
-	}
-	tenure.manager, tenure.pods, tenure.ready = manager, pods, ready
-	pods.inherited = tenure.inherited()
-	var cluster *cluster
-	if c.kubernetes {
-		if cluster, err = newCluster(c, manager, redirector, registry, log); err != nil {
-			return err
-		}
-	}
-	pages, err := admin.Listen(admin.Options{
-		AdminAddress: c.adminAddress, MetricsAddress: c.metricsAddress, ReadinessAddress: c.readinessAddress,
-		Registry: registry, Readiness: ready, Level: levels, Quit: quit, Logger: log,
-		Dump: func() (any, error) {
-			return dump(c, state.store.Snapshot(), certificates.Status(), pods.proxies()), nil
-		},
-	})
-	if err != nil {
-		return err
-	}
-
-	served := make(chan struct{}) // closed when this agent owns the node and listens
-	group := run.NewGroup(log, c.drain+10*time.Second)
-	// The window first and last.
-	group.Add("admin", pages.Run)
-	group.Add("state on disk", tenure.within(after(served, func(ctx context.Context) error {
-		return state.store.Keep(ctx, filepath.Join(c.stateDir, "state"), func() map[string]map[string]string { return discovery.Versions() }, log)
-	})))
-	group.Add("discovery", discovery.Run)
-	group.Add("readiness", (&monitor{ready, synced, manager, certificates, redirector, tenure, log}).run)
-	// Stopped second: no new connections, the old ones drain; pins stay.
-	group.Add("pods", pods.run)
-	if cluster != nil {
-		group.Add("kubelet", tenure.within(after(served, cluster.kubelet)))
-		if cluster.farewell != nil {
-			group.Add("DaemonSet", tenure.within(cluster.farewell.follow))
-		}
-		group.Add("installation", tenure.within(after(served, func(ctx context.Context) error { return cluster.keep(ctx, tenure) })))
-	}
-	// Pods of the last run are served again before anyone is listened to.
-	group.Add("enrolment", tenure.within(func(ctx context.Context) error {
-		tenure.prepare(ctx, synced.arrived)
-		if err := manager.Restore(ctx); err != nil {
-			log.Error("pods of the last run are not all known: they stay refused until they are told again", "err", err)
-		}
-		if err := tenure.own(ctx); err != nil {
-			return err
-		}
-		if err := redirector.Own(); err != nil {
-			return err
-		}
-		manager.Remember()
-		if err := certificates.Prune(); err != nil {
-			log.Warn("certificates of earlier pods", "err", err)
-		}
-		enrolment, err := podwatch.Listen(c.enrolSocket, manager, log)
-		if err != nil {
-			return err
-		}
-		close(served)
-		if cluster == nil {
-			return enrolment.Serve(ctx)
-		}
-		enrolment.HandleSandboxes(cluster.follower)
-		following, stop := context.WithCancel(ctx)
-		defer stop()
-		done := make(chan error, 1)
-		go func() { done <- cluster.follower.Run(following) }()
-		err = enrolment.Serve(ctx)
-		stop()
-		return errors.Join(err, <-done)
-	}))
-	group.Add("connections of the agent before", tenure.within(after(served, tenure.inherit)))
-	group.Add("handover", after(served, tenure.give))
-	// Stopped first: whoever sends traffic here hears of it before it ends.
-	group.Add("unready", func(ctx context.Context) error {
-		<-ctx.Done()
-		ready.Set("the agent stops", true)
-		return nil
-	})
+	group := a.group()
 	log.Info("node agent started", "node", c.node, "instance", c.instance, "version", telemetry.Version)
-	err = group.Run(ctx)
-	if cluster != nil && cluster.uninstalled {
-		err = errors.Join(err, redirector.Close(), redirect.Purge(kernel.BPFFS, c.instance, kernel.NodeNetNS), os.RemoveAll(c.stateDir), os.RemoveAll(c.certDir), tenure.remove())
+	err := group.Run(ctx)
+	if a.cluster != nil && a.cluster.uninstalled {
+		err = errors.Join(err, a.uninstall())
 		log.Info("the agent was uninstalled: nothing of it is left on the node", "err", err)
 	}
 	return err
+}
+
+// group is what runs. The last that is added is stopped first.
+func (a *agent) group() *run.Group {
+	served := make(chan struct{}) // closed when this agent owns the node and listens
+	group := run.NewGroup(a.log, a.config.drain+10*time.Second)
+	// The window first and last.
+	group.Add("admin", a.pages.Run)
+	group.Add("state on disk", a.tenure.within(after(served, a.keepState)))
+	group.Add("discovery", a.discovery.Run)
+	group.Add("readiness", (&monitor{a.ready, a.synced, a.manager, a.certificates, a.redirector, a.tenure, a.log}).run)
+	// Stopped second: no new connections, the old ones drain; pins stay.
+	group.Add("pods", a.pods.run)
+	if k := a.cluster; k != nil {
+		group.Add("kubelet", a.tenure.within(after(served, k.kubelet)))
+		if k.farewell != nil {
+			group.Add("DaemonSet", a.tenure.within(k.farewell.follow))
+		}
+		group.Add("installation", a.tenure.within(after(served, func(ctx context.Context) error { return k.keep(ctx, a.tenure) })))
+	}
+	group.Add("enrolment", a.tenure.within(func(ctx context.Context) error { return a.enrol(ctx, served) }))
+	group.Add("connections of the agent before", a.tenure.within(after(served, a.tenure.inherit)))
+	group.Add("handover", after(served, a.tenure.give))
+	// Stopped first: whoever sends traffic here hears of it before it ends.
+	group.Add("unready", func(ctx context.Context) error {
+		<-ctx.Done()
+		a.ready.Set("the agent stops", true)
+		return nil
+	})
+	return group
+}
+
+// keepState writes what is known of the mesh down, for the next run.
+func (a *agent) keepState(ctx context.Context) error {
+	return a.state.store.Keep(ctx, filepath.Join(a.config.stateDir, "state"), func() map[string]map[string]string { return a.discovery.Versions() }, a.log)
+}
+
+// enrol comes to own the node, closes served then, and listens to who tells of pods. Pods
+// of the last run are served again before anyone is listened to.
+func (a *agent) enrol(ctx context.Context, served chan<- struct{}) error {
+	a.tenure.prepare(ctx, a.synced.arrived)
+	if err := a.manager.Restore(ctx); err != nil {
+		a.log.Error("pods of the last run are not all known: they stay refused until they are told again", "err", err)
+	}
+	if err := a.tenure.own(ctx); err != nil {
+		return err
+	}
+	if err := a.redirector.Own(); err != nil {
+		return err
+	}
+	a.manager.Remember()
+	if err := a.certificates.Prune(); err != nil {
+		a.log.Warn("certificates of earlier pods", "err", err)
+	}
+	enrolment, err := podwatch.Listen(a.config.enrolSocket, a.manager, a.log)
+	if err != nil {
+		return err
+	}
+	close(served)
+	if a.cluster == nil {
+		return enrolment.Serve(ctx)
+	}
+	enrolment.HandleSandboxes(a.cluster.follower)
+	following, stop := context.WithCancel(ctx)
+	defer stop()
+	done := make(chan error, 1)
+	go func() { done <- a.cluster.follower.Run(following) }()
+	err = enrolment.Serve(ctx)
+	stop()
+	return errors.Join(err, <-done)
+}
+
+// uninstall takes what is the agent's off the node, when all has ended.
+func (a *agent) uninstall() error {
+	c := a.config
+	return errors.Join(a.redirector.Close(), redirect.Purge(a.kernel.BPFFS, c.instance, a.kernel.NodeNetNS), os.RemoveAll(c.stateDir), os.RemoveAll(c.certDir), a.tenure.remove())
 }
 
 // after returns an actor that waits for done first.
@@ -231,31 +138,4 @@ func after(done <-chan struct{}, run func(ctx context.Context) error) func(ctx c
 			return nil
 		}
 	}
-}
-
-// lastState is what an earlier run left.
-type lastState struct {
-	store    *store.Store
-	versions xds.Versions
-	known    bool
-}
-
-func loadState(c config, log *slog.Logger) (*lastState, error) {
-	s, err := store.New(log)
-	if err != nil {
-		return nil, err
-	}
-	saved, err := store.Load(filepath.Join(c.stateDir, "state"))
-	if err != nil {
-		log.Warn("starting without the last state", "err", err)
-		return &lastState{store: s}, nil
-	}
-	known := len(saved.State.Workloads) > 0
-	if known {
-		if err := s.Apply(saved.State); err != nil {
-			return nil, err
-		}
-		log.Info("last state loaded", "workloads", len(saved.State.Workloads), "services", len(saved.State.Services), "policies", len(saved.State.Policies))
-	}
-	return &lastState{store: s, versions: saved.Versions, known: known}, nil
 }
