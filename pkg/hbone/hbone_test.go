@@ -19,6 +19,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/identity"
 	"github.com/fairlead-mesh/fairlead/pkg/identity/identitytest"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/test/condition"
 )
 
 var (
@@ -304,7 +305,7 @@ func TestHandshakesOutliveADrain(t *testing.T) {
 				old.admit(c) // accepted, and it drains before the first byte
 				old.work.Add(1)
 				go func() { defer close(drained); old.Drain(t.Context()) }()
-				eventually(t, "it drains", func() bool { old.mu.Lock(); defer old.mu.Unlock(); return old.draining })
+				condition.Await(t, "it drains", func() bool { old.mu.Lock(); defer old.mu.Unlock(); return old.draining })
 				go func() { defer old.work.Done(); old.serve(c) }()
 			}
 			for range waiting {
@@ -314,17 +315,6 @@ func TestHandshakesOutliveADrain(t *testing.T) {
 			}
 			<-drained
 		})
-	}
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(20 * time.Second); !ok(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain: %s", what)
-		}
 	}
 }
 
@@ -412,7 +402,7 @@ func TestConnectionsOfOnePeer(t *testing.T) {
 		_ = c.SetDeadline(time.Now().Add(20 * time.Second))
 		err = tls.Client(c, r.manager.ClientTLS(alice, []string{bob.String()})).Handshake()
 		// The server may be through later: of those that are not, some make room.
-		eventually(t, "the handshake is over", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.pending) == 0 })
+		condition.Await(t, "the handshake is over", func() bool { s.mu.Lock(); defer s.mu.Unlock(); return len(s.pending) == 0 })
 		return c, err
 	}
 	var one []net.Conn

@@ -9,6 +9,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"github.com/fairlead-mesh/fairlead/test/condition"
 )
 
 func open(t *testing.T, o Options[string]) *Queue[string] {
@@ -51,27 +53,15 @@ func queue(t *testing.T, q *Queue[string], keys ...string) <-chan given {
 				let <- given{key, turn}
 			}
 		}()
-		eventually(t, "it waits", func() bool { return q.Waiting() == before+1 })
+		condition.Await(t, "it waits", func() bool { return q.Waiting() == before+1 })
 	}
 	return let
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(30 * time.Second)
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatal("not in 30 s: " + what)
-		case <-time.After(time.Millisecond):
-		}
-	}
 }
 
 // empty wants nothing left of anybody.
 func empty(t *testing.T, q *Queue[string]) {
 	t.Helper()
-	eventually(t, "nobody is left", func() bool {
+	condition.Await(t, "nobody is left", func() bool {
 		q.mu.Lock()
 		defer q.mu.Unlock()
 		return q.given == 0 && q.memory == 0 && q.waiting == 0 && len(q.lines) == 0 && q.first.Len() == 0 && q.others.Len() == 0
@@ -165,7 +155,7 @@ func TestACrowdKeepsNobodyOut(t *testing.T) {
 				}()
 			}
 			places := min(o.Waiting, addresses*o.Line)
-			eventually(t, "they fill the places", func() bool { return q.Waiting() == places && int(refused.Load()) == crowd-places })
+			condition.Await(t, "they fill the places", func() bool { return q.Waiting() == places && int(refused.Load()) == crowd-places })
 			before := make(chan int64, 1)
 			go func() {
 				turn, err := q.Take(t.Context(), "single")
@@ -177,7 +167,7 @@ func TestACrowdKeepsNobodyOut(t *testing.T) {
 				}
 				close(before)
 			}()
-			eventually(t, "another has a place", func() bool {
+			condition.Await(t, "another has a place", func() bool {
 				q.mu.Lock()
 				defer q.mu.Unlock()
 				return q.lines["single"] != nil
@@ -244,7 +234,7 @@ func TestWaitEnds(t *testing.T) {
 		_, err := q.Take(t.Context(), "b")
 		ended <- err
 	}()
-	eventually(t, "one waits", func() bool { return q.Waiting() == 1 })
+	condition.Await(t, "one waits", func() bool { return q.Waiting() == 1 })
 	q.Close()
 	if err := <-ended; !errors.Is(err, ErrClosed) {
 		t.Errorf("a turn after the end: %v", err)

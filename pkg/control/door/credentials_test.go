@@ -13,6 +13,7 @@ import (
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 
 	"github.com/fairlead-mesh/fairlead/pkg/identity/identitytest"
+	"github.com/fairlead-mesh/fairlead/test/condition"
 )
 
 // server is one with a door; what its streams do with their turns is do's.
@@ -106,12 +107,12 @@ func TestSilentAndGonePeers(t *testing.T) {
 	}
 	silent := dial()
 	defer silent.Close()
-	eventually(t, "it has the turn", func() bool { return d.given() == 1 })
+	condition.Await(t, "it has the turn", func() bool { return d.given() == 1 })
 	leaving := dial()
-	eventually(t, "the other waits", func() bool { return d.Waiting() == 1 })
+	condition.Await(t, "the other waits", func() bool { return d.Waiting() == 1 })
 	leaving.Close()
 	if err := call(t, address); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "all turns have ended", func() bool { return d.given() == 0 && d.Waiting() == 0 })
+	condition.Await(t, "all turns have ended", func() bool { return d.given() == 0 && d.Waiting() == 0 })
 }

@@ -4,7 +4,8 @@ import (
 	"context"
 	"net/netip"
 	"testing"
-	"time"
+
+	"github.com/fairlead-mesh/fairlead/test/condition"
 )
 
 func open(t *testing.T, o Options) *Door {
@@ -14,18 +15,6 @@ func open(t *testing.T, o Options) *Door {
 		t.Fatal(err)
 	}
 	return d
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	deadline := time.After(30 * time.Second)
-	for !ok() {
-		select {
-		case <-deadline:
-			t.Fatal("not in 30 s: " + what)
-		case <-time.After(time.Millisecond):
-		}
-	}
 }
 
 // A stream whose connection is in goes before a connection that is not.
@@ -47,7 +36,7 @@ func TestStreamsGoFirst(t *testing.T) {
 			let <- w
 			turn.End()
 		}()
-		eventually(t, "it waits", func() bool { return d.Waiting() == i+1 })
+		condition.Await(t, "it waits", func() bool { return d.Waiting() == i+1 })
 	}
 	first.End()
 	if w := <-let; !w.inside {
@@ -69,11 +58,11 @@ func TestClose(t *testing.T) {
 		_, err := d.Begin(context.Background())
 		ended <- err
 	}()
-	eventually(t, "one waits", func() bool { return d.Waiting() == 1 })
+	condition.Await(t, "one waits", func() bool { return d.Waiting() == 1 })
 	d.Close()
 	if err := <-ended; err == nil {
 		t.Error("a turn after the end")
 	}
 	first.End()
-	eventually(t, "nobody is left", func() bool { return d.given() == 0 && d.Waiting() == 0 })
+	condition.Await(t, "nobody is left", func() bool { return d.given() == 0 && d.Waiting() == 0 })
 }

@@ -13,6 +13,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"github.com/fairlead-mesh/fairlead/test/condition"
 )
 
 // asked sends one request in the manner of istioctl.
@@ -39,7 +41,7 @@ func TestInspectorSeesWhoIsInSync(t *testing.T) {
 	a.subscribe(AuthorizationType, AddressType)
 	a.ack(a.receive())
 	a.receive() // and does not say whether it took this one
-	eventually(t, "the acknowledgement is seen", func() bool {
+	condition.Await(t, "the acknowledgement is seen", func() bool {
 		clients := r.server.Clients()
 		return len(clients) == 1 && clients[0].Types["policies"].Acked != "" && len(clients[0].Types["addresses"].Waiting) == 1
 	})

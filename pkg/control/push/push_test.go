@@ -28,6 +28,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/door"
 	"github.com/fairlead-mesh/fairlead/pkg/token"
+	"github.com/fairlead-mesh/fairlead/test/condition"
 )
 
 // reviewer takes "namespace/account/pod/node" for a token, or "namespace/account" for one
@@ -279,7 +280,7 @@ func TestRefusedIsShownAndSentAgain(t *testing.T) {
 	a.wants("policies ")
 	m := a.receive()
 	a.send(&discovery.DeltaDiscoveryRequest{TypeUrl: m.TypeUrl, ResponseNonce: m.Nonce, ErrorDetail: &rpcstatus.Status{Message: "bad: no such thing"}})
-	eventually(t, "the refusal is shown", func() bool {
+	condition.Await(t, "the refusal is shown", func() bool {
 		for _, c := range r.server.Clients() {
 			s := c.Types["addresses"]
 			return c.Node == "n1" && slices.Equal(s.Refused, []string{"bad"}) && s.Nack == "bad: no such thing"
@@ -290,7 +291,7 @@ func TestRefusedIsShownAndSentAgain(t *testing.T) {
 		t.Errorf("%v refusals counted", n)
 	}
 	a.wants("addresses +bad")
-	eventually(t, "nothing is refused any more", func() bool {
+	condition.Await(t, "nothing is refused any more", func() bool {
 		return len(r.server.Clients()[0].Types["addresses"].Refused) == 0
 	})
 }
@@ -407,17 +408,6 @@ func TestOldestOfTooManyStreamsEnds(t *testing.T) {
 	r.set([]string{"p"}, nil)
 	for _, a := range all[1:] {
 		a.wants("policies +p")
-	}
-}
-
-func eventually(t *testing.T, what string, ok func() bool) {
-	t.Helper()
-	tick := time.NewTicker(time.Millisecond)
-	defer tick.Stop()
-	for end := time.Now().Add(10 * time.Second); !ok(); <-tick.C {
-		if time.Now().After(end) {
-			t.Fatalf("waited in vain: %s", what)
-		}
 	}
 }
 

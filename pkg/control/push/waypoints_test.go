@@ -23,6 +23,7 @@ import (
 	"google.golang.org/protobuf/types/known/wrapperspb"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
+	"github.com/fairlead-mesh/fairlead/test/condition"
 )
 
 // generated makes the configuration that a test says, by waypoint: names by type,
@@ -136,7 +137,7 @@ func TestRoutesMoveAfterTheirClustersAreReady(t *testing.T) {
 	if got := described(m); got != "endpoints +e2" {
 		t.Fatalf("then came %q", got)
 	}
-	eventually(t, "nothing more is sent before the endpoints are taken", func() bool {
+	condition.Await(t, "nothing more is sent before the endpoints are taken", func() bool {
 		s := r.server.Clients()[0].Types
 		return len(s["routes"].Waiting) == 0 && len(s["endpoints"].Waiting) == 1 && s["routes"].Behind > 0
 	})
@@ -251,7 +252,7 @@ func TestWaypointReconnects(t *testing.T) {
 	if err := a.stream.CloseSend(); err != nil {
 		t.Fatal(err)
 	}
-	eventually(t, "the stream has ended", func() bool { return len(r.server.Clients()) == 0 })
+	condition.Await(t, "the stream has ended", func() bool { return len(r.server.Clients()) == 0 })
 	r.configure("one", []string{"c1"}, []string{"e1=moved"}, []string{"l"}, []string{"r=c1"})
 	b := r.waypoint("one", nil)
 	b.have = a.have
@@ -272,7 +273,7 @@ func TestRefusedListenerIsShown(t *testing.T) {
 	m := a.receive()
 	const reason = "main_internal: filter_chains[2]: no such filter"
 	a.send(&discovery.DeltaDiscoveryRequest{TypeUrl: m.TypeUrl, ResponseNonce: m.Nonce, ErrorDetail: &rpcstatus.Status{Message: reason}})
-	eventually(t, "the refusal is shown", func() bool {
+	condition.Await(t, "the refusal is shown", func() bool {
 		for _, c := range r.server.Clients() {
 			s := c.Types["listeners"]
 			return c.Waypoint == "shop/one" && slices.Equal(s.Refused, []string{"main_internal"}) && s.Nack == reason
@@ -423,12 +424,12 @@ func TestOneBadRouteHarmsNoOther(t *testing.T) {
 	}
 	nack(m)
 	a.wants("routes +c")
-	eventually(t, "the bad one alone counts as refused", func() bool {
+	condition.Await(t, "the bad one alone counts as refused", func() bool {
 		return slices.Equal(r.server.Clients()[0].Types["routes"].Refused, []string{"bad"})
 	})
 	r.configure("one", nil, nil, nil, []string{"a", "bad=mended", "c"})
 	a.wants("routes +bad")
-	eventually(t, "nothing is refused", func() bool { return len(r.server.Clients()[0].Types["routes"].Refused) == 0 })
+	condition.Await(t, "nothing is refused", func() bool { return len(r.server.Clients()[0].Types["routes"].Refused) == 0 })
 }
 
 // What cannot be encoded keeps all that came with it from being published, whatever

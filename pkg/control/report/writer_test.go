@@ -6,7 +6,6 @@ import (
 	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -17,6 +16,7 @@ import (
 	ktesting "k8s.io/client-go/testing"
 
 	"github.com/fairlead-mesh/fairlead/pkg/control/status"
+	"github.com/fairlead-mesh/fairlead/test/condition"
 )
 
 var (
@@ -121,17 +121,6 @@ func newWriter(t *testing.T, a *api) *Writer {
 	return w
 }
 
-func until(t *testing.T, what string, condition func() bool) {
-	t.Helper()
-	for deadline := time.After(20 * time.Second); !condition(); {
-		select {
-		case <-deadline:
-			t.Fatalf("waited in vain: %s", what)
-		case <-time.After(5 * time.Millisecond):
-		}
-	}
-}
-
 func unknown(status.Object) int64 { return 0 }
 
 func service(name string, conditions ...status.Condition) status.Status {
@@ -145,16 +134,16 @@ func TestWriterFollowsWhatIsWanted(t *testing.T) {
 	w := newWriter(t, a)
 	stop := start(t, a, w)
 	w.Set([]status.Status{service("a", bound("True", "R")), service("b", bound("True", "R")), service("gone", bound("True", "R"))}, unknown)
-	until(t, "the conditions", func() bool {
+	condition.Await(t, "the conditions", func() bool {
 		return slices.Equal(a.conditions(services, "shop", "a"), []string{status.WaypointBound + "=True"}) && len(a.conditions(services, "shop", "b")) == 1
 	})
-	until(t, "the stale condition gone and the other's kept", func() bool {
+	condition.Await(t, "the stale condition gone and the other's kept", func() bool {
 		return slices.Equal(a.conditions(services, "shop", "stale"), []string{"Other=True"})
 	})
 
 	// One changes; the other, the same again, is left alone.
 	w.Set([]status.Status{service("a", bound("False", "R")), service("b", bound("True", "R"))}, unknown)
-	until(t, "the change", func() bool {
+	condition.Await(t, "the change", func() bool {
 		return slices.Equal(a.conditions(services, "shop", "a"), []string{status.WaypointBound + "=False"})
 	})
 	// One that came later gets what is wanted of it.
@@ -162,8 +151,8 @@ func TestWriterFollowsWhatIsWanted(t *testing.T) {
 		t.Fatal(err)
 	}
 	w.Set([]status.Status{service("b", bound("True", "R")), service("late", bound("True", "R"))}, unknown)
-	until(t, "the late one", func() bool { return len(a.conditions(services, "shop", "late")) == 1 })
-	until(t, "a's taken back", func() bool { return len(a.conditions(services, "shop", "a")) == 0 })
+	condition.Await(t, "the late one", func() bool { return len(a.conditions(services, "shop", "late")) == 1 })
+	condition.Await(t, "a's taken back", func() bool { return len(a.conditions(services, "shop", "a")) == 0 })
 	if n := a.count("services/b"); n != 1 {
 		t.Errorf("b was written %d times", n)
 	}
@@ -175,7 +164,7 @@ func TestWriterFollowsWhatIsWanted(t *testing.T) {
 		t.Errorf("written while not running: %v", got)
 	}
 	start(t, a, w)
-	until(t, "the change", func() bool {
+	condition.Await(t, "the change", func() bool {
 		return slices.Equal(a.conditions(services, "shop", "late"), []string{status.WaypointBound + "=False"})
 	})
 	if n := a.count("services/b"); n != 1 {
@@ -204,16 +193,16 @@ func TestWriterServesItsClass(t *testing.T) {
 			Conditions: []status.Condition{{Type: "Accepted", Status: "True", Reason: "Accepted"}}}
 	}
 	w.Set([]status.Status{said("ours"), said("theirs"), said("named")}, unknown)
-	until(t, "that of a class without an object", func() bool { return slices.Equal(a.conditions(gateways, "shop", "named"), []string{"Accepted=True"}) })
+	condition.Await(t, "that of a class without an object", func() bool { return slices.Equal(a.conditions(gateways, "shop", "named"), []string{"Accepted=True"}) })
 	// What comes between a list and its watch, the stand-in loses.
-	until(t, "a watch", func() bool {
+	condition.Await(t, "a watch", func() bool {
 		return slices.ContainsFunc(a.Actions(), func(action ktesting.Action) bool { return action.Matches("watch", "gatewayclasses") })
 	})
 	if _, err := a.Resource(classes).Create(t.Context(), class("mesh", ClassController), metav1.CreateOptions{}); err != nil {
 		t.Fatal(err)
 	}
-	until(t, "ours", func() bool { return slices.Equal(a.conditions(gateways, "shop", "ours"), []string{"Accepted=True"}) })
-	until(t, "the class", func() bool {
+	condition.Await(t, "ours", func() bool { return slices.Equal(a.conditions(gateways, "shop", "ours"), []string{"Accepted=True"}) })
+	condition.Await(t, "the class", func() bool {
 		return slices.Equal(a.conditions(classes, "", "mesh"), []string{"Accepted=True"})
 	})
 	if got := a.conditions(gateways, "shop", "theirs"); !slices.Equal(got, []string{"Accepted=Unknown"}) {
