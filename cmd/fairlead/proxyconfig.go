@@ -93,7 +93,7 @@ func (p *proxyConfig) fetch(cmd *cobra.Command, args []string, page string) ([]b
 		raw, err := os.ReadFile(p.file)
 		return raw, nil, err
 	}
-	client, of, err := p.target(cmd.Context(), args[0])
+	client, of, err := target(cmd.Context(), &p.Flags, args[0])
 	if err != nil {
 		return nil, nil, err
 	}
@@ -107,12 +107,13 @@ func (p *proxyConfig) fetch(cmd *cobra.Command, args []string, page string) ([]b
 	return raw, &of, err
 }
 
-func (p *proxyConfig) target(ctx context.Context, name string) (*kube.Client, proxies.Of, error) {
-	client, err := p.Connect()
+// target connects to the cluster and finds the proxies of a workload there.
+func target(ctx context.Context, f *kube.Flags, name string) (*kube.Client, proxies.Of, error) {
+	client, err := f.Connect()
 	if err != nil {
 		return nil, proxies.Of{}, err
 	}
-	of, err := proxies.Find(ctx, client, &p.Flags, name)
+	of, err := proxies.Find(ctx, client, f, name)
 	return client, of, err
 }
 
@@ -200,7 +201,7 @@ func (p *proxyConfig) secrets() *cobra.Command {
 				return err
 			}
 			if len(args) == 1 && p.file == "" {
-				client, of, err := p.target(cmd.Context(), args[0])
+				client, of, err := target(cmd.Context(), &p.Flags, args[0])
 				if err != nil {
 					return err
 				}

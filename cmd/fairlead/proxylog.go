@@ -34,7 +34,7 @@ them. Access logs are no matter of the level: they have all requests and connect
 			if reset && level != "" {
 				return errors.New("--level cannot be combined with --reset")
 			}
-			client, of, err := p.target(cmd.Context(), args[0])
+			client, of, err := target(cmd.Context(), &p.Flags, args[0])
 			if err != nil {
 				return err
 			}

@@ -29,11 +29,7 @@ it or its services.`,
 		Example: "  fairlead logs deploy/productpage -n default --tail 50",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := f.Connect()
-			if err != nil {
-				return err
-			}
-			of, err := proxies.Find(cmd.Context(), client, f, args[0])
+			client, of, err := target(cmd.Context(), f, args[0])
 			if err != nil {
 				return err
 			}
@@ -64,11 +60,7 @@ func newTroubleshoot() *cobra.Command {
 		Example: "  fairlead troubleshoot deploy/productpage -n default",
 		Args:    cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			client, err := f.Connect()
-			if err != nil {
-				return err
-			}
-			of, err := proxies.Find(cmd.Context(), client, f, args[0])
+			client, of, err := target(cmd.Context(), f, args[0])
 			if err != nil {
 				return err
 			}

@@ -11,36 +11,50 @@ import (
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 
 	"github.com/fairlead-mesh/fairlead/pkg/cli/kube"
 )
 
-func table(out io.Writer) *tabwriter.Writer { return tabwriter.NewWriter(out, 0, 8, 5, ' ', 0) }
+// table has a row for each waypoint; one of all namespaces says first in which it is.
+type table struct {
+	*tabwriter.Writer
+	all bool
+}
 
-const none = "No waypoints found."
+func newTable(out io.Writer, namespace, head string) table {
+	t := table{tabwriter.NewWriter(out, 0, 8, 5, ' ', 0), namespace == ""}
+	t.row("NAMESPACE", head)
+	return t
+}
+
+func (t table) row(namespace, rest string) {
+	if t.all {
+		rest = namespace + "\t" + rest
+	}
+	fmt.Fprintln(t, rest)
+}
+
+// shown are a namespace's waypoints, or all with ""; where there are none, it is said.
+func shown(ctx context.Context, c *kube.Client, out io.Writer, namespace string) ([]*unstructured.Unstructured, error) {
+	all, err := waypoints(ctx, c, namespace, "")
+	if err == nil && len(all) == 0 {
+		fmt.Fprintln(out, "No waypoints found.")
+	}
+	return all, err
+}
 
 // List writes a namespace's waypoints, or all with "", and whether they are programmed.
 func List(ctx context.Context, c *kube.Client, out io.Writer, namespace string) error {
-	all, err := waypoints(ctx, c, namespace, "")
-	if err != nil {
+	all, err := shown(ctx, c, out, namespace)
+	if err != nil || len(all) == 0 {
 		return err
 	}
-	if len(all) == 0 {
-		fmt.Fprintln(out, none)
-		return nil
-	}
-	w := table(out)
-	if namespace == "" {
-		fmt.Fprint(w, "NAMESPACE\t")
-	}
-	fmt.Fprintln(w, "NAME\tREVISION\tTRAFFIC TYPE\tPROGRAMMED")
+	w := newTable(out, namespace, "NAME\tREVISION\tTRAFFIC TYPE\tPROGRAMMED")
 	for _, g := range all {
-		if namespace == "" {
-			fmt.Fprint(w, g.GetNamespace()+"\t")
-		}
 		labels := g.GetLabels()
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\n", g.GetName(), cmp.Or(labels[labelRevision], "default"), cmp.Or(labels[labelFor], "service"),
-			cmp.Or(string(kube.Condition(g, programmed).Status), "False"))
+		w.row(g.GetNamespace(), fmt.Sprintf("%s\t%s\t%s\t%s", g.GetName(), cmp.Or(labels[labelRevision], "default"), cmp.Or(labels[labelFor], "service"),
+			cmp.Or(string(kube.Condition(g, programmed).Status), "False")))
 	}
 	return w.Flush()
 }
@@ -48,19 +62,11 @@ func List(ctx context.Context, c *kube.Client, out io.Writer, namespace string) 
 // Status writes what a namespace's waypoints are waiting for, or all with "". With
 // wait, it waits for each until it is programmed, for timeout at most.
 func Status(ctx context.Context, c *kube.Client, out io.Writer, namespace string, wait bool, timeout time.Duration) error {
-	all, err := waypoints(ctx, c, namespace, "")
-	if err != nil {
+	all, err := shown(ctx, c, out, namespace)
+	if err != nil || len(all) == 0 {
 		return err
 	}
-	if len(all) == 0 {
-		fmt.Fprintln(out, none)
-		return nil
-	}
-	w := table(out)
-	if namespace == "" {
-		fmt.Fprint(w, "NAMESPACE\t")
-	}
-	fmt.Fprintln(w, "NAME\tSTATUS\tTYPE\tREASON\tMESSAGE")
+	w := newTable(out, namespace, "NAME\tSTATUS\tTYPE\tREASON\tMESSAGE")
 	var late error
 	for _, g := range all {
 		if wait {
@@ -73,11 +79,8 @@ func Status(ctx context.Context, c *kube.Client, out io.Writer, namespace string
 		if now == nil {
 			continue // deleted in between
 		}
-		if namespace == "" {
-			fmt.Fprint(w, g.GetNamespace()+"\t")
-		}
 		state := kube.Condition(now, programmed)
-		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\n", g.GetName(), cmp.Or(string(state.Status), "Unknown"), cmp.Or(state.Type, programmed), state.Reason, state.Message)
+		w.row(g.GetNamespace(), fmt.Sprintf("%s\t%s\t%s\t%s\t%s", g.GetName(), cmp.Or(string(state.Status), "Unknown"), cmp.Or(state.Type, programmed), state.Reason, state.Message))
 	}
 	return errors.Join(w.Flush(), late)
 }
