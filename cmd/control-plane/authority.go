@@ -9,6 +9,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"github.com/fairlead-mesh/fairlead/pkg/ca"
+	"github.com/fairlead-mesh/fairlead/pkg/run"
 )
 
 // newHolder holds the backend's CA. Whoever has one of files has it from now on, and
@@ -28,7 +29,7 @@ func (b *backend) newHolder(c config, registry *prometheus.Registry, log *slog.L
 	files := ca.Files{Cert: c.caCert, Key: c.caKey, Chain: c.certChain, Roots: c.rootCerts}
 	a, err := ca.Load(files)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, run.Usage(err)
 	}
 	h.Set(a, c.caCert)
 	b.parts = append(b.parts, part{"ca files", func(ctx context.Context) error { files.Follow(ctx, h); return nil }})

@@ -9,6 +9,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/control/deploy"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/control/status"
+	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/token"
 )
 
@@ -17,12 +18,12 @@ func openDirectory(c config, registry *prometheus.Registry, log *slog.Logger) (*
 	b := &backend{name: "directory " + c.configDir}
 	keys, err := token.ReadKeys(c.tokenKeys)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, run.Usage(err)
 	}
 	// The objects come first: the trust domain of a new root is theirs.
 	directory, err := source.NewDirectory(source.Options{ConfigDir: c.configDir, DerivedDir: c.derivedDir, Logger: log})
 	if err != nil {
-		return nil, usageError{err}
+		return nil, run.Usage(err)
 	}
 	b.objects, b.reviewer, b.pods = directory, keys, &podIndex{directory}
 	holder, err := b.newHolder(c, registry, log)
@@ -32,7 +33,7 @@ func openDirectory(c config, registry *prometheus.Registry, log *slog.Logger) (*
 	if c.caCert == "" {
 		own, err := ca.Create(c.stateDir, directory.Objects().Mesh.GetTrustDomain())
 		if err != nil {
-			return nil, usageError{err}
+			return nil, run.Usage(err)
 		}
 		holder.Set(own, c.stateDir)
 	}

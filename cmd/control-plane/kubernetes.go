@@ -24,6 +24,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/control/resident"
 	"github.com/fairlead-mesh/fairlead/pkg/control/rootcert"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
+	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 	"github.com/fairlead-mesh/fairlead/pkg/token/tokenreview"
 )
@@ -78,7 +79,7 @@ func restConfig(kubeconfig string) (*rest.Config, error) {
 func openKubernetes(c config, registry *prometheus.Registry, log *slog.Logger) (*backend, error) {
 	k, err := newClients(c)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, run.Usage(err)
 	}
 	b := &backend{name: "API server " + k.config.Host}
 	objects, err := informer.New(informer.Options{Kubernetes: k.core, Metadata: k.metadata, Dynamic: k.dynamic, Logger: log})

@@ -2,35 +2,17 @@
 package main
 
 import (
-	"context"
-	"errors"
-	"fmt"
 	"log/slog"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fairlead-mesh/fairlead/pkg/level"
+	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 )
 
-// usageError is an error of the command line: exit code 2.
-type usageError struct{ error }
-
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := command().ExecuteContext(ctx)
-	if err == nil {
-		return
-	}
-	fmt.Fprintln(os.Stderr, "control-plane:", err)
-	if usage := (usageError{}); errors.As(err, &usage) {
-		os.Exit(2)
-	}
-	os.Exit(1)
+	run.Program("control-plane", command().ExecuteContext)
 }
 
 func command() *cobra.Command {
@@ -59,14 +41,14 @@ policies by delta xDS, certificates by Istio's certificate service, on one port.
 		SilenceUsage:  true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := c.complete(); err != nil {
-				return usageError{err}
+				return run.Usage(err)
 			}
 			levels := level.New(c.level)
 			log := slog.New(levels.Handler(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelDebug})))
 			return serve(cmd.Context(), c, levels, log)
 		},
 	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return run.Usage(err) })
 	c.bind(cmd.Flags())
 	return cmd
 }

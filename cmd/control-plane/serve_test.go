@@ -25,6 +25,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/identity"
 	"github.com/fairlead-mesh/fairlead/pkg/level"
 	"github.com/fairlead-mesh/fairlead/pkg/mesh"
+	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/xds"
 )
@@ -308,7 +309,7 @@ func TestBadCommandLine(t *testing.T) {
 		cmd.SetOut(io.Discard)
 		cmd.SetErr(io.Discard)
 		err := cmd.ExecuteContext(t.Context())
-		if _, usage := err.(usageError); !usage || !strings.Contains(err.Error(), want) {
+		if !run.IsUsage(err) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%v: %v, want %q", args, err, want)
 		}
 	}

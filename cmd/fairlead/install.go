@@ -16,6 +16,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/install"
 	"github.com/fairlead-mesh/fairlead/pkg/install/operator"
 	"github.com/fairlead-mesh/fairlead/pkg/install/unclean"
+	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 )
 
@@ -40,7 +41,7 @@ func (f *request) empty() bool { return len(f.files) == 0 && len(f.sets) == 0 &&
 
 func (f *request) read(stdin io.Reader) (*operator.Request, error) {
 	if f.manifests != "" {
-		return nil, callError{errors.New("--manifests: the chart is the one that the binary carries; for another one use helm")}
+		return nil, run.Usage(errors.New("--manifests: the chart is the one that the binary carries; for another one use helm"))
 	}
 	var files []source.File
 	for _, name := range f.files {
@@ -50,14 +51,14 @@ func (f *request) read(stdin io.Reader) (*operator.Request, error) {
 		} else {
 			opened, err := os.Open(name)
 			if err != nil {
-				return nil, callError{err}
+				return nil, run.Usage(err)
 			}
 			defer opened.Close()
 			in = opened
 		}
 		data, err := io.ReadAll(io.LimitReader(in, maxRequestFile))
 		if err != nil {
-			return nil, callError{fmt.Errorf("%s: %w", name, err)}
+			return nil, run.Usage(fmt.Errorf("%s: %w", name, err))
 		}
 		files = append(files, source.File{Name: name, Data: data})
 	}
@@ -67,7 +68,7 @@ func (f *request) read(stdin io.Reader) (*operator.Request, error) {
 	}
 	r, err := operator.Read(files, sets)
 	if err != nil {
-		return nil, callError{err}
+		return nil, run.Usage(err)
 	}
 	return r, nil
 }
@@ -80,18 +81,13 @@ func (f *request) manifest(stdin io.Reader) (*install.Manifest, *operator.Reques
 	}
 	m, err := install.Build(r, telemetry.Version)
 	if err != nil {
-		return nil, nil, callError{err}
+		return nil, nil, run.Usage(err)
 	}
 	return m, r, nil
 }
 
 // maxRequestFile bounds one file of a request.
 const maxRequestFile = 8 << 20
-
-// callError is an error of the call: exit code 2.
-type callError struct{ error }
-
-func (e callError) Unwrap() error { return e.error }
 
 // applying are the flags of commands that change a cluster.
 type applying struct {
@@ -217,7 +213,7 @@ installation is asked for again, with -f and --set over it.`,
 func runInstall(cmd *cobra.Command, k *kube.Flags, r *operator.Request, a applying) error {
 	// What is wrong with the request is told before the cluster is asked for anything.
 	if _, err := install.Build(r, telemetry.Version); err != nil {
-		return callError{err}
+		return run.Usage(err)
 	}
 	c, err := k.Connect()
 	if err != nil {
@@ -325,7 +321,7 @@ func newManifest() *cobra.Command {
 			}
 			file, err := os.Create(output)
 			if err != nil {
-				return callError{err}
+				return run.Usage(err)
 			}
 			return errors.Join(m.Write(file), file.Close())
 		},

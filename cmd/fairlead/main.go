@@ -19,6 +19,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/lab/app"
 	"github.com/fairlead-mesh/fairlead/pkg/lab/probe"
 	"github.com/fairlead-mesh/fairlead/pkg/lab/sandbox"
+	"github.com/fairlead-mesh/fairlead/pkg/run"
 )
 
 // Exit codes: 1 is a failure, 2 means that the machine or the call cannot do it, 3 that
@@ -65,7 +66,7 @@ func report(err error) int {
 		return exitMissing
 	}
 	fmt.Fprintln(os.Stderr, "fairlead:", err)
-	if call := (callError{}); errors.As(err, &call) {
+	if run.IsUsage(err) {
 		return exitMissing
 	}
 	return exitFailure

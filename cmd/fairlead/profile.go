@@ -8,6 +8,7 @@ import (
 	"sigs.k8s.io/yaml"
 
 	"github.com/fairlead-mesh/fairlead/pkg/install/chart"
+	"github.com/fairlead-mesh/fairlead/pkg/run"
 )
 
 func newProfile() *cobra.Command {
@@ -43,7 +44,7 @@ func newProfile() *cobra.Command {
 			}
 			values, err := chart.Release{Profile: name}.Effective()
 			if err != nil {
-				return callError{err}
+				return run.Usage(err)
 			}
 			text, err := yaml.Marshal(values)
 			if err != nil {

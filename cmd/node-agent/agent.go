@@ -18,6 +18,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/podwatch"
 	"github.com/fairlead-mesh/fairlead/pkg/podwatch/hostproc"
 	"github.com/fairlead-mesh/fairlead/pkg/redirect"
+	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/store"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 	"github.com/fairlead-mesh/fairlead/pkg/xds"
@@ -90,7 +91,7 @@ func (a *agent) openNode(ctx context.Context) error {
 		a.kernel.NodeNetNS, a.kernel.BPFFS, a.kernel.Mounted = node.NodeNetNS(), node.Path(redirect.BPFFS), true
 	}
 	if missing := redirect.Precheck(a.kernel.BPFFS, a.kernel.Mounted); len(missing) > 0 {
-		return usageError{errors.New(strings.Join(missing, "\n"))}
+		return run.Usage(errors.New(strings.Join(missing, "\n")))
 	}
 	var err error
 	if a.tenure, err = begin(ctx, c.enrolSocket, a.log); err != nil {
@@ -122,7 +123,7 @@ func (a *agent) openMesh() error {
 	c := a.config
 	a.ready = &admin.Readiness{}
 	if err := os.MkdirAll(c.stateDir, 0o700); err != nil {
-		return usageError{err}
+		return run.Usage(err)
 	}
 	var err error
 	if a.state, err = loadState(c, a.log); err != nil {
@@ -130,17 +131,17 @@ func (a *agent) openMesh() error {
 	}
 	xdsConn, err := identity.Dial(c.xdsAddress, c.serverName, c.rootCert, identity.Token{File: c.tokenFile, Cluster: c.clusterID})
 	if err != nil {
-		return usageError{err}
+		return run.Usage(err)
 	}
 	a.atEnd(func() { xdsConn.Close() })
 	caConn, err := identity.Dial(c.caAddress, c.serverName, c.rootCert, identity.Token{File: c.tokenFile, Cluster: c.clusterID})
 	if err != nil {
-		return usageError{err}
+		return run.Usage(err)
 	}
 	a.atEnd(func() { caConn.Close() })
 	a.certificates, err = identity.NewManager(identity.Options{CA: identity.NewClient(caConn), RootFile: c.rootCert, Directory: c.certDir, TTL: c.certTTL, Logger: a.log})
 	if err != nil {
-		return usageError{err}
+		return run.Usage(err)
 	}
 	a.atEnd(a.certificates.Close)
 	a.synced = newSynced(a.ready, a.state.known)

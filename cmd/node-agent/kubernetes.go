@@ -15,6 +15,7 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/podwatch/hostproc"
 	"github.com/fairlead-mesh/fairlead/pkg/podwatch/local"
 	"github.com/fairlead-mesh/fairlead/pkg/redirect"
+	"github.com/fairlead-mesh/fairlead/pkg/run"
 )
 
 // cluster is what of the agent belongs to Kubernetes.
@@ -34,10 +35,10 @@ func newCluster(c config, manager *podwatch.Manager, redirector *redirect.Redire
 	k := &cluster{config: c, redirector: redirector, log: log}
 	how, err := kube.InCluster(c.kubeServer, c.kubeCredentials)
 	if err != nil {
-		return nil, usageError{err}
+		return nil, run.Usage(err)
 	}
 	if k.api, err = kube.New(how); err != nil {
-		return nil, usageError{fmt.Errorf("%s: %w", c.kubeCredentials, err)}
+		return nil, run.Usage(fmt.Errorf("%s: %w", c.kubeCredentials, err))
 	}
 	if c.cni {
 		k.installer = newInstaller(c, k.api, log)

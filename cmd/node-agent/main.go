@@ -3,12 +3,10 @@
 package main
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"os"
-	"os/signal"
 	"runtime/debug"
 	"syscall"
 
@@ -17,11 +15,9 @@ import (
 	"github.com/fairlead-mesh/fairlead/pkg/cni"
 	"github.com/fairlead-mesh/fairlead/pkg/level"
 	"github.com/fairlead-mesh/fairlead/pkg/redirect"
+	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 )
-
-// usageError is an error of the command line: exit code 2.
-type usageError struct{ error }
 
 // gcPercent lets the heap grow by half between collections, where Go would let it
 // double: most of it is what connections that wait need. GOGC in the environment
@@ -32,17 +28,7 @@ func main() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(gcPercent)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := command().ExecuteContext(ctx)
-	if err == nil {
-		return
-	}
-	fmt.Fprintln(os.Stderr, "node-agent:", err)
-	if usage := (usageError{}); errors.As(err, &usage) {
-		os.Exit(2)
-	}
-	os.Exit(1)
+	run.Program("node-agent", command().ExecuteContext)
 }
 
 func command() *cobra.Command {
@@ -72,14 +58,14 @@ Without it, a captured pod is refused: what it pinned in the kernel stays until
 		SilenceUsage:  true,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if err := c.complete(); err != nil {
-				return usageError{err}
+				return run.Usage(err)
 			}
 			levels := level.New(c.level)
 			log := slog.New(levels.Handler(slog.NewTextHandler(cmd.ErrOrStderr(), &slog.HandlerOptions{Level: slog.LevelDebug})))
 			return serve(cmd.Context(), c, levels, log)
 		},
 	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return run.Usage(err) })
 	c.bind(cmd.Flags())
 	cmd.AddCommand(purge(), uninstall(), withdraw(), precheck())
 	return cmd
@@ -104,7 +90,7 @@ for the agent. The exit code is 2 if anything is missing.`,
 				fmt.Fprintln(cmd.OutOrStdout(), sentence)
 			}
 			if len(missing) > 0 {
-				return usageError{fmt.Errorf("%d things are missing", len(missing))}
+				return run.Usage(fmt.Errorf("%d things are missing", len(missing)))
 			}
 			return nil
 		},

@@ -14,6 +14,7 @@ import (
 
 	"github.com/fairlead-mesh/fairlead/pkg/install/unclean"
 	"github.com/fairlead-mesh/fairlead/pkg/kube"
+	"github.com/fairlead-mesh/fairlead/pkg/run"
 )
 
 // withdrawal deletes the agents' DaemonSet while the agents may still ask for it, and
@@ -127,10 +128,10 @@ rights that agents do this with. Nodes without a ready agent are named, with the
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			how, err := kube.InCluster("", kube.CredentialsDir)
 			if err != nil {
-				return usageError{err}
+				return run.Usage(err)
 			}
 			if w.api, err = kube.New(how); err != nil {
-				return usageError{err}
+				return run.Usage(err)
 			}
 			ctx, cancel := context.WithTimeout(cmd.Context(), patience)
 			defer cancel()

@@ -34,7 +34,7 @@ func serveBootstrap(ctx context.Context, c config, levels *level.Levels, log *sl
 	}
 	b, err := readBootstrap(c.bootstrap)
 	if err != nil {
-		return usageError{err}
+		return run.Usage(err)
 	}
 	p, err := newProxy(proxyOptions{config: c, levels: levels, log: log, quit: quit, bootstrap: b})
 	if err != nil {
@@ -44,12 +44,12 @@ func serveBootstrap(ctx context.Context, c config, levels *level.Levels, log *sl
 	group := run.NewGroup(log, c.drain+10*time.Second)
 	group.Add("admin", p.pages.Run)
 	if err := p.static(b); err != nil {
-		return usageError{fmt.Errorf("%s: %w", c.bootstrap, err)}
+		return run.Usage(fmt.Errorf("%s: %w", c.bootstrap, err))
 	}
 	if b.GetDynamicResources().GetAdsConfig() != nil {
 		conn, err := adsConn(b)
 		if err != nil {
-			return usageError{fmt.Errorf("%s: %w", c.bootstrap, err)}
+			return run.Usage(fmt.Errorf("%s: %w", c.bootstrap, err))
 		}
 		defer conn.Close()
 		synced := newSynced(p.ready, xds.ClusterType, xds.ListenerType)

@@ -2,35 +2,18 @@
 package main
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"log/slog"
-	"os"
-	"os/signal"
-	"syscall"
 
 	"github.com/spf13/cobra"
 
 	"github.com/fairlead-mesh/fairlead/pkg/level"
+	"github.com/fairlead-mesh/fairlead/pkg/run"
 	"github.com/fairlead-mesh/fairlead/pkg/telemetry"
 )
 
-// usageError is an error of the command line: exit code 2.
-type usageError struct{ error }
-
 func main() {
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	err := command().ExecuteContext(ctx)
-	if err == nil {
-		return
-	}
-	fmt.Fprintln(os.Stderr, "waypoint:", err)
-	if usage := (usageError{}); errors.As(err, &usage) {
-		os.Exit(2)
-	}
-	os.Exit(1)
+	run.Program("waypoint", command().ExecuteContext)
 }
 
 func command() *cobra.Command {
@@ -62,18 +45,18 @@ with static resources, an ADS server without TLS, or both: for trying it alone.`
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, level, err := c.logger(cmd)
 			if err != nil {
-				return usageError{err}
+				return run.Usage(err)
 			}
 			if c.bootstrap != "" {
 				return serveBootstrap(cmd.Context(), c, level, log)
 			}
 			if err := c.complete(); err != nil {
-				return usageError{err}
+				return run.Usage(err)
 			}
 			return serve(cmd.Context(), c, level, log)
 		},
 	}
-	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError{err} })
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return run.Usage(err) })
 	c.bind(cmd.Flags())
 	c.bindServing(cmd.Flags())
 	cmd.AddCommand(sdsCommand())

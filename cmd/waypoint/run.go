@@ -34,7 +34,7 @@ func serve(ctx context.Context, c config, levels *level.Levels, log *slog.Logger
 	}
 	xdsConn, certificates, closeIdentity, err := connect(c, log)
 	if err != nil {
-		return usageError{err}
+		return run.Usage(err)
 	}
 	defer closeIdentity()
 	self := c.identity()

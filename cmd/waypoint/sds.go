@@ -33,10 +33,10 @@ pod's token. The keys stay on this machine. It writes the file that Envoy starts
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			log, _, err := c.logger(cmd)
 			if err != nil {
-				return usageError{err}
+				return run.Usage(err)
 			}
 			if err := errors.Join(c.complete(), required("--socket", socket), required("--bootstrap-out", out)); err != nil {
-				return usageError{err}
+				return run.Usage(err)
 			}
 			pod := c.pod()
 			b := sds.Bootstrap{NodeID: pod.NodeID(), Cluster: c.gateway + "." + c.podNamespace, Metadata: pod.PlainMetadata(), Socket: socket}
@@ -48,25 +48,25 @@ pod's token. The keys stay on this machine. It writes the file that Envoy starts
 					continue
 				}
 				if *a.to, err = netip.ParseAddrPort(a.value); err != nil {
-					return usageError{fmt.Errorf("%s: %w", a.flag, err)}
+					return run.Usage(fmt.Errorf("%s: %w", a.flag, err))
 				}
 			}
 			file, err := b.JSON()
 			if err != nil {
-				return usageError{err}
+				return run.Usage(err)
 			}
 			xdsConn, certificates, done, err := connect(c, log)
 			if err != nil {
-				return usageError{err}
+				return run.Usage(err)
 			}
 			defer done()
 			certificates.Acquire(c.identity())
 			server, err := sds.Listen(sds.Options{Socket: socket, Identity: c.identity(), Certificates: certificates, ControlPlane: xdsConn, Logger: log})
 			if err != nil {
-				return usageError{err}
+				return run.Usage(err)
 			}
 			if err := os.WriteFile(out, file, 0o644); err != nil {
-				return usageError{fmt.Errorf("--bootstrap-out: %w", err)}
+				return run.Usage(fmt.Errorf("--bootstrap-out: %w", err))
 			}
 			group := run.NewGroup(log, envoyEnds+10*time.Second)
 			group.Add("secrets", func(ctx context.Context) error { return server.Run(ctx) })

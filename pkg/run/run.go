@@ -1,4 +1,5 @@
-// Package run starts a program's long-lived parts and stops them in reverse.
+// Package run runs a program: it starts its long-lived parts and stops them in reverse, sets
+// the limits of the process, and ends it with the code of its error.
 //
 // Each part is a named actor in a [Group]. The first one that ends, or the end of
 // the context, stops the others: last added, first stopped, each waited for before
