@@ -33,6 +33,22 @@ func serviceAccount(g *gatewayv1.Gateway) string {
 
 // model is the mesh as the translation for waypoints sees it.
 func (w *world) model(workloads []*workload) *model.Model {
+	m, services, waypoints := w.modelWithoutEndpoints()
+	w.modelEndpoints(m, workloads, services, waypoints)
+	for _, all := range m.Endpoints {
+		slices.SortFunc(all, byName)
+	}
+	for _, wp := range m.Waypoints {
+		slices.SortFunc(wp.Workloads, byName)
+	}
+	return m
+}
+
+func byName(a, b *model.Endpoint) int { return cmp.Compare(a.Name, b.Name) }
+
+// modelWithoutEndpoints has the services, by their keys too, and the waypoints that they
+// are bound to.
+func (w *world) modelWithoutEndpoints() (*model.Model, map[string]*model.Service, map[*waypoint]*model.Waypoint) {
 	m := &model.Model{
 		Objects: w.Objects, ClusterDomain: w.Settings.ClusterDomain,
 		TrustDomain: w.Mesh.GetTrustDomain(), TrustDomainAliases: w.Mesh.GetTrustDomainAliases(),
@@ -65,15 +81,7 @@ func (w *world) model(workloads []*workload) *model.Model {
 			s.Waypoint.Services = append(s.Waypoint.Services, s)
 		}
 	}
-	w.modelEndpoints(m, workloads, services, waypoints)
-	byName := func(a, b *model.Endpoint) int { return cmp.Compare(a.Name, b.Name) }
-	for _, all := range m.Endpoints {
-		slices.SortFunc(all, byName)
-	}
-	for _, wp := range m.Waypoints {
-		slices.SortFunc(wp.Workloads, byName)
-	}
-	return m
+	return m, services, waypoints
 }
 
 func modelService(s *service) *model.Service {

@@ -10,10 +10,10 @@ import (
 	workloadapi "github.com/fairlead-mesh/fairlead/api/workload"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
-	"github.com/fairlead-mesh/fairlead/pkg/mesh"
 )
 
-// pods is what is needed to translate pods one by one, while all else is as it was.
+// pods is what is needed to translate pods and Services one by one, while all else is as
+// it was.
 type pods struct {
 	w        *world
 	policies *policySet
@@ -54,12 +54,8 @@ func newPods(w *world, policies *policySet, workloads []*workload, m *model.Mode
 		s.count(wl, 1)
 		s.workloads[wl.wire.Uid] = wl
 	}
-	for _, svc := range w.Services {
-		for _, ip := range clusterIPs(svc) {
-			if a, err := netip.ParseAddr(ip); err == nil {
-				s.families[family(a)] = true
-			}
-		}
+	for _, f := range serviceFamilies(w.Services) {
+		s.families[f] = true
 	}
 	for _, p := range w.Problems {
 		s.troubled[p.Ref] = true
@@ -117,22 +113,28 @@ func (s *pods) translate(p *corev1.Pod) *workload {
 	wire, bound := s.w.pod(p)
 	wire.Services = s.w.servicesOfPod(p)
 	wire.AuthorizationPolicies = s.policies.forWorkload(p.Namespace, p.Labels)
-	for key := range wire.Services {
-		if svc := s.services[key]; svc != nil && svc.waypoint != nil {
-			wire.Extensions = append(wire.Extensions, &workloadapi.Extension{Name: mesh.ExtensionWaypointAuthorizes})
-			break
-		}
-	}
-	return &workload{wire: wire, labels: p.Labels, waypoint: bound}
+	wl := &workload{wire: wire, labels: p.Labels, waypoint: bound}
+	wl.authorizedByWaypoints(s.services)
+	return wl
 }
 
-// change makes an output that of a state which differs in pods, and perhaps in
-// routes. It returns false where that takes a translation of everything.
+// change makes an output that of a state which differs in pods and Services, and perhaps
+// in routes. It returns false where that takes a translation of everything; then s is
+// not to be used any more.
 func (s *pods) change(out Output, before, now *source.Objects) (Output, bool) {
+	services, ok := s.serviceChanges(before, now)
+	if !ok {
+		return out, false
+	}
 	gone, come := source.Difference(before.Pods, now.Pods)
+	if len(services) > 0 {
+		s.replace(services, now)
+		again := s.selected(services, come)
+		gone, come = slices.Concat(gone, again), slices.Concat(come, again)
+	}
 	if !slices.ContainsFunc(gone, func(p *corev1.Pod) bool { return !s.plain(p) }) && !slices.ContainsFunc(come, func(p *corev1.Pod) bool { return !s.plain(p) }) {
 		if changes, ok := s.changes(gone, come); ok {
-			return s.apply(out, now, changes), true
+			return s.apply(out, now, services, changes), true
 		}
 	}
 	return out, false
@@ -182,10 +184,14 @@ func (s *pods) changes(gone, come []*corev1.Pod) (map[string]podChange, bool) {
 }
 
 // apply makes the output that of the changes.
-func (s *pods) apply(out Output, now *source.Objects, changes map[string]podChange) Output {
+func (s *pods) apply(out Output, now *source.Objects, services []serviceChange, changes map[string]podChange) Output {
+	out.Addresses, out.Changes = slices.Clone(out.Addresses), &Changes{}
+	if len(services) > 0 {
+		s.applyServices(&out, services)
+	}
 	m := *out.Model
 	m.Objects, m.Endpoints = now, slices.Clone(m.Endpoints)
-	out.Model, out.Addresses, out.Changes = &m, slices.Clone(out.Addresses), &Changes{}
+	out.Model = &m
 	edited := map[int]bool{}
 	edit := func(wl *workload, key string) (index int, ok bool) {
 		svc := s.models[key]
@@ -194,45 +200,61 @@ func (s *pods) apply(out Output, now *source.Objects, changes map[string]podChan
 		}
 		if !edited[svc.Index] {
 			edited[svc.Index] = true
-			m.Endpoints[svc.Index] = slices.Clone(m.Endpoints[svc.Index])
+			// Those of all pods that change are made again: each list is gone through once.
+			m.Endpoints[svc.Index] = slices.DeleteFunc(slices.Clone(m.Endpoints[svc.Index]), func(e *model.Endpoint) bool {
+				_, changes := changes[e.Name]
+				return changes
+			})
 		}
 		return svc.Index, true
 	}
 	for uid, c := range changes {
-		at, known := slices.BinarySearchFunc(out.Addresses, uid, func(a *workloadapi.Address, name string) int { return cmp.Compare(AddressName(a), name) })
 		if c.before != nil {
 			s.count(c.before, -1)
 			delete(s.workloads, uid)
 			for key := range c.before.wire.Services {
-				if i, ok := edit(c.before, key); ok {
-					m.Endpoints[i] = slices.DeleteFunc(m.Endpoints[i], func(e *model.Endpoint) bool { return e.Name == uid })
-				}
+				edit(c.before, key)
 			}
 		}
-		switch {
-		case c.now != nil:
+		if c.now == nil {
+			out.remove(uid)
+		} else {
 			s.count(c.now, 1)
 			s.workloads[uid] = c.now
-			a := &workloadapi.Address{Type: &workloadapi.Address_Workload{Workload: c.now.wire}}
-			if known {
-				out.Addresses[at] = a
-			} else {
-				out.Addresses = slices.Insert(out.Addresses, at, a)
-			}
-			out.Changes.Addresses = append(out.Changes.Addresses, a)
+			out.put(&workloadapi.Address{Type: &workloadapi.Address_Workload{Workload: c.now.wire}})
 			e := s.w.modelEndpoint(c.now)
 			for key, ports := range c.now.wire.Services {
 				if i, ok := edit(c.now, key); ok {
 					m.Endpoints[i] = append(m.Endpoints[i], endpointOf(e, ports, s.services[key].unready()))
 				}
 			}
-		case known:
-			out.Addresses = slices.Delete(out.Addresses, at, at+1)
-			out.Changes.Gone = append(out.Changes.Gone, uid)
 		}
 	}
 	for i := range edited {
-		slices.SortFunc(m.Endpoints[i], func(a, b *model.Endpoint) int { return cmp.Compare(a.Name, b.Name) })
+		slices.SortFunc(m.Endpoints[i], byName)
 	}
 	return out
+}
+
+// find is where an address is in the output, or would be.
+func (o *Output) find(name string) (at int, known bool) {
+	return slices.BinarySearchFunc(o.Addresses, name, func(a *workloadapi.Address, name string) int { return cmp.Compare(AddressName(a), name) })
+}
+
+// put adds a changed address, or replaces it.
+func (o *Output) put(a *workloadapi.Address) {
+	if at, known := o.find(AddressName(a)); known {
+		o.Addresses[at] = a
+	} else {
+		o.Addresses = slices.Insert(o.Addresses, at, a)
+	}
+	o.Changes.Addresses = append(o.Changes.Addresses, a)
+}
+
+// remove takes an address away, if it is there.
+func (o *Output) remove(name string) {
+	if at, known := o.find(name); known {
+		o.Addresses = slices.Delete(o.Addresses, at, at+1)
+		o.Changes.Gone = append(o.Changes.Gone, name)
+	}
 }

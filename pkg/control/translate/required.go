@@ -60,13 +60,7 @@ func (s *policySet) requireWaypoints(workloads []*workload) {
 	}
 	made := map[string]bool{}
 	for _, wl := range workloads {
-		through, bound, decide := map[string]*waypoint{}, false, true
-		behind := func(p *waypoint) {
-			if p != nil {
-				bound, decide = true, decide && p.decides()
-			}
-		}
-		behind(wl.waypoint)
+		through := map[string]*waypoint{}
 		note := func(p *waypoint) {
 			if p != nil {
 				through[p.gateway.Namespace+"."+p.gateway.Name] = p
@@ -76,14 +70,11 @@ func (s *policySet) requireWaypoints(workloads []*workload) {
 		for key := range wl.wire.Services {
 			svc := services[key]
 			if svc == nil || svc.wire.Namespace != wl.wire.Namespace {
-				continue // an EndpointSlice can name any pod, and says nothing of who may reach it
+				continue
 			}
-			behind(svc.waypoint)
 			note(s.w.mustPass(svc.meta(), trafficService))
 		}
-		if bound && decide {
-			wl.wire.Extensions = append(wl.wire.Extensions, &workloadapi.Extension{Name: mesh.ExtensionWaypointAuthorizes})
-		}
+		wl.authorizedByWaypoints(services)
 		if len(through) == 0 || len(wl.wire.Addresses) == 0 {
 			continue
 		}
@@ -97,6 +88,27 @@ func (s *policySet) requireWaypoints(workloads []*workload) {
 		slices.Sort(wl.wire.AuthorizationPolicies)
 	}
 	s.sort()
+}
+
+// authorizedByWaypoints notes that the waypoints before a workload decide by the policies
+// of layer 4, if there are any and all of them do.
+func (wl *workload) authorizedByWaypoints(services map[string]*service) {
+	bound, decide := false, true
+	behind := func(p *waypoint) {
+		if p != nil {
+			bound, decide = true, decide && p.decides()
+		}
+	}
+	behind(wl.waypoint)
+	for key := range wl.wire.Services {
+		// An EndpointSlice can name any pod, and says nothing of who may reach it.
+		if svc := services[key]; svc != nil && svc.wire.Namespace == wl.wire.Namespace {
+			behind(svc.waypoint)
+		}
+	}
+	if bound && decide {
+		wl.wire.Extensions = append(wl.wire.Extensions, &workloadapi.Extension{Name: mesh.ExtensionWaypointAuthorizes})
+	}
 }
 
 func (s *policySet) requiredPolicy(namespace, name string, through map[string]*waypoint) *securityapi.Authorization {

@@ -12,6 +12,14 @@ type selectors map[selectorKey][]*service
 
 type selectorKey struct{ namespace, label, value string }
 
+func newSelectors(services []*service) selectors {
+	x := selectors{}
+	for _, s := range services {
+		x.add(s)
+	}
+	return x
+}
+
 func (x selectors) add(s *service) {
 	if len(s.selector) == 0 {
 		return

@@ -13,7 +13,6 @@ import (
 
 	workloadapi "github.com/fairlead-mesh/fairlead/api/workload"
 	"github.com/fairlead-mesh/fairlead/pkg/control/model"
-	"github.com/fairlead-mesh/fairlead/pkg/control/status"
 )
 
 // service is a service with what finds its endpoints.
@@ -39,17 +38,22 @@ const (
 func kubeServices(w *world) []*service {
 	var out []*service
 	for _, s := range w.Services {
-		if s.Spec.Type == corev1.ServiceTypeExternalName {
-			continue
+		if served(s) {
+			out = append(out, w.kubeService(s))
 		}
-		out = append(out, w.kubeService(s))
 	}
 	return out
 }
 
+// served tells whether a Service is one of the mesh: it is more than another name.
+func served(s *corev1.Service) bool { return s.Spec.Type != corev1.ServiceTypeExternalName }
+
 func (w *world) kubeHostname(s *corev1.Service) string {
 	return s.Name + "." + s.Namespace + ".svc." + w.Settings.ClusterDomain
 }
+
+// kubeKey is the key of the service that a Service is.
+func (w *world) kubeKey(s *corev1.Service) string { return s.Namespace + "/" + w.kubeHostname(s) }
 
 func (w *world) kubeService(s *corev1.Service) *service {
 	wire := &workloadapi.Service{
@@ -72,8 +76,7 @@ func (w *world) kubeService(s *corev1.Service) *service {
 	}
 	var bound *waypoint
 	if s.Labels[labelManaged] != managedWaypoint {
-		object := status.Object{APIVersion: "v1", Kind: "Service", Namespace: s.Namespace, Name: s.Name}
-		bound = w.bind(object, s.ObjectMeta, trafficService)
+		bound = w.bind(serviceObject(s), s.ObjectMeta, trafficService)
 		wire.Waypoint = bound.where()
 		wire.IngressUseWaypoint = wire.Waypoint != nil && w.ingressUsesWaypoint(s.ObjectMeta)
 	}

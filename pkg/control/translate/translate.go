@@ -6,7 +6,6 @@ import (
 
 	workloadapi "github.com/fairlead-mesh/fairlead/api/workload"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
-	"github.com/fairlead-mesh/fairlead/pkg/control/status"
 )
 
 // Translate is the whole of the package: objects in, resources and statuses out.
@@ -22,9 +21,8 @@ func translate(in *source.Objects, opts Options) (out Output, p *pods, err error
 	}
 	w := newWorld(in, opts)
 	w.services = append(kubeServices(w), w.serviceEntryServices()...)
-	w.selectors = selectors{}
+	w.selectors = newSelectors(w.services)
 	for _, s := range w.services {
-		w.selectors.add(s)
 		out.Addresses = append(out.Addresses, &workloadapi.Address{Type: &workloadapi.Address_Service{Service: s.wire}})
 	}
 	policies := collectPolicies(w)
@@ -37,9 +35,6 @@ func translate(in *source.Objects, opts Options) (out Output, p *pods, err error
 	out.Model = w.model(workloads)
 	slices.SortFunc(out.Addresses, func(a, b *workloadapi.Address) int { return cmp.Compare(AddressName(a), AddressName(b)) })
 	w.reportProblems()
-	for _, s := range w.statuses {
-		out.Status = append(out.Status, *s)
-	}
-	status.Sort(out.Status)
+	out.Status = w.said()
 	return out, newPods(w, policies, workloads, out.Model), nil
 }

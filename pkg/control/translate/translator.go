@@ -18,12 +18,12 @@ var routingKinds = map[string]bool{
 
 // Translator translates one state after another. What of a state is as it was in
 // the last is used again: a route that changes costs nothing here, a pod what it is
-// itself.
+// itself, a Service what it and the pods that it selects are.
 type Translator struct {
 	opts Options
 	in   *source.Objects // or nil: none yet
 	out  Output
-	pods *pods // or nil: pods are not translated one by one
+	pods *pods // or nil: pods and Services are not translated one by one
 }
 
 // NewTranslator returns one that has translated nothing.
@@ -33,10 +33,10 @@ func NewTranslator(opts Options) *Translator { return &Translator{opts: opts} }
 // in an output may be changed.
 func (t *Translator) Translate(in *source.Objects) (Output, error) {
 	if t.in != nil {
-		podsDiffer, more := differences(t.in, in)
+		few, more := differences(t.in, in)
 		switch {
 		case more:
-		case !podsDiffer:
+		case !few:
 			m := *t.out.Model
 			m.Objects = in
 			t.in, t.out.Model, t.out.Changes = in, &m, &Changes{}
@@ -57,9 +57,9 @@ func (t *Translator) Translate(in *source.Objects) (Output, error) {
 	return t.out, nil
 }
 
-// differences tells whether two states have other pods, and other objects that are
-// neither pods nor routes. An object that was read again counts as another.
-func differences(a, b *source.Objects) (pods, more bool) {
+// differences tells whether two states have other pods or Services, and other objects
+// that are neither these nor routes. An object that was read again counts as another.
+func differences(a, b *source.Objects) (few, more bool) {
 	if a.Mesh != b.Mesh && !proto.Equal(a.Mesh, b.Mesh) {
 		return false, true
 	}
@@ -67,13 +67,13 @@ func differences(a, b *source.Objects) (pods, more bool) {
 	for i := range va.NumField() {
 		switch name := va.Type().Field(i).Name; {
 		case name == "Mesh" || routingKinds[name] || same(va.Field(i), vb.Field(i)):
-		case name == "Pods":
-			pods = true
+		case name == "Pods" || name == "Services":
+			few = true
 		default:
-			return pods, true
+			return few, true
 		}
 	}
-	return pods, false
+	return few, false
 }
 
 func same(a, b reflect.Value) bool {

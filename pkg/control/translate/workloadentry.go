@@ -20,11 +20,7 @@ func (w *world) workloadEntryWorkloads(policies *policySet) []*workload {
 		if e.DeletionTimestamp != nil || strings.HasPrefix(e.Spec.Address, "unix://") {
 			continue
 		}
-		labels := maps.Clone(e.Labels)
-		if labels == nil {
-			labels = map[string]string{}
-		}
-		maps.Copy(labels, e.Spec.Labels)
+		labels := labelsOfEntry(e)
 		wl := w.endpoint(&e.Spec)
 		wl.Uid = w.opts.ClusterID + "/networking.istio.io/WorkloadEntry/" + e.Namespace + "/" + e.Name
 		wl.Name, wl.Namespace, wl.WorkloadName = e.Name, e.Namespace, e.Name
@@ -45,6 +41,16 @@ func (w *world) workloadEntryWorkloads(policies *policySet) []*workload {
 		out = append(out, &workload{wire: wl, labels: labels, waypoint: bound})
 	}
 	return out
+}
+
+// labelsOfEntry are its own with those of its spec, which win.
+func labelsOfEntry(e *networkingv1.WorkloadEntry) map[string]string {
+	labels := maps.Clone(e.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	maps.Copy(labels, e.Spec.Labels)
+	return labels
 }
 
 // unhealthy tells whether a health check of the entry is known to fail.

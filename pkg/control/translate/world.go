@@ -47,24 +47,31 @@ func newWorld(in *source.Objects, opts Options) *world {
 // clusterFamilies are the address families of the cluster: what an API server
 // is told and a directory is not.
 func clusterFamilies(in *source.Objects) []corev1.IPFamily {
-	var families []corev1.IPFamily
-	note := func(texts []string) {
-		for _, t := range texts {
-			if a, err := netip.ParseAddr(t); err == nil && !slices.Contains(families, family(a)) {
-				families = append(families, family(a))
-			}
-		}
-	}
-	for _, s := range in.Services {
-		note(clusterIPs(s))
-	}
+	families := serviceFamilies(in.Services)
 	for _, p := range in.Pods {
 		if !p.Spec.HostNetwork {
-			note(podIPs(p))
+			families = addFamilies(families, podIPs(p))
 		}
 	}
 	if len(families) == 0 {
 		return []corev1.IPFamily{corev1.IPv4Protocol}
+	}
+	return families
+}
+
+// serviceFamilies are those of the addresses of services, in their order.
+func serviceFamilies(services []*corev1.Service) (families []corev1.IPFamily) {
+	for _, s := range services {
+		families = addFamilies(families, clusterIPs(s))
+	}
+	return families
+}
+
+func addFamilies(families []corev1.IPFamily, addresses []string) []corev1.IPFamily {
+	for _, t := range addresses {
+		if a, err := netip.ParseAddr(t); err == nil && !slices.Contains(families, family(a)) {
+			families = append(families, family(a))
+		}
 	}
 	return families
 }
@@ -98,6 +105,16 @@ func (w *world) status(o status.Object) *status.Status {
 		w.statuses[o] = s
 	}
 	return s
+}
+
+// said is what is said of all objects, sorted.
+func (w *world) said() []status.Status {
+	var out []status.Status
+	for _, s := range w.statuses {
+		out = append(out, *s)
+	}
+	status.Sort(out)
+	return out
 }
 
 // trustDomain is what the wire says of it: nothing, for the default.

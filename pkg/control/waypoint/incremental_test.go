@@ -16,6 +16,8 @@ import (
 	"google.golang.org/protobuf/testing/protocmp"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	workloadapi "github.com/fairlead-mesh/fairlead/api/workload"
+	"github.com/fairlead-mesh/fairlead/pkg/control/model"
 	"github.com/fairlead-mesh/fairlead/pkg/control/push"
 	"github.com/fairlead-mesh/fairlead/pkg/control/source"
 	"github.com/fairlead-mesh/fairlead/pkg/control/translate"
@@ -26,7 +28,14 @@ import (
 var kindsOfTexts = []string{
 	"{apiVersion: v1, kind: Service, metadata: {name: %[1]s, namespace: n}, spec: {clusterIP: 10.96.0.%[2]d, selector: {app: %[1]s}, ports: [{name: http, port: 80}, {name: tcp-db, port: 81}]}}",
 	"{apiVersion: v1, kind: Service, metadata: {name: %[1]s, namespace: n}, spec: {clusterIP: 10.96.0.1%[2]d, selector: {app: %[1]s}, ports: [{name: x, port: 80}]}}",
-	"{apiVersion: v1, kind: Pod, metadata: {name: p%[1]s, namespace: n, labels: {app: %[1]s, v: v%[2]d}, annotations: {ambient.istio.io/redirection: enabled}}, spec: {nodeName: n1}, status: {podIP: 10.1.0.%[2]d%[2]d, conditions: [{type: Ready, status: 'True'}]}}",
+	"{apiVersion: v1, kind: Service, metadata: {name: %[1]s, namespace: n}, spec: {clusterIP: 10.96.0.1, selector: {v: v%[2]d}, ports: [{name: http, port: 80, targetPort: web}, {name: tcp-db, port: 8%[2]d}]}}",
+	"{apiVersion: v1, kind: Service, metadata: {name: %[1]s, namespace: n, labels: {istio.io/use-waypoint: none}}, spec: {clusterIP: None, ipFamilyPolicy: PreferDualStack, publishNotReadyAddresses: true, selector: {app: %[1]s}, ports: [{name: http, port: 80, targetPort: 8%[2]d}]}}",
+	"{apiVersion: v1, kind: Service, metadata: {name: %[1]s, namespace: n, labels: {istio.io/use-waypoint: foreign}}, spec: {clusterIP: 10.96.0.%[2]d, selector: {app: %[1]s}, trafficDistribution: PreferClose, ports: [{name: http, port: 80}]}}",
+	"{apiVersion: v1, kind: Service, metadata: {name: %[1]s, namespace: n, labels: {istio.io/use-waypoint: workloads}}, spec: {clusterIPs: [10.96.2.%[2]d, 'fd00::%[2]d'], clusterIP: 10.96.2.%[2]d, selector: {app: b}, ports: [{name: http, port: 80}, {name: tcp-db, port: 81}]}}",
+	"{apiVersion: v1, kind: Service, metadata: {name: %[1]s, namespace: n}, spec: {clusterIP: 10.96.0.%[2]d, ports: [{name: http, port: 80}]}}",
+	"{apiVersion: v1, kind: Service, metadata: {name: %[1]s, namespace: n, labels: {gateway.networking.k8s.io/gateway-name: workloads}}, spec: {clusterIP: 10.96.0.%[2]d, ports: [{name: http, port: 80}]}}",
+	"{apiVersion: v1, kind: Service, metadata: {name: %[1]s, namespace: n}, spec: {type: ExternalName, externalName: e%[2]d.example.com}}",
+	"{apiVersion: v1, kind: Pod, metadata: {name: p%[1]s, namespace: n, labels: {app: %[1]s, v: v%[2]d}, annotations: {ambient.istio.io/redirection: enabled}}, spec: {nodeName: n1, containers: [{name: c, ports: [{name: web, containerPort: 8%[2]d}]}]}, status: {podIP: 10.1.0.%[2]d%[2]d, conditions: [{type: Ready, status: 'True'}]}}",
 	"{apiVersion: v1, kind: Pod, metadata: {name: p%[1]s, namespace: n, labels: {app: %[1]s, v: v%[2]d}, annotations: {ambient.istio.io/redirection: enabled}}, spec: {nodeName: n%[2]d, serviceAccountName: s%[2]d}, status: {podIP: 10.1.1.%[2]d%[2]d}}",
 	"{apiVersion: v1, kind: Pod, metadata: {name: q%[1]s, namespace: n, labels: {app: %[1]s}}, status: {podIP: 10.1.2.%[2]d, phase: Running}}",
 	"{apiVersion: v1, kind: Pod, metadata: {name: q%[1]s, namespace: n, labels: {app: %[1]s, istio.io/use-waypoint: workloads}}, status: {podIP: 10.1.3.%[2]d}}",
@@ -74,6 +83,14 @@ var always = []string{
 	"{apiVersion: v1, kind: Service, metadata: {name: workloads, namespace: n, labels: {gateway.networking.k8s.io/gateway-name: workloads}}, spec: {clusterIP: 10.97.0.2, ports: [{port: 15008}]}}",
 	"{apiVersion: v1, kind: Service, metadata: {name: manual, namespace: n}, spec: {clusterIP: 10.96.8.1, ports: [{name: http, port: 80}]}}",
 	"{apiVersion: v1, kind: Service, metadata: {name: o, namespace: other}, spec: {clusterIP: 10.96.9.1, selector: {app: o}, ports: [{name: http, port: 80}]}}",
+}
+
+// beside are there too: a Gateway of others' that Services are bound to, and an
+// EndpointSlice that tells more of a Service than its pods do.
+var beside = []string{
+	"{apiVersion: gateway.networking.k8s.io/v1, kind: Gateway, metadata: {name: foreign, namespace: n}, spec: {gatewayClassName: other, listeners: [{name: mesh, port: 15008, protocol: HBONE}]}}",
+	"{apiVersion: v1, kind: Service, metadata: {name: foreign, namespace: n, labels: {gateway.networking.k8s.io/gateway-name: foreign}}, spec: {clusterIP: 10.97.0.3, ports: [{port: 15008}]}}",
+	"{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {name: more, namespace: n, labels: {kubernetes.io/service-name: c}}, addressType: IPv4, ports: [{name: http, port: 80}], endpoints: [{addresses: [10.9.2.1]}]}",
 }
 
 // state puts objects together as package source does: of a kind of which nothing
@@ -142,11 +159,15 @@ func (s *state) objects(t *testing.T) *source.Objects {
 	return out
 }
 
-// edit makes one object another, or takes it away.
-func (s *state) edit(r *rand.Rand) string {
+// most is how many of kindsOfTexts, the first, change most: Services, pods and routes.
+const most = 23
+
+// edit makes one object another, or takes it away; only says that it is one of those that
+// change most.
+func (s *state) edit(r *rand.Rand, only bool) string {
 	i := r.IntN(len(kindsOfTexts))
-	if r.IntN(2) == 0 {
-		i = 2 + r.IntN(14) // pods and routes change most
+	if only || r.IntN(2) == 0 {
+		i = r.IntN(most)
 	}
 	name := string('a' + rune(r.IntN(4)))
 	text := fmt.Sprintf(kindsOfTexts[i]+"%[1]s%[2]d", name, 1+r.IntN(3))
@@ -173,6 +194,25 @@ func after(g push.Generated) push.Resources {
 	return out
 }
 
+// afterChanges are the addresses of those who had some before and are told of an output.
+func afterChanges(before map[string]*workloadapi.Address, out translate.Output) map[string]*workloadapi.Address {
+	after, come := map[string]*workloadapi.Address{}, out.Addresses
+	if out.Changes != nil {
+		after, come = maps.Clone(before), out.Changes.Addresses
+		for _, name := range out.Changes.Gone {
+			delete(after, name)
+		}
+	}
+	for _, a := range come {
+		after[translate.AddressName(a)] = a
+	}
+	return after
+}
+
+func sameEndpoints(a, b []*model.Endpoint) bool {
+	return slices.EqualFunc(a, b, func(a, b *model.Endpoint) bool { return reflect.DeepEqual(a, b) })
+}
+
 func equal[M proto.Message](a, b M) bool { return proto.Equal(a, b) }
 
 // What comes of one state after another, over thousands of edits of objects of every
@@ -183,13 +223,13 @@ func TestStatesAfterOneAnotherAreAsAlone(t *testing.T) {
 	clients := []push.Consumer{{Own: true, Region: "r1"}, {Own: true}, {}, {Istio: true, Region: "r2"}}
 	rounds, steps := 4, 250
 	if testing.Short() {
-		rounds = 1
+		rounds = 2
 	}
-	again, others := 0, 0
+	again, services, others := 0, 0, 0
 	for round := range rounds {
 		r := rand.New(rand.NewPCG(uint64(round), 7))
 		s := newState()
-		for i, text := range always {
+		for i, text := range slices.Concat(always, beside) {
 			s.texts[fmt.Sprint(i)] = text
 		}
 		for _, name := range []string{"a", "b", "c"} {
@@ -197,11 +237,13 @@ func TestStatesAfterOneAnotherAreAsAlone(t *testing.T) {
 		}
 		translator := translate.NewTranslator(opts)
 		var last *Translation
+		var told map[string]*workloadapi.Address // nodes, by what is said to have changed
 		for step := range steps {
 			said := ""
 			for range 1 + r.IntN(2)*r.IntN(3) {
-				said += "\n" + s.edit(r)
+				said += "\n" + s.edit(r, round%2 == 0)
 			}
+			before := s.last
 			in := s.objects(t)
 			out, err := translator.Translate(in)
 			if err != nil {
@@ -209,6 +251,9 @@ func TestStatesAfterOneAnotherAreAsAlone(t *testing.T) {
 			}
 			if out.Changes != nil {
 				again++
+				if !source.Same(before.Services, in.Services) {
+					services++
+				}
 			}
 			want, err := translate.Translate(in, opts)
 			if err != nil {
@@ -223,6 +268,13 @@ func TestStatesAfterOneAnotherAreAsAlone(t *testing.T) {
 			if !slices.EqualFunc(want.Addresses, out.Addresses, equal) || !slices.EqualFunc(want.Policies, out.Policies, equal) {
 				alike("addresses", want.Addresses, out.Addresses)
 				alike("policies", want.Policies, out.Policies)
+			}
+			told = afterChanges(told, out)
+			if !maps.EqualFunc(told, afterChanges(nil, want), equal) {
+				alike("what is said to have changed", afterChanges(nil, want), told)
+			}
+			if !slices.EqualFunc(want.Model.Endpoints, out.Model.Endpoints, sameEndpoints) {
+				alike("endpoints", want.Model.Endpoints, out.Model.Endpoints)
 			}
 			last = New(out, last)
 			alone := New(want, nil)
@@ -260,6 +312,9 @@ func TestStatesAfterOneAnotherAreAsAlone(t *testing.T) {
 	}
 	if others < rounds*steps/4 {
 		t.Errorf("only %d configurations were made of those before", others)
+	}
+	if services < rounds*steps/40 {
+		t.Errorf("only %d states of other Services were made of those before", services)
 	}
 	if again < rounds*steps/4 {
 		t.Errorf("only %d of %d states were made of those before", again, rounds*steps)
