@@ -61,6 +61,8 @@ func TestLevelOfOneWorkload(t *testing.T) {
 	want("one of its texts taken back", "in always")
 	now = now.Add(aboutLasts)
 	want("after its time", "always")
+	ask("POST", about+"&level=debug", http.StatusOK)
+	now = now.Add(aboutLasts)
 	if got := ask("GET", about, http.StatusOK); got != "shop/web-1: info, as all of the process\nweb.shop.svc: info, as all of the process\n" {
 		t.Errorf("said %q", got)
 	}

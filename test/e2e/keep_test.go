@@ -56,7 +56,10 @@ func TestAgentKeepsItsNode(t *testing.T) {
 	late, lateSaid := l.agentBeside(t, "n1", 17, "--xds-address", "127.0.0.1:1")
 	eventually(t, "the owner goes on", func() bool { return strings.Contains(said(), "the next agent has failed: this one goes on") })
 	served("while the late agent gets ready")
-	if err := late.Wait(); err == nil {
+	tooLate := time.AfterFunc(2*time.Minute, func() { _ = late.Process.Kill() }) // one that takes the node does not end
+	err := late.Wait()
+	tooLate.Stop()
+	if err == nil {
 		t.Error("the late agent ends as if nothing were wrong")
 	}
 	if got := lateSaid(); !strings.Contains(got, "the agent before keeps the node: it has waited 1s") || strings.Contains(got, "this agent owns the node") {
