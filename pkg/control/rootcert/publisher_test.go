@@ -46,9 +46,13 @@ func (w *world) wait() <-chan struct{} {
 	return w.changed
 }
 
-func start(t *testing.T, objects ...runtime.Object) (*world, *Publisher) {
+func newWorld(objects ...runtime.Object) *world {
+	return &world{Clientset: fake.NewClientset(objects...), changed: make(chan struct{})}
+}
+
+// start runs a publisher in the world.
+func (w *world) start(t *testing.T) *Publisher {
 	t.Helper()
-	w := &world{Clientset: fake.NewClientset(objects...), changed: make(chan struct{})}
 	p, err := New(Options{
 		Client: w, Registry: prometheus.NewRegistry(), Logger: slog.New(slog.DiscardHandler), Namespaced: w.wait, Replaced: w.wait,
 		Namespaces: func() []*corev1.Namespace { w.mu.Lock(); defer w.mu.Unlock(); return w.namespaces },
@@ -61,7 +65,7 @@ func start(t *testing.T, objects ...runtime.Object) (*world, *Publisher) {
 	done := make(chan struct{})
 	go func() { defer close(done); _ = p.Run(ctx) }()
 	t.Cleanup(func() { cancel(); <-done })
-	return w, p
+	return p
 }
 
 // until waits for a namespace's ConfigMap to be as want says.
@@ -86,7 +90,8 @@ func holds(roots string) func(*corev1.ConfigMap) bool {
 
 func TestEveryNamespaceHasTheRoots(t *testing.T) {
 	old := &corev1.ConfigMap{ObjectMeta: metav1.ObjectMeta{Namespace: "old", Name: Name}, Data: map[string]string{Key: "of another mesh", "mine": "kept"}}
-	w, p := start(t, old)
+	w := newWorld(old)
+	p := w.start(t)
 	w.set("first", "old", "shop", "kube-system")
 	w.until(t, "shop", holds("first"))
 	w.until(t, "old", func(c *corev1.ConfigMap) bool { return holds("first")(c) && c.Data["mine"] == "kept" })
@@ -107,7 +112,8 @@ func TestEveryNamespaceHasTheRoots(t *testing.T) {
 }
 
 func TestWhatSomebodyEditsOrDeletesIsPutRight(t *testing.T) {
-	w, _ := start(t)
+	w := newWorld()
+	w.start(t)
 	w.set("roots", "shop")
 	w.until(t, "shop", holds("roots"))
 	shop := w.CoreV1().ConfigMaps("shop")
@@ -126,7 +132,7 @@ func TestWhatSomebodyEditsOrDeletesIsPutRight(t *testing.T) {
 // A namespace that cannot be written to does not keep the others from their roots, and
 // is tried again.
 func TestFailuresAreTriedAgain(t *testing.T) {
-	w, p := start(t)
+	w := newWorld()
 	var fail atomic.Bool
 	fail.Store(true)
 	w.PrependReactor("create", "configmaps", func(a ktesting.Action) (bool, runtime.Object, error) {
@@ -135,6 +141,7 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 		}
 		return false, nil, nil
 	})
+	p := w.start(t)
 	w.set("roots", "closed", "open")
 	w.until(t, "open", holds("roots"))
 	for testutil.ToFloat64(p.written.WithLabelValues("failed")) < 3 {
@@ -148,7 +155,8 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 }
 
 func TestManyNamespaces(t *testing.T) {
-	w, _ := start(t)
+	w := newWorld()
+	w.start(t)
 	var names []string
 	for i := range atOnce {
 		names = append(names, fmt.Sprint("n", i))
